@@ -1,0 +1,369 @@
+"""Data sets as NumPy arrays, by name (`digits`, `mnist`, `fashion-mnist`) or from the user's files.
+
+Whatever the source, every part of a data set is a pair `(x, y)` of one form, checked on load:
+
+- x, images (n, h, w, channels): uint8 grey levels 0 to 255 as in the file (the training step
+  scales them by 1/255), or float32 as they are. Rows of features (n, features) stay rows.
+- y, classes (n,): int32, counted from 0.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from nnjax.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
+
+__all__ = ["Dataset", "load"]
+
+Part: TypeAlias = tuple[np.ndarray, np.ndarray]
+
+
+class Dataset(NamedTuple):
+    """A data set in its three parts, each `(x, y)`, or `None` where the source has no such part.
+
+    Attributes:
+        train: what the parameters are fitted to: x (n, h, w, channels) or (n, features),
+            uint8 or float32; y (n,), int32 classes.
+        validation: what choices are made by (when to stop, which learning rate).
+        test: what the final figure is taken from, once.
+
+    Example:
+        >>> import numpy as np
+        >>> x, y = np.zeros((2, 8, 8, 1), np.float32), np.array([3, 1], np.int32)
+        >>> Dataset(train=(x, y), validation=None, test=None).train[0].shape
+        (2, 8, 8, 1)
+    """
+
+    train: Part
+    validation: Part | None
+    test: Part | None
+
+
+def load(
+    name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+) -> Dataset:
+    """Returns the data set of that name, or the one that lies at that path.
+
+    Names:
+
+    - `"digits"`: the 1,797 handwritten digits, 8x8, that come with scikit-learn (no network);
+      x float32 in [0, 1]. In each class a random fifth is for testing and a tenth for validation,
+      always the same ones: 1,257 / 180 / 360. Few as they are, a tenth is kept for validation, so
+      that nobody has to choose by the test images; it costs about 0.2 % of accuracy.
+    - `"mnist"`, `"fashion-mnist"`: 70,000 images, 28x28, uint8, in the order of the book: 50,000
+      to train on, the last 10,000 of the 60,000 for validation, 10,000 for testing. Read from
+      `data_dir`, else from the folder that the environment variable `NNJAX_DATA` names (the
+      folder itself or its subfolder of that name), as the files there are; else downloaded once,
+      checked by SHA-256, and cached.
+
+    Paths (a file or folder that has the name of a data set: write `./mnist`):
+
+    - a folder with the four IDX files of an MNIST-like set (`train-images-idx3-ubyte`, ...,
+      gzipped or not); the last sixth of the training images is for validation
+    - `.npz` with arrays `x_train, y_train` (or `x, y`) and, optionally, `x_validation,
+      y_validation` and `x_test, y_test`; so also the `mnist.npz` of Keras
+    - `.pkl` or `.pkl.gz`: the `mnist.pkl.gz` of the book, three pairs (x, y). Only NumPy arrays
+      are read from it: a pickle that asks for anything else is refused and nothing of it is run.
+
+    Images without a channel axis get one: (n, h, w) and (n, 784) become (n, h, w, 1) and
+    (n, 28, 28, 1).
+
+    Args:
+        name_or_path: a name or a path as above.
+        data_dir: the folder with the files of `"mnist"` or `"fashion-mnist"`.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        FileNotFoundError: there is no such path, or files are missing in the folder.
+        ValueError: a file is truncated, corrupt, or holds no data set: NaN or Inf, labels that
+            are no classes, x and y of different lengths, nothing at all.
+        ConnectionError: no mirror gave the published file; says where to put which files.
+        ImportError: an optional package is missing; says how to install it.
+
+    Example:
+        >>> data = load("digits")
+        >>> x, y = data.train
+        >>> x.shape, x.dtype.name, y.shape, y.dtype.name
+        ((1257, 8, 8, 1), 'float32', (1257,), 'int32')
+
+    References:
+        LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+        Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST", arXiv:1708.07747.
+        Alpaydin and Kaynak (1998), "Optical recognition of handwritten digits", UCI.
+
+    Differs from `sklearn.datasets.load_digits` and its usual split into first and second half:
+    there the two halves come from different writers; here writers are shared, which is easier.
+    """
+    name = os.fspath(name_or_path)
+    if name in _SOURCES:
+        return _load_source(name, data_dir)
+    if data_dir is not None:
+        raise ValueError(
+            f"data_dir says where the files of {' or '.join(_SOURCES)} are; {name!r} takes none"
+        )
+    if name == "digits":
+        return _digits()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _from_folder(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{name!r} is no file or folder, and no data set of that name is known: expected "
+            f"digits, {', '.join(_SOURCES)} or a path"
+        )
+    if path.name.endswith(".npz"):
+        return _from_npz(path)
+    if path.name.endswith((".pkl", ".pkl.gz")):
+        return _from_pickle(path)
+    raise ValueError(f"{name}: expected a folder with IDX files, or a .npz, .pkl or .pkl.gz file")
+
+
+# ---------------------------------------------------------------- one form for every source
+
+
+def _part(x: Any, y: Any, what: str) -> Part:
+    """`(x, y)` in the form that the module promises, or a sentence that says what is wrong."""
+    x, y = np.asarray(x), np.asarray(y)
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"{what}: y must be integer classes of shape (n,), got {y.dtype} of shape {y.shape}"
+            + ("; one-hot rows become classes by y.argmax(axis=1)" if y.ndim == 2 else "")
+        )
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{what}: x must be images (n, h, w) or (n, h, w, channels), or rows of features "
+            f"(n, features), got shape {x.shape}"
+        )
+    if len(x) != len(y):
+        raise ValueError(f"{what}: x has {len(x):,} examples and y has {len(y):,} labels")
+    if x.size == 0:
+        raise ValueError(f"{what}: empty: x has shape {x.shape}")
+    if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{what}: classes must be counted from 0 and fit int32, got {y.min()} to {y.max()}"
+        )
+
+    if np.issubdtype(x.dtype, np.floating):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf: found below
+            x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise ValueError(
+                f"{what}: x has {np.sum(~np.isfinite(x)):,} NaN or Inf among its values"
+            )
+    elif np.issubdtype(x.dtype, np.integer) or x.dtype == bool:
+        if x.min() < 0 or x.max() > 255:
+            raise ValueError(
+                f"{what}: whole numbers in x are taken as grey levels 0 to 255, got "
+                f"{x.min()} to {x.max()}; store other quantities as float32"
+            )
+        x = x.astype(np.float32 if x.dtype == bool else np.uint8)
+    else:
+        raise ValueError(f"{what}: x must hold real numbers, got dtype {x.dtype}")
+
+    if x.ndim == 2 and x.shape[1] == 784:
+        x = x.reshape(-1, 28, 28)
+    return x[..., None] if x.ndim == 3 else x, y.astype(np.int32)
+
+
+def _dataset(what: object, train: Part, validation: Part | None, test: Part | None) -> Dataset:
+    """The checked parts of a data set; their examples must have one shape and one dtype."""
+    data = Dataset(
+        _part(*train, f"{what}: training data"),
+        validation and _part(*validation, f"{what}: validation data"),
+        test and _part(*test, f"{what}: test data"),
+    )
+    kinds = {f"{part[0].dtype} {part[0].shape[1:]}" for part in data if part}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{what}: training, validation and test data must hold examples of one dtype and "
+            f"shape, got {' and '.join(sorted(kinds))}"
+        )
+    return data
+
+
+# ---------------------------------------------------------------- readers
+
+
+def _digits() -> Dataset:
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError('the digits come with scikit-learn: pip install "nnjax[data]"')
+    file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    if file.is_file():  # importing scikit-learn takes 0.7 s, its file 10 ms
+        rows = np.loadtxt(file, delimiter=",", dtype=np.float32)
+        x, y = rows[:, :-1], rows[:, -1].astype(np.int32)
+    else:
+        from sklearn.datasets import load_digits
+
+        x, y = load_digits(return_X_y=True)
+    x = np.asarray(x, np.float32).reshape(-1, 8, 8, 1) / np.float32(16)
+
+    # In random order within each class, every tenth example from one on takes an equal share of
+    # every class.
+    order = np.random.default_rng(0).permutation(len(y))
+    order = order[np.argsort(y[order], kind="stable")]
+    turn = np.empty(len(y), int)
+    turn[order] = np.arange(len(y)) % 10
+    test, validation = np.isin(turn, (0, 5)), turn == 1
+    train = ~(test | validation)
+    return _dataset("digits", *((x[part], y[part]) for part in (train, validation, test)))
+
+
+def _from_folder(folder: Path) -> Dataset:
+    files = find_idx(folder)
+    if missing := [file for file in IDX_FILES if file not in files]:
+        raise FileNotFoundError(f"{folder}: missing {', '.join(missing)} (each gzipped or not)")
+    x, y, x_test, y_test = (read_idx(files[file]) for file in IDX_FILES)
+    # The book's 10,000 of 60,000, before the checks: for any number of images, a sixth of them.
+    n = len(x) - len(x) // 6 if x.ndim and len(x) == np.size(y) else None
+    validation = (x[n:], y[n:]) if n and n < len(x) else None
+    return _dataset(folder, (x[:n], y[:n]), validation, (x_test, y_test))
+
+
+def _from_npz(path: Path) -> Dataset:
+    arrays = read_npz(path)
+    if "x_train" not in arrays and {"x", "y"} <= arrays.keys():
+        arrays |= {"x_train": arrays["x"], "y_train": arrays["y"]}
+
+    def pair(part: str) -> Part | None:
+        there = [name for name in (f"x_{part}", f"y_{part}") if name in arrays]
+        if len(there) == 1:
+            raise ValueError(f"{path}: x_{part} and y_{part} go together, only {there[0]} is there")
+        return (arrays[there[0]], arrays[there[1]]) if there else None
+
+    train = pair("train")
+    if train is None:
+        raise ValueError(
+            f"{path}: expected arrays x_train and y_train (or x and y), got "
+            f"{', '.join(sorted(arrays)) or 'none'}"
+        )
+    return _dataset(path, train, pair("validation"), pair("test"))
+
+
+def _from_pickle(path: Path) -> Dataset:
+    content = read_pickle(path)
+    try:
+        train, validation, test = ((x, y) for x, y in content)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{path}: expected three pairs (x, y): training, validation and test data"
+        ) from None
+    return _dataset(path, train, validation, test)
+
+
+# ---------------------------------------------------------------- published data sets
+
+
+class _Source(NamedTuple):
+    mirrors: tuple[str, ...]
+    sha256: tuple[str, ...]  # of the gzipped files, in the order of IDX_FILES
+    test_labels: str  # SHA-256 of the labels themselves: which data set a folder holds
+
+
+_SOURCES = {
+    "mnist": _Source(
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            "http://yann.lecun.com/exdb/mnist/",
+        ),
+        (
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
+        "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+    ),
+    "fashion-mnist": _Source(
+        (
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        ),
+        (
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+        "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+    ),
+}
+
+
+def _load_source(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
+    named = data_dir or os.environ.get("NNJAX_DATA")
+    if not named:
+        return _from_folder(_download(name))
+    root = Path(named).expanduser()
+    folder = next((f for f in (root / name, root) if find_idx(f)), None)
+    if folder is None:
+        variable = "data_dir" if data_dir else "environment variable NNJAX_DATA"
+        raise FileNotFoundError(
+            f"{variable}: neither {root} nor {root / name} holds the files of {name}: put "
+            f"{_file_list()} there, or name no folder to have them downloaded"
+        )
+    data = _from_folder(folder)
+    # MNIST and its likes have the same file names: labels that are another's would go unseen.
+    labels = (
+        hashlib.sha256(data.test[1].astype(np.uint8).tobytes()).hexdigest() if data.test else ""
+    )
+    for other, source in _SOURCES.items():
+        if other != name and labels == source.test_labels:
+            raise ValueError(f"{folder}: holds the files of {other}, not of {name}")
+    return data
+
+
+def _file_list() -> str:
+    return ", ".join(f"{file}.gz" for file in IDX_FILES)
+
+
+def _download(name: str) -> Path:
+    """The folder in the user's cache that holds the published files, downloaded where missing."""
+    try:
+        import pooch
+        import requests
+    except ImportError:
+        raise ImportError(
+            f'downloading {name} takes pooch: pip install "nnjax[data]"; or put {_file_list()} '
+            "into a folder and name it by data_dir or NNJAX_DATA"
+        ) from None
+    folder = Path(pooch.os_cache("nnjax"), name)
+    source = _SOURCES[name]
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None,
+        chunk_size=2**16,
+        timeout=20,
+    )
+    for file, sha256 in zip(IDX_FILES, source.sha256, strict=True):
+        failures = []
+        for mirror in source.mirrors:
+            try:
+                # Written under a temporary name, checked, then renamed: never a partial file.
+                pooch.retrieve(
+                    f"{mirror}{file}.gz",
+                    known_hash=f"sha256:{sha256}",
+                    fname=f"{file}.gz",
+                    path=folder,
+                    downloader=downloader,
+                )
+                break
+            except requests.RequestException as error:
+                failures.append(f"{mirror}: {type(error).__name__}")
+            except ValueError:
+                failures.append(f"{mirror}: wrong SHA-256")
+        else:
+            raise ConnectionError(
+                f"no mirror gave {file}.gz of {name} ({'; '.join(failures)}): put {_file_list()} "
+                f"into {folder}, or into any folder that data_dir or NNJAX_DATA names"
+            )
+    return folder

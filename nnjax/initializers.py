@@ -1,0 +1,133 @@
+"""Initializers: how weights and biases start.
+
+n_in is the number of inputs of one neuron: the layer before for a dense layer, channels times
+kernel area for a convolution. Arrays come with the outputs on the first axis and the input
+channels on the last: (n_out, n_in), or (filters, height, width, channels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import jax
+
+__all__ = [
+    "Constant",
+    "Initializer",
+    "Normal",
+    "Rule",
+    "VarianceScaling",
+    "constant",
+    "default",
+    "glorot",
+    "he",
+    "large",
+    "zeros",
+]
+
+
+class Rule(Protocol):
+    """How one array starts: called as `rule(key, shape, dtype)`, it returns the array."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array: ...
+
+
+@dataclass(frozen=True)
+class Normal:
+    """N(0, std²), by `jax.nn.initializers.normal`.
+
+    Example:
+        >>> import jax, nnjax
+        >>> nnjax.initializers.Normal(0.1)(jax.random.key(0), (3, 2), float).shape
+        (3, 2)
+    """
+
+    std: float = 1.0
+
+    def __call__(self, key, shape, dtype):
+        return jax.nn.initializers.normal(self.std)(key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class VarianceScaling:
+    """Variance scale / n, n by `mode`, by `jax.nn.initializers.variance_scaling`.
+
+    Example:
+        >>> import jax, nnjax
+        >>> rule = nnjax.initializers.VarianceScaling(1.0, "fan_in", "normal")
+        >>> rule(jax.random.key(0), (30, 784), float).shape
+        (30, 784)
+    """
+
+    scale: float
+    mode: Literal["fan_in", "fan_out", "fan_avg"]
+    distribution: Literal["normal", "uniform"]
+
+    def __call__(self, key, shape, dtype):
+        rule = jax.nn.initializers.variance_scaling(
+            self.scale, self.mode, self.distribution, in_axis=-1, out_axis=0
+        )
+        return rule(key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value everywhere, by `jax.nn.initializers.constant`.
+
+    Example:
+        >>> import jax, nnjax
+        >>> nnjax.initializers.Constant(0.5)(jax.random.key(0), (2,), float).tolist()
+        [0.5, 0.5]
+    """
+
+    value: float = 0.0
+
+    def __call__(self, key, shape, dtype):
+        return jax.nn.initializers.constant(self.value)(key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """How a layer starts: one rule for its weights, one for its biases.
+
+    Example:
+        >>> import jax, nnjax
+        >>> start = nnjax.initializers.Initializer(
+        ...     nnjax.initializers.Normal(0.01), nnjax.initializers.Constant(0.5)
+        ... )
+        >>> net = nnjax.mlp([4, 3, 2], initializer=start)
+        >>> nnjax.init(net, jax.random.key(0))[0].b.tolist()
+        [0.5, 0.5, 0.5]
+    """
+
+    weights: Rule
+    biases: Rule
+
+
+default = Initializer(VarianceScaling(1.0, "fan_in", "normal"), Normal(1.0))
+"""Weights randn / √n_in, biases randn: the book's chapter 3."""
+
+large = Initializer(Normal(1.0), Normal(1.0))
+"""Weights and biases randn: the book's chapter 1."""
+
+he = Initializer(VarianceScaling(2.0, "fan_in", "normal"), Constant(0.0))
+"""Weights randn · √(2 / n_in), biases 0 (He et al. 2015), for ReLU."""
+
+glorot = Initializer(VarianceScaling(1.0, "fan_avg", "uniform"), Constant(0.0))
+"""Weights uniform, variance 2 / (n_in + n_out), biases 0 (Glorot and Bengio 2010)."""
+
+zeros = Initializer(Constant(0.0), Constant(0.0))
+"""Everything 0: right for an output layer; hidden neurons would all stay alike."""
+
+
+def constant(value: float) -> Initializer:
+    """Return the initializer that sets every weight and bias to `value`.
+
+    Example:
+        >>> import jax, nnjax
+        >>> net = nnjax.mlp([2, 1], initializer=nnjax.initializers.constant(0.5))
+        >>> nnjax.init(net, jax.random.key(0))[0].w.tolist()
+        [[0.5, 0.5]]
+    """
+    return Initializer(Constant(value), Constant(value))

@@ -1,0 +1,206 @@
+"""Losses: how far the outputs a are from the targets y, and BP1, the error where it all begins.
+
+A loss called as `loss(a, y)` gives one value an example; the loss of a batch, C, is their mean.
+Targets are one-hot or soft (..., n_out), or integer classes (...), which are one-hot encoded.
+
+`output_error(activation, z, a, y)` is BP1, δ^L = ∂C_x/∂a ⊙ σ'(z^L) (eq. 30 of the book). Where
+a loss takes logarithms of an activation in (0, 1), sigmoid or softmax, loss and error are both
+evaluated from z: sigmoid with cross-entropy and softmax with log-likelihood give δ^L = a − y, and
+every pairing stays finite and right where a rounds to 0 or 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.activations import Activation, Probability
+
+__all__ = [
+    "CrossEntropy",
+    "LogLikelihood",
+    "Loss",
+    "Quadratic",
+    "cross_entropy",
+    "log_likelihood",
+    "quadratic",
+    "targets",
+]
+
+
+def targets(y: jax.Array, a: jax.Array) -> jax.Array:
+    """Return targets of the shape and dtype of the outputs a; integer classes become one-hot.
+
+    A class outside 0 … n_out − 1 becomes a row of NaN, so that under jit, where values cannot be
+    looked at, a wrong label shows in the loss instead of passing for "no class".
+
+    Args:
+        y: (..., n_out) one-hot or soft targets, or (...) integer classes.
+        a: (..., n_out) outputs.
+
+    Raises:
+        ValueError: if y fits neither shape.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> nnjax.losses.targets(jnp.array([2, 0]), jnp.zeros((2, 3))).tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    y, n_out = jnp.asarray(y), a.shape[-1]
+    if y.shape == a.shape:
+        return y.astype(a.dtype)
+    if y.shape == a.shape[:-1] and jnp.issubdtype(y.dtype, jnp.integer):
+        in_range = (y >= 0) & (y < n_out)
+        return jnp.where(in_range[..., None], jax.nn.one_hot(y, n_out, dtype=a.dtype), jnp.nan)
+    raise ValueError(
+        f"y has shape {y.shape} and dtype {y.dtype} for outputs of shape {a.shape}; expected "
+        f"{a.shape} one-hot or soft targets, or {a.shape[:-1]} integer classes"
+    )
+
+
+class Loss:
+    """What a loss has to offer. A subclass defines `value(a, y)` and `gradient_at(a, y)`.
+
+    Example:
+        >>> import dataclasses, jax.numpy as jnp, nnjax
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Absolute(nnjax.losses.Loss):
+        ...     def value(self, a, y):
+        ...         return jnp.sum(jnp.abs(a - y), axis=-1)
+        ...     def gradient_at(self, a, y):
+        ...         return jnp.sign(a - y)
+        >>> Absolute()(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])).tolist()
+        [2.0]
+    """
+
+    def value(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """Return C_x (...), given outputs and targets, both (..., n_out)."""
+        raise NotImplementedError(f"{type(self).__name__} must define value(a, y)")
+
+    def gradient_at(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """Return ∂C_x/∂a (..., n_out), given outputs and targets, both (..., n_out)."""
+        raise NotImplementedError(f"{type(self).__name__} must define gradient_at(a, y)")
+
+    def __call__(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """Return C_x, one value an example: (...), given a (..., n_out)."""
+        a = _floating(a)
+        return self.value(a, targets(y, a))
+
+    def gradient(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """Return ∂C_x/∂a, of the shape of a."""
+        a = _floating(a)
+        return self.gradient_at(a, targets(y, a))
+
+    def at(self, activation: Activation, z: jax.Array, a: jax.Array, y: jax.Array) -> jax.Array:
+        """Return C_x in its stable form, given z and a = activation(z)."""
+        return self(a, y)
+
+    def output_error(
+        self, activation: Activation, z: jax.Array, a: jax.Array, y: jax.Array
+    ) -> jax.Array:
+        """Return δ^L = ∂C_x/∂z^L (BP1), of the shape of z, in its stable form."""
+        return activation.pull_back(z, a, self.gradient(a, y))
+
+
+@dataclass(frozen=True)
+class Quadratic(Loss):
+    """C_x = ½ Σ_j (a_j − y_j)², eq. 6 of the book for one example.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> nnjax.quadratic(jnp.array([[0.0, 3.0]]), jnp.array([[0.0, 1.0]])).tolist()
+        [2.0]
+    """
+
+    def value(self, a, y):
+        return jnp.sum((a - y) ** 2, axis=-1) / 2
+
+    def gradient_at(self, a, y):
+        return a - y
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """C_x = −Σ_j [y_j ln a_j + (1 − y_j) ln(1 − a_j)], eq. 63 of the book for one example.
+
+    With sigmoid outputs δ^L = a − y. An output outside (0, 1), which only an activation that is
+    no probability gives, counts as the nearest probability; there the gradient is 0.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> round(float(nnjax.cross_entropy(jnp.array([[0.5]]), jnp.array([[1.0]]))[0]), 4)
+        0.6931
+    """
+
+    def value(self, a, y):
+        return -jnp.sum(y * _log(a) + (1 - y) * _log(1 - a), axis=-1)
+
+    def gradient_at(self, a, y):
+        return (1 - y) * _log_derivative(1 - a) - y * _log_derivative(a)
+
+    def at(self, activation, z, a, y):
+        if not isinstance(activation, Probability):
+            return self(a, y)
+        y = targets(y, a)
+        return -jnp.sum(y * activation.log(z) + (1 - y) * activation.log_complement(z), axis=-1)
+
+    def output_error(self, activation, z, a, y):
+        if not isinstance(activation, Probability):
+            return super().output_error(activation, z, a, y)
+        y = targets(y, a)
+        return activation.pull_back_log(z, a, -y) + activation.pull_back_log_complement(z, a, y - 1)
+
+
+@dataclass(frozen=True)
+class LogLikelihood(Loss):
+    """C_x = −Σ_j y_j ln a_j, which is −ln a_y for one-hot y (eq. 80 of the book).
+
+    With softmax outputs δ^L = a − y. An output outside (0, 1) counts as the nearest probability.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> round(float(nnjax.log_likelihood(jnp.array([[0.25, 0.75]]), jnp.array([0]))[0]), 4)
+        1.3863
+    """
+
+    def value(self, a, y):
+        return -jnp.sum(y * _log(a), axis=-1)
+
+    def gradient_at(self, a, y):
+        return -y * _log_derivative(a)
+
+    def at(self, activation, z, a, y):
+        if not isinstance(activation, Probability):
+            return self(a, y)
+        return -jnp.sum(targets(y, a) * activation.log(z), axis=-1)
+
+    def output_error(self, activation, z, a, y):
+        if not isinstance(activation, Probability):
+            return super().output_error(activation, z, a, y)
+        return activation.pull_back_log(z, a, -targets(y, a))
+
+
+def _floating(a):
+    a = jnp.asarray(a)
+    return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
+
+
+def _log(p):
+    """Return ln p for p read as a probability: at least the smallest number, at most 1."""
+    tiny = jnp.finfo(p.dtype).tiny
+    low, high = p < tiny, p > 1
+    inside = jnp.log(jnp.where(low | high, jnp.ones_like(p), p))
+    return jnp.where(low, jnp.log(jnp.full_like(p, tiny)), inside)
+
+
+def _log_derivative(p):
+    """Return the derivative of `_log`: 1/p inside, 0 outside."""
+    outside = (p < jnp.finfo(p.dtype).tiny) | (p > 1)
+    return jnp.where(outside, jnp.zeros_like(p), 1 / jnp.where(outside, jnp.ones_like(p), p))
+
+
+quadratic = Quadratic()
+cross_entropy = CrossEntropy()
+log_likelihood = LogLikelihood()

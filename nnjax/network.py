@@ -1,0 +1,387 @@
+"""A network: what it is, how it starts, what it computes.
+
+The description holds no arrays. It is hashable and static, so it passes through `jit`, `grad` and
+`vmap` as it is, and two equal descriptions share one compiled program. The parameters are a tuple
+with one entry a layer, `Affine(w, b)` or `()`.
+
+Inputs x are (n, *input_shape), one row an example. uint8 images are read as grey levels and
+divided by 255; everything else is cast to the dtype of the parameters, which decides in which
+precision the network computes. A network that begins with a vector takes images too, flattened
+row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.activations import Activation, sigmoid, softmax
+from nnjax.checks import check_batch, check_key, require_size
+from nnjax.initializers import Initializer, default
+from nnjax.layers.base import Layer, Shape
+from nnjax.layers.dense import Dense
+from nnjax.losses import LogLikelihood, Loss, cross_entropy, targets
+
+__all__ = [
+    "Evaluation",
+    "Network",
+    "Passed",
+    "accuracy",
+    "evaluate",
+    "feedforward",
+    "forward",
+    "init",
+    "loss",
+    "mlp",
+    "predict",
+]
+
+Params = tuple[Any, ...]
+_CHUNK = 1000  # examples worked through at once where a whole data set comes in
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Network:
+    """What a network is: the shape of one input, its layers, its loss.
+
+    Args:
+        input_shape: of one example: n_in, (n_in,) or (height, width, channels).
+        layers: descriptions such as `Dense(30)`, from the input to the output.
+        loss: one of `nnjax.losses`.
+
+    Raises:
+        ValueError: if a layer does not fit what comes in, or the output is not a vector.
+        TypeError: if a layer or the loss is none of nnjax's.
+
+    Example:
+        >>> import nnjax
+        >>> net = nnjax.Network(784, [nnjax.Dense(30), nnjax.Dense(10)], nnjax.quadratic)
+        >>> net.shapes
+        ((784,), (30,), (10,))
+    """
+
+    input_shape: Shape
+    layers: tuple[Layer, ...]
+    loss: Loss
+
+    def __post_init__(self):
+        shape = self.input_shape
+        shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        if not shape:
+            raise ValueError("input_shape is (); expected n_in or (height, width, channels)")
+        for size in shape:
+            require_size(size, "a size in input_shape")
+        if not isinstance(self.layers, Sequence) or not self.layers:
+            raise ValueError(f"layers is {self.layers!r}; expected a list of at least one layer")
+        object.__setattr__(self, "input_shape", shape)
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for i, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(
+                    f"layers[{i}] is {layer!r}; expected a layer such as nnjax.Dense(30)"
+                )
+        if not isinstance(self.loss, Loss):
+            raise TypeError(f"loss is {self.loss!r}; expected a loss such as nnjax.cross_entropy")
+        if len(self.shapes[-1]) != 1:
+            raise ValueError(
+                f"the last layer gives the shape {self.shapes[-1]}; expected a vector (n_out,): "
+                "end with Flatten() or Dense(n_out)"
+            )
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shape of one example's activations: a⁰ = x, a¹, …, a^L."""
+        shapes = [self.input_shape]
+        for i, layer in enumerate(self.layers):
+            try:
+                shapes.append(layer.out_shape(shapes[-1]))
+            except ValueError as error:
+                raise ValueError(f"layers[{i}]: {error}") from None
+        return tuple(shapes)
+
+    @property
+    def n_out(self) -> int:
+        """The number of outputs."""
+        return self.shapes[-1][0]
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: Activation = sigmoid,
+    output: Activation | None = None,
+    loss: Loss = cross_entropy,
+    initializer: Initializer = default,
+) -> Network:
+    """Return a network of fully connected layers, the book's `Network(sizes)`.
+
+    Args:
+        sizes: [n_in, hidden, ..., n_out], at least two.
+        activation: of the hidden layers.
+        output: of the output layer; None: softmax for log_likelihood, else sigmoid.
+        loss: one of `nnjax.losses`.
+        initializer: how every layer starts.
+
+    Raises:
+        ValueError: if there are fewer than two sizes or one is not a positive integer.
+
+    Example:
+        >>> import nnjax
+        >>> nnjax.mlp([784, 30, 10], loss=nnjax.log_likelihood).layers[-1].activation
+        Softmax(scale=1.0)
+    """
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
+        raise ValueError(f"sizes is {sizes!r}; expected at least two, such as [784, 30, 10]")
+    for size in sizes:
+        require_size(size, "a size in sizes")
+    if output is None:
+        output = softmax if isinstance(loss, LogLikelihood) else sigmoid
+    hidden = [Dense(size, activation, initializer) for size in sizes[1:-1]]
+    return Network((sizes[0],), (*hidden, Dense(sizes[-1], output, initializer)), loss)
+
+
+def init(net: Network, key: jax.Array, dtype: Any = float) -> Params:
+    """Return starting parameters, one entry a layer: `Affine(w, b)` or `()`.
+
+    Args:
+        net: the network.
+        key: a JAX random key, such as `jax.random.key(0)`.
+        dtype: float32 (float64 under `jax.enable_x64`) unless you say otherwise.
+
+    Raises:
+        TypeError: if key is no random key, or dtype no floating-point type.
+
+    Example:
+        >>> import jax, nnjax
+        >>> params = nnjax.init(nnjax.mlp([784, 30, 10]), jax.random.key(0))
+        >>> [layer.w.shape for layer in params]
+        [(30, 784), (10, 30)]
+    """
+    check_key(key)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype is {dtype!r}; expected a floating-point type such as jnp.float32")
+    keys = jax.random.split(key, len(net.layers))
+    return tuple(
+        layer.init(key, shape, dtype)
+        for layer, key, shape in zip(net.layers, keys, net.shapes, strict=False)
+    )
+
+
+class Passed(NamedTuple):
+    """What the forward pass leaves behind, one entry a layer (and x before all activations)."""
+
+    activations: tuple[jax.Array, ...]
+    weighted_inputs: tuple[jax.Array, ...]
+    caches: tuple[Any, ...]
+
+
+def forward(net: Network, params: Params, x: jax.Array, key: jax.Array | None) -> Passed:
+    """Return everything the forward pass computes: z^l = w^l a^{l-1} + b^l, a^l = σ(z^l).
+
+    For checked arrays (`check_batch`); `feedforward` is the function to call from outside.
+    """
+    activations, weighted_inputs, caches = [_as_inputs(net, params, x)], [], []
+    for i, (layer, p) in enumerate(zip(net.layers, params, strict=True)):
+        keys = None
+        if layer.random and key is not None:
+            keys = jax.random.split(jax.random.fold_in(key, i), x.shape[0])
+        batched = jax.vmap(layer.forward, in_axes=(None, 0, None if keys is None else 0))
+        z, cache = batched(p, activations[-1], keys)
+        activations.append(layer.activation(z))
+        weighted_inputs.append(z)
+        caches.append(cache)
+    return Passed(tuple(activations), tuple(weighted_inputs), tuple(caches))
+
+
+def _as_inputs(net, params, x):
+    dtype = next((leaf.dtype for leaf in jax.tree.leaves(params)), jnp.result_type(float))
+    grey_levels = x.dtype == jnp.uint8
+    x = x.reshape(-1, *net.input_shape).astype(dtype)
+    return x / 255 if grey_levels else x
+
+
+def feedforward(
+    net: Network, params: Params, x: jax.Array, key: jax.Array | None = None
+) -> jax.Array:
+    """Return the outputs a^L (n, n_out).
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape) inputs.
+        key: given: training mode (dropout on); None: inference.
+
+    Raises:
+        ValueError, TypeError: if x or params do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> nnjax.feedforward(net, nnjax.init(net, jax.random.key(0)), jnp.ones((5, 3))).shape
+        (5, 2)
+    """
+    x, _ = check_batch(net, params, x, key=key)
+    return _feedforward(net, params, x, key)
+
+
+@jax.jit
+def _feedforward(net, params, x, key):
+    return forward(net, params, x, key).activations[-1]
+
+
+def loss(
+    net: Network, params: Params, x: jax.Array, y: jax.Array, key: jax.Array | None = None
+) -> jax.Array:
+    """Return C, the mean of the loss over the examples, a scalar.
+
+    `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape) inputs.
+        y: (n, n_out) one-hot or soft targets, or (n,) integer classes.
+        key: given: training mode (dropout on); None: inference.
+
+    Raises:
+        ValueError, TypeError: if x, y or params do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2], initializer=nnjax.initializers.zeros)
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> float(nnjax.loss(net, params, jnp.ones((4, 3)), jnp.array([0, 1, 1, 0])))
+        1.3862943649291992
+    """
+    x, y = check_batch(net, params, x, y, key=key)
+    return _loss(net, params, x, y, key)
+
+
+@jax.jit
+def _loss(net, params, x, y, key):
+    return jnp.mean(_losses(net, params, x, y, key))
+
+
+def _losses(net, params, x, y, key):
+    passed = forward(net, params, x, key)
+    z, a = passed.weighted_inputs[-1], passed.activations[-1]
+    return net.loss.at(net.layers[-1].activation, z, a, y)
+
+
+def predict(net: Network, params: Params, x: jax.Array) -> jax.Array:
+    """Return the class of each example (n,): the strongest output; of a single output, a > ½.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape) inputs, as many as fit in memory: they are worked through in pieces.
+
+    Raises:
+        ValueError, TypeError: if x or params do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> nnjax.predict(net, nnjax.init(net, jax.random.key(0)), jnp.ones((5, 3))).shape
+        (5,)
+    """
+    x, _ = check_batch(net, params, x)
+    return _predict(net, params, x)
+
+
+@jax.jit
+def _predict(net, params, x):
+    def one_chunk(x):
+        return _classes(forward(net, params, x, None).activations[-1])
+
+    return _in_chunks(one_chunk, x)
+
+
+def accuracy(net: Network, params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the fraction of examples that are classified rightly, between 0 and 1.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape) inputs.
+        y: (n,) integer classes, or (n, n_out) targets, of which the largest is the class.
+
+    Raises:
+        ValueError, TypeError: if x, y or params do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> x = jnp.eye(3)
+        >>> float(nnjax.accuracy(net, params, x, nnjax.predict(net, params, x)))
+        1.0
+    """
+    return evaluate(net, params, x, y).accuracy
+
+
+class Evaluation(NamedTuple):
+    """Loss and accuracy of a network on a data set, both scalars, and the number right."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+    correct: jax.Array
+
+
+def evaluate(net: Network, params: Params, x: jax.Array, y: jax.Array) -> Evaluation:
+    """Return the mean loss and the accuracy at inference, in one pass, a piece at a time.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape) inputs.
+        y: (n,) integer classes, or (n, n_out) targets.
+
+    Raises:
+        ValueError, TypeError: if x, y or params do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> nnjax.evaluate(net, params, jnp.eye(3), jnp.array([0, 1, 0]))._fields
+        ('loss', 'accuracy', 'correct')
+    """
+    x, y = check_batch(net, params, x, y)
+    return _evaluate(net, params, x, y)
+
+
+@jax.jit
+def _evaluate(net, params, x, y):
+    def one_chunk(batch):
+        x, y = batch
+        passed = forward(net, params, x, None)
+        z, a = passed.weighted_inputs[-1], passed.activations[-1]
+        right = _classes(a) == _classes(targets(y, a))
+        return net.loss.at(net.layers[-1].activation, z, a, y), right
+
+    losses, right = _in_chunks(one_chunk, (x, y))
+    return Evaluation(jnp.mean(losses), jnp.mean(right, dtype=losses.dtype), jnp.sum(right))
+
+
+def _classes(a):
+    return jnp.argmax(a, axis=-1) if a.shape[-1] > 1 else (a[..., 0] > 0.5).astype(int)
+
+
+def _in_chunks(f, xs):
+    """Map f, which takes a batch, over a data set of any size."""
+    n = jax.tree.leaves(xs)[0].shape[0]
+    if n <= _CHUNK:
+        return f(xs)
+    whole = n - n % _CHUNK
+    body = jax.tree.map(lambda x: x[:whole].reshape(-1, _CHUNK, *x.shape[1:]), xs)
+    out = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), jax.lax.map(f, body))
+    if whole == n:
+        return out
+    rest = f(jax.tree.map(lambda x: x[whole:], xs))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)
