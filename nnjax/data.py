@@ -9,7 +9,6 @@ Whatever the source, every part of a data set is a pair `(x, y)` of one form, ch
 
 import hashlib
 import importlib.util
-import logging
 import os
 import sys
 from pathlib import Path
@@ -153,24 +152,24 @@ def _part(x: Any, y: Any, what: str) -> Part:
 
     if np.issubdtype(x.dtype, np.floating):
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf: found below
-            x = x.astype(np.float32)
+            x = x.astype(np.float32, copy=False)
         if not np.isfinite(x).all():
             raise ValueError(
                 f"{what}: x has {np.sum(~np.isfinite(x)):,} NaN or Inf among its values"
             )
     elif np.issubdtype(x.dtype, np.integer) or x.dtype == bool:
-        if x.min() < 0 or x.max() > 255:
+        if x.dtype != np.uint8 and (x.min() < 0 or x.max() > 255):
             raise ValueError(
                 f"{what}: whole numbers in x are taken as grey levels 0 to 255, got "
                 f"{x.min()} to {x.max()}; store other quantities as float32"
             )
-        x = x.astype(np.float32 if x.dtype == bool else np.uint8)
+        x = x.astype(np.float32 if x.dtype == bool else np.uint8, copy=False)
     else:
         raise ValueError(f"{what}: x must hold real numbers, got dtype {x.dtype}")
 
     if x.ndim == 2 and x.shape[1] == 784:
         x = x.reshape(-1, 28, 28)
-    return x[..., None] if x.ndim == 3 else x, y.astype(np.int32)
+    return x[..., None] if x.ndim == 3 else x, y.astype(np.int32, copy=False)
 
 
 def _dataset(what: object, train: Part, validation: Part | None, test: Part | None) -> Dataset:
@@ -189,7 +188,7 @@ def _dataset(what: object, train: Part, validation: Part | None, test: Part | No
     return data
 
 
-# ---------------------------------------------------------------- readers
+# ---------------------------------------------------------------- sources
 
 
 def _digits() -> Dataset:
@@ -206,14 +205,12 @@ def _digits() -> Dataset:
         x, y = load_digits(return_X_y=True)
     x = np.asarray(x, np.float32).reshape(-1, 8, 8, 1) / np.float32(16)
 
-    # In random order within each class, every tenth example from one on takes an equal share of
-    # every class.
+    # Stratified: deal the examples, class by class and shuffled within each, into ten hands.
     order = np.random.default_rng(0).permutation(len(y))
     order = order[np.argsort(y[order], kind="stable")]
-    turn = np.empty(len(y), int)
-    turn[order] = np.arange(len(y)) % 10
-    test, validation = np.isin(turn, (0, 5)), turn == 1
-    train = ~(test | validation)
+    hand = np.empty(len(y), int)
+    hand[order] = np.arange(len(y)) % 10
+    train, validation, test = hand > 2, hand == 2, hand < 2
     return _dataset("digits", *((x[part], y[part]) for part in (train, validation, test)))
 
 
@@ -222,9 +219,9 @@ def _from_folder(folder: Path) -> Dataset:
     if missing := [file for file in IDX_FILES if file not in files]:
         raise FileNotFoundError(f"{folder}: missing {', '.join(missing)} (each gzipped or not)")
     x, y, x_test, y_test = (read_idx(files[file]) for file in IDX_FILES)
-    # The book's 10,000 of 60,000, before the checks: for any number of images, a sixth of them.
-    n = len(x) - len(x) // 6 if x.ndim and len(x) == np.size(y) else None
-    validation = (x[n:], y[n:]) if n and n < len(x) else None
+    x, y = _part(x, y, f"{folder}: training data")
+    n = len(x) - len(x) // 6  # the book's 50,000 of 60,000
+    validation = (x[n:], y[n:]) if n < len(x) else None
     return _dataset(folder, (x[:n], y[:n]), validation, (x_test, y_test))
 
 
@@ -251,10 +248,10 @@ def _from_npz(path: Path) -> Dataset:
 def _from_pickle(path: Path) -> Dataset:
     content = read_pickle(path)
     try:
-        train, validation, test = ((x, y) for x, y in content)
+        train, validation, test = ((np.asarray(x), np.asarray(y)) for x, y in content)
     except (TypeError, ValueError):
         raise ValueError(
-            f"{path}: expected three pairs (x, y): training, validation and test data"
+            f"{path}: expected three pairs (x, y) of arrays: training, validation and test data"
         ) from None
     return _dataset(path, train, validation, test)
 
@@ -314,11 +311,10 @@ def _load_source(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
         )
     data = _from_folder(folder)
     # MNIST and its likes have the same file names: labels that are another's would go unseen.
-    labels = (
-        hashlib.sha256(data.test[1].astype(np.uint8).tobytes()).hexdigest() if data.test else ""
-    )
+    labels = b"" if data.test is None else data.test[1].astype(np.uint8).tobytes()
+    digest = hashlib.sha256(labels).hexdigest()
     for other, source in _SOURCES.items():
-        if other != name and labels == source.test_labels:
+        if other != name and digest == source.test_labels:
             raise ValueError(f"{folder}: holds the files of {other}, not of {name}")
     return data
 
@@ -338,15 +334,12 @@ def _download(name: str) -> Path:
             "into a folder and name it by data_dir or NNJAX_DATA"
         ) from None
     folder = Path(pooch.os_cache("nnjax"), name)
-    source = _SOURCES[name]
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None,
-        chunk_size=2**16,
-        timeout=20,
-    )
-    for file, sha256 in zip(IDX_FILES, source.sha256, strict=True):
+    bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    downloader: Any = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=20)
+
+    def fetch(file: str, sha256: str) -> None:
         failures = []
-        for mirror in source.mirrors:
+        for mirror in _SOURCES[name].mirrors:
             try:
                 # Written under a temporary name, checked, then renamed: never a partial file.
                 pooch.retrieve(
@@ -356,14 +349,24 @@ def _download(name: str) -> Path:
                     path=folder,
                     downloader=downloader,
                 )
-                break
+                return
             except requests.RequestException as error:
                 failures.append(f"{mirror}: {type(error).__name__}")
             except ValueError:
                 failures.append(f"{mirror}: wrong SHA-256")
-        else:
-            raise ConnectionError(
-                f"no mirror gave {file}.gz of {name} ({'; '.join(failures)}): put {_file_list()} "
-                f"into {folder}, or into any folder that data_dir or NNJAX_DATA names"
-            )
+            except OSError as error:
+                raise OSError(f"{folder}: cannot store {name} there: {error.strerror}") from None
+        raise ConnectionError(
+            f"no mirror gave {file}.gz of {name} ({'; '.join(failures)}): put {_file_list()} "
+            "into a folder and name it by data_dir or NNJAX_DATA"
+        )
+
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(level if bar else "WARNING")  # what it downloads goes with the bar
+    try:
+        for file, sha256 in zip(IDX_FILES, _SOURCES[name].sha256, strict=True):
+            fetch(file, sha256)
+    finally:
+        logger.setLevel(level)
     return folder
