@@ -1,6 +1,6 @@
 """nnjax: backpropagation in the open, as pure JAX functions whose gradients are derived by hand."""
 
-from nnjax import activations, checks, initializers, layers, losses
+from nnjax import activations, checks, data, initializers, layers, losses, training
 from nnjax.activations import (
     LeakyReLU,
     Softmax,
@@ -28,22 +28,26 @@ from nnjax.network import (
     mlp,
     predict,
 )
+from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
     "Affine",
     "Backprop",
     "Dense",
+    "DivergedError",
     "Evaluation",
     "Layer",
     "LeakyReLU",
     "Network",
     "Softmax",
+    "TrainState",
     "absolute",
     "accuracy",
     "activations",
     "backprop",
     "checks",
     "cross_entropy",
+    "data",
     "evaluate",
     "feedforward",
     "identity",
@@ -64,5 +68,7 @@ __all__ = [
     "softmax",
     "step",
     "tanh",
+    "train",
+    "training",
 ]
 __version__ = "0.1.0"
