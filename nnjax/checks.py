@@ -183,7 +183,8 @@ def check_batch(
             f"column an output of this network, or ({n},) integer classes"
         )
     if classes and not isinstance(y, jax.core.Tracer):
-        low, high = np.min(y), np.max(y)
+        host = np.asarray(y)
+        low, high = host.min(), host.max()
         if low < 0 or high >= net.n_out:
             raise ValueError(
                 f"y holds the class {low if low < 0 else high}; this network has {net.n_out} "

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -165,6 +165,11 @@ def init(net: Network, key: jax.Array, dtype: Any = float) -> Params:
     check_key(key)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {dtype!r}; expected a floating-point type such as jnp.float32")
+    return _init(net, key, jnp.dtype(jax.dtypes.canonicalize_dtype(dtype)))
+
+
+@partial(jax.jit, static_argnums=2)  # one program starts faster than one for each array
+def _init(net, key, dtype):
     keys = jax.random.split(key, len(net.layers))
     return tuple(
         layer.init(key, shape, dtype)

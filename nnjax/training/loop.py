@@ -325,7 +325,10 @@ def _check_data(net, params, data, evaluate_on):
         except (TypeError, ValueError) as error:
             raise type(error)(f"data.{name}: {error}") from None
         for array, letter in ((x, "x"), (y, "y")):
-            if jnp.issubdtype(array.dtype, jnp.floating) and not bool(jnp.isfinite(array).all()):
+            if (
+                jnp.issubdtype(array.dtype, jnp.floating)
+                and not np.isfinite(np.asarray(array)).all()
+            ):
                 raise ValueError(
                     f"data.{name}: {letter} holds NaN or infinity; remove or replace those examples"
                 )
