@@ -1,0 +1,245 @@
+"""Checkpoints: any pytree of arrays in one safetensors file, written whole or not at all.
+
+Each leaf is stored under its path (`0.w`, `params.2.b`), so the file of a network's parameters can
+be read by anything that reads safetensors. Random keys are stored as their numbers and the name of
+their implementation. The header holds a version, a digest of everything in the file, and what the
+caller adds in `info`. A file is loaded against a template, and what differs is named.
+
+A whole training run (configuration, history, checkpoints) is a folder: `nnjax.training.run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["load", "read_info", "save", "write_atomically"]
+
+_VERSION = 1
+_MOST = 5  # differences that an error lists
+
+
+def save(path: str | os.PathLike[str], tree: Any, info: Mapping[str, Any] | None = None) -> None:
+    """Write a pytree of arrays to a file that is either there as a whole or not at all.
+
+    Args:
+        path: of the file, by custom `.safetensors`; a file of that name is replaced.
+        tree: a pytree whose leaves are arrays, numbers or random keys.
+        info: what to remember beside it, of the kinds that JSON has.
+
+    Raises:
+        OSError: if the file cannot be written; one that was there before is unchanged.
+        ImportError: if safetensors is missing.
+
+    Example:
+        >>> import pathlib, tempfile, jax, nnjax
+        >>> from nnjax.training import checkpoint
+        >>> params = nnjax.init(nnjax.mlp([4, 3, 2]), jax.random.key(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "params.safetensors")
+        ...     checkpoint.save(path, params, {"epoch": 30})
+        ...     again = checkpoint.load(path, params)
+        ...     checkpoint.read_info(path)
+        {'epoch': 30}
+        >>> bool((again[0].w == params[0].w).all())
+        True
+    """
+    arrays, keys = {}, {}
+    for name, leaf in _named(tree):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            keys[name] = str(jax.random.key_impl(leaf))
+            leaf = jax.random.key_data(leaf)
+        arrays[name] = np.asarray(jnp.asarray(leaf), order="C")
+    metadata = {
+        "format": "nnjax",
+        "version": str(_VERSION),
+        "keys": json.dumps(keys),
+        "info": json.dumps(dict(info or {})),
+    }
+    metadata["sha256"] = _digest(arrays, metadata)
+    write_atomically(path, _safetensors().numpy.save(arrays, metadata=metadata))
+
+
+def load(path: str | os.PathLike[str], template: Any) -> Any:
+    """Return the pytree in a file, of the structure, shapes and dtypes of a template.
+
+    Args:
+        path: a file written by `save`.
+        template: a pytree of arrays, or of `jax.ShapeDtypeStruct` (from `jax.eval_shape`), that
+            says what is expected; its values do not matter.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no checkpoint, truncated, changed since it was written, or of a
+            newer version; if a name, shape or dtype differs, which are then listed.
+        ImportError: if safetensors is missing.
+
+    Example:
+        >>> import pathlib, tempfile, jax, nnjax
+        >>> from nnjax.training import checkpoint
+        >>> key = jax.random.key(0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "params.safetensors")
+        ...     checkpoint.save(path, nnjax.init(nnjax.mlp([4, 3]), key))
+        ...     checkpoint.load(path, nnjax.init(nnjax.mlp([5, 3]), key))
+        ... # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: ...: does not fit: 0.w is float32 (3, 4), expected float32 (3, 5)
+    """
+    arrays, metadata = _read(path)
+    found: dict[str, Any] = dict(arrays)
+    for name, impl in json.loads(metadata["keys"]).items():
+        found[name] = jax.random.wrap_key_data(jnp.asarray(found[name]), impl=impl)
+    expected = dict(_named(jax.eval_shape(lambda tree: tree, template)))
+    differences = [
+        f"{name} is {_kind(found[name])}, expected {_kind(leaf)}"
+        for name, leaf in expected.items()
+        if name in found and _kind(found[name]) != _kind(leaf)
+    ]
+    differences += [f"{name} is missing" for name in expected.keys() - found.keys()]
+    differences += [f"{name} is not expected" for name in found.keys() - expected.keys()]
+    if differences:
+        shown = sorted(differences)[:_MOST]
+        more = len(differences) - len(shown)
+        rest = f"; and {more} more" if more else ""
+        raise ValueError(f"{os.fspath(path)}: does not fit: {'; '.join(shown)}{rest}")
+    leaves = [jnp.asarray(found[name]) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what was given to `save` as `info`.
+
+    Args:
+        path: a file written by `save`.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `load` does; only the header is read.
+
+    Example:
+        >>> import pathlib, tempfile, jax.numpy as jnp
+        >>> from nnjax.training import checkpoint
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "x.safetensors")
+        ...     checkpoint.save(path, {"x": jnp.ones(3)}, {"score": 0.5})
+        ...     checkpoint.read_info(path)
+        {'score': 0.5}
+    """
+    with _opened(path) as (_, metadata):
+        return json.loads(metadata["info"])
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that at any moment, also after a kill, the old or the new one is there.
+
+    The content goes to a temporary file beside it, is forced to the disk, and takes the name in
+    one step.
+
+    Args:
+        path: of the file; one of that name is replaced.
+        content: all of it.
+
+    Raises:
+        OSError: if it cannot be written; a file that was there before is unchanged.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from nnjax.training import checkpoint
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "note.txt")
+        ...     checkpoint.write_atomically(path, b"done")
+        ...     path.read_text()
+        'done'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"cannot write {path}: {error.strerror}; nothing was overwritten"
+        ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming is durable
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _named(tree):
+    leaves = jax.tree.leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+
+
+def _kind(leaf) -> str:
+    return f"{leaf.dtype} {tuple(leaf.shape)}"
+
+
+def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    with _opened(path) as (file, metadata):
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.pop("sha256", None) != _digest(arrays, metadata):
+        raise ValueError(f"{os.fspath(path)}: was changed after it was written: its digest differs")
+    return arrays, metadata
+
+
+@contextmanager
+def _opened(path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Give the open file and its metadata, or say what is wrong with its header."""
+    safetensors = _safetensors()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{os.fspath(path)}: no such checkpoint")
+    try:
+        file = safetensors.safe_open(path, framework="np")
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)}: truncated, or no safetensors file ({error})"
+        ) from None
+    with file:
+        metadata = dict(file.metadata() or {})
+        if metadata.get("format") != "nnjax":
+            raise ValueError(f"{os.fspath(path)}: a safetensors file, but not one written by nnjax")
+        version = metadata.get("version", "")
+        if not version.isdigit() or int(version) > _VERSION:
+            raise ValueError(
+                f"{os.fspath(path)}: has version {version or 'none'} of the format, and this nnjax "
+                f"reads up to {_VERSION}; update nnjax"
+            )
+        yield file, metadata
+
+
+def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {_kind(arrays[name])}".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _safetensors():
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError('checkpoints take safetensors: pip install "nnjax[cli]"') from None
+    return safetensors

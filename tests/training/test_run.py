@@ -1,0 +1,172 @@
+"""A run's folder: its history, its checkpoints, its lock."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.training import checkpoint
+from nnjax.training.run import Run
+
+PARAMS = nnjax.init(nnjax.mlp([4, 3, 2]), jax.random.key(0))
+
+
+@pytest.fixture
+def run(tmp_path):
+    with Run.create(tmp_path / "run", {"eta": 0.5, "hidden": (30,), "path": tmp_path}) as run:
+        yield run
+
+
+def names(run):
+    return [path.stem for path in run.checkpoints]
+
+
+def test_config_and_parameters_come_back(run, tmp_path):
+    run.save_params(PARAMS)
+    again = Run(run.folder)
+    assert again.config == {"eta": 0.5, "hidden": [30], "path": str(tmp_path)}
+    np.testing.assert_array_equal(again.load_params(PARAMS)[0].w, PARAMS[0].w)
+
+
+def test_history_holds_numbers_and_arrays_in_plain_json(run):
+    run.log({"epoch": 0, "loss": np.float32(0.1), "norms": jnp.array([1.0, jnp.inf]), "ok": True})
+    run.log({"epoch": 1, "loss": float("nan"), "norms": [1, 2], "ok": False})
+    assert run.history == [
+        {"epoch": 0, "loss": float(np.float32(0.1)), "norms": [1.0, None], "ok": True},
+        {"epoch": 1, "loss": None, "norms": [1, 2], "ok": False},
+    ]
+
+
+def test_a_line_that_is_not_complete_is_left_out(run):
+    run.log({"epoch": 0})
+    with open(run.folder / "history.jsonl", "a") as file:
+        file.write('{"epoch": 1, "lo')
+    assert run.history == [{"epoch": 0}]
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(run):
+    for epoch, score in enumerate([0.1, 0.9, 0.3, 0.9, 0.5, 0.4], start=1):
+        run.save_checkpoint(PARAMS, epoch, score=score, keep=2)
+    assert names(run) == ["epoch-000002", "epoch-000005", "epoch-000006"]
+    assert run.best_checkpoint == run.checkpoints[0]
+
+
+def test_without_a_score_only_the_last_checkpoints_are_kept(run):
+    for epoch in range(1, 6):
+        run.save_checkpoint(PARAMS, epoch, score=float("nan") if epoch == 1 else None, keep=2)
+    assert names(run) == ["epoch-000004", "epoch-000005"]
+    assert run.best_checkpoint is None
+
+
+def test_restoring_cuts_the_history_back_to_the_checkpoint(run):
+    run.log({"epoch": 0})
+    run.save_checkpoint({"params": PARAMS}, 1)
+    run.log({"epoch": 1})
+    with open(run.folder / "history.jsonl", "a") as file:
+        file.write('{"epoch": 2')
+    tree = run.restore({"params": PARAMS})
+    np.testing.assert_array_equal(tree["params"][1].w, PARAMS[1].w)
+    assert (run.folder / "history.jsonl").read_text() == '{"epoch": 0}\n'
+
+
+def test_resuming_goes_on_from_the_last_checkpoint_and_clears_what_a_kill_left(tmp_path):
+    with Run.create(tmp_path / "run", {}) as run:
+        for epoch in (1, 2):
+            run.save_checkpoint({"epoch": jnp.array(epoch)}, epoch)
+    left_over = run.folder / "checkpoints" / ".epoch-000003.safetensors.1.tmp"
+    left_over.write_bytes(b"half")
+    with Run.resume(run.folder) as run:
+        assert int(run.restore({"epoch": jnp.array(0)})["epoch"]) == 2
+        assert not left_over.exists()
+
+
+def test_a_damaged_last_checkpoint_is_said_with_what_to_do(run):
+    for epoch in (1, 2):
+        run.save_checkpoint(PARAMS, epoch)
+    path = run.checkpoints[-1]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"epoch-000002.*without that file the one before"):
+        run.restore(PARAMS)
+    path.unlink()
+    assert bool((run.restore(PARAMS)[0].w == PARAMS[0].w).all())
+
+
+def test_a_folder_in_use_is_refused(run):
+    with (
+        pytest.raises(BlockingIOError, match="in use: another process trains in it"),
+        Run.resume(run.folder),
+    ):
+        pass
+    trying = "import sys; from nnjax.training.run import Run; Run.resume(sys.argv[1]).__enter__()"
+    done = subprocess.run(
+        [sys.executable, "-c", trying, str(run.folder)], capture_output=True, text=True, check=False
+    )
+    assert "in use" in done.stderr
+
+
+def test_the_lock_falls_with_the_process(tmp_path):
+    killed = (
+        "import os, sys; from nnjax.training.run import Run\n"
+        "with Run.create(sys.argv[1], {}): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "run")], check=False)
+    assert done.returncode == -9
+    with Run.resume(tmp_path / "run") as run:
+        assert run.config == {}
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(run, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty"), Run.create(tmp_path / "notes", {}):
+        pass
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot make"), Run.create(tmp_path / "file" / "run", {}):
+        pass
+
+
+def test_a_folder_without_a_run_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no run: it has no config\.json"):
+        Run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": 1}', '{"version": "1", "config": {}}']
+)
+def test_a_damaged_config_is_said(run, content):
+    (run.folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="damaged, or not written by nnjax"):
+        Run(run.folder)
+
+
+def test_a_newer_run_is_refused(run):
+    content = json.loads((run.folder / "config.json").read_text()) | {"version": 2}
+    (run.folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has version 2 of the format, and this nnjax reads up to"):
+        Run(run.folder)
+
+
+def test_parameters_or_a_checkpoint_that_are_not_there_are_said(run):
+    with pytest.raises(FileNotFoundError, match="has saved no parameters yet"):
+        run.load_params(PARAMS)
+    with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):
+        run.restore(PARAMS)
+
+
+def test_keep_is_checked(run):
+    with pytest.raises(ValueError, match="keep is 0; expected an integer of at least 1"):
+        run.save_checkpoint(PARAMS, 1, keep=0)
+
+
+def test_checkpoints_are_complete_pytrees(run):
+    run.save_checkpoint({"a": jnp.ones(2)}, 1, score=0.25)
+    assert checkpoint.read_info(run.checkpoints[0]) == {"epoch": 1, "records": 0, "score": 0.25}
