@@ -1,0 +1,17 @@
+"""Is my gradient right, and if not, which term is wrong.
+
+`check_gradient` for a scalar function, `check_vjp` for a pull-back, `check_backprop` for somebody's
+backpropagation of a network, `check_layer` for somebody's layer; each returns a `GradientReport`.
+"""
+
+from nnjax.gradcheck.check import assert_gradient, check_gradient, check_vjp
+from nnjax.gradcheck.report import GradientError, GradientReport, Verdict
+
+__all__ = [
+    "GradientError",
+    "GradientReport",
+    "Verdict",
+    "assert_gradient",
+    "check_gradient",
+    "check_vjp",
+]

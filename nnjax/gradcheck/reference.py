@@ -1,0 +1,256 @@
+"""What a gradient is held against: autodiff in float64, its rounding, and finite differences.
+
+The reference is `jax.grad`. Its rounding is measured, not guessed: the same program is run again
+with every operation off by a random ulp (Monte Carlo arithmetic, Parker 1997), and what then
+changes cannot be told from a mistake. Central differences are the arbiter, where reference and
+claim disagree or the reference itself is in doubt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+__all__ = ["Slope", "double_precision", "nearby", "rounding_noise", "slope", "to_double"]
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """Compute in float64 inside, at full matmul precision, whatever the caller has set.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> with double_precision():
+        ...     jnp.ones(1).dtype
+        dtype('float64')
+    """
+    with (
+        jax.enable_x64(True),
+        jax.default_matmul_precision("highest"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def to_double(tree: Any) -> Any:
+    """Return the pytree with its floating-point arrays and numbers in float64, the rest as is."""
+
+    def convert(leaf):
+        if isinstance(leaf, float):
+            return jnp.asarray(leaf, jnp.float64)
+        if hasattr(leaf, "detach"):
+            leaf = leaf.detach().cpu().numpy()
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+            return leaf
+        floating = jnp.issubdtype(dtype, jnp.floating)
+        return jnp.asarray(np.asarray(leaf), jnp.float64 if floating else dtype)
+
+    return jax.tree.map(convert, tree)
+
+
+def nearby(tree: Any, strength: float, seed: int, sign: int = 1) -> Any:
+    """Return float leaves moved by a random fraction, `strength` of their own size, keeping signs.
+
+    Zeros move too, by the same fraction of the root mean square of their leaf (of 1, in a leaf of
+    zeros). Opposite values of `sign` move to opposite sides.
+    """
+    rng = np.random.default_rng(seed)
+
+    def move(leaf):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            return leaf
+        value = np.asarray(leaf, np.float64)
+        step = sign * strength * rng.uniform(-1, 1, value.shape)
+        return jnp.asarray(value + step * np.where(value == 0, typical_size(value), value))
+
+    return jax.tree.map(move, tree)
+
+
+def typical_size(value: np.ndarray) -> float:
+    """Return the root mean square of a leaf, 1 where it is all zeros."""
+    return float(np.sqrt(np.mean(np.square(value)))) or 1.0 if value.size else 1.0
+
+
+# Rounding: Monte Carlo arithmetic.
+
+EXACT = frozenset(
+    "neg transpose reshape squeeze broadcast_in_dim slice select_n max min concatenate pad gather "
+    "copy copy_p stop_gradient rev dynamic_slice reduce_max reduce_min abs sign expand_dims "
+    "dynamic_update_slice convert_element_type".split()
+)
+
+
+def rounding_noise(function: Callable, args: tuple) -> Callable[..., list[np.ndarray]]:
+    """Return noise(*args): how far rounding alone moves every output of `function`, leaf by leaf.
+
+    The largest change seen in three runs in which every floating-point operation errs by up to one
+    unit in the last place, smoothed over each leaf, times a safety factor of 30: another right
+    way to calculate the same rounds otherwise, and not more than this.
+
+    Args:
+        function: traceable by JAX, returning a pytree of arrays.
+        args: example arguments; `noise` takes others of the same shapes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> with double_precision():
+        ...     x = jnp.array(1e-3)
+        ...     noise = rounding_noise(lambda x: (1 + x) - 1, (x,))
+        ...     bool(1e-16 < noise(x)[0] < 1e-13)
+        True
+    """
+    program = jax.make_jaxpr(function)(*args)
+    shapes: list[tuple[int, ...]] = []
+
+    def record(value):
+        shapes.append(value.shape)
+        return value
+
+    jax.eval_shape(
+        lambda *leaves: _run(program.jaxpr, program.consts, leaves, record), *jax.tree.leaves(args)
+    )
+
+    @jax.jit
+    def disturbed(ulps, *leaves):
+        ulps = iter(ulps)
+        return _run(program.jaxpr, program.consts, leaves, lambda value: value * next(ulps))
+
+    def noise(*args):
+        leaves, rng = jax.tree.leaves(args), np.random.default_rng(0)
+        right = disturbed([np.ones(shape) for shape in shapes], *leaves)
+        spread = [np.zeros(out.shape) for out in right]
+        for _ in range(3):
+            outputs = disturbed([1 + EPS * rng.uniform(-1, 1, shape) for shape in shapes], *leaves)
+            for widest, out, exact in zip(spread, outputs, right, strict=True):
+                np.maximum(widest, np.abs(np.asarray(out) - np.asarray(exact)), out=widest)
+        return [30 * np.maximum(widest, _root_mean_square(widest)) for widest in spread]
+
+    return noise
+
+
+def _root_mean_square(array):
+    largest = np.max(array, initial=0.0)
+    return largest * np.sqrt(np.mean((array / largest) ** 2)) if largest > 0 else 0.0
+
+
+def _run(jaxpr, consts, args, disturb):
+    """Run a program, with `disturb` applied to the result of every operation that rounds."""
+    values = {}
+
+    def read(atom):
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for variables, given in ((jaxpr.constvars, consts), (jaxpr.invars, args)):
+        values.update(zip(variables, given, strict=True))
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        outputs = _run_inner(equation, inputs, disturb)
+        if outputs is None:
+            primitive = equation.primitive
+            bound = primitive.bind(*inputs, **equation.params)
+            outputs = bound if primitive.multiple_results else [bound]
+            if primitive.name not in EXACT:
+                outputs = [
+                    disturb(out) if getattr(out, "dtype", None) == np.float64 else out
+                    for out in outputs
+                ]
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _run_inner(equation, inputs, disturb):
+    """Step into a program within the program (jit and the like), where there is one."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = equation.params.get(name)
+        if inner is None or equation.primitive.name in ("scan", "while", "cond"):
+            continue
+        jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+        if len(jaxpr.invars) == len(inputs):
+            return _run(jaxpr, consts, inputs, disturb)
+    return None
+
+
+# Finite differences: the arbiter.
+
+
+class Slope(NamedTuple):
+    """What differences say about f along one line θ + h v.
+
+    Attributes:
+        value: the derivative by central differences.
+        error: how far that can be off, from rounding and from the steps around it.
+        left, right: the two one-sided derivatives; they differ at a kink.
+        side_error: the rounding of these two.
+        taylor: the exponent of |f(θ + hv) − f(θ) − h ⟨g, v⟩| as h shrinks, for the g given:
+            2.0 when g is right, 1.0 when it is not; NaN where f is linear or rounding hides it.
+    """
+
+    value: float
+    error: float
+    left: float
+    right: float
+    side_error: float
+    taylor: float
+
+
+def slope(line: Callable[[float], float], predicted: float) -> Slope:
+    """Return the derivative of `line(h)` at h = 0 by differences, beside the one predicted.
+
+    The steps are fractions of v, so that v should be of the size of the parameters that it moves.
+    Of all steps the one is taken whose neighbours agree best.
+
+    Args:
+        line: h ↦ f(θ + h v).
+        predicted: ⟨g, v⟩, for the Taylor test.
+
+    Example:
+        >>> import math
+        >>> found = slope(lambda h: math.exp(h), predicted=1.0)
+        >>> round(found.value, 8), round(found.taylor, 1)
+        (1.0, 2.0)
+    """
+    steps = 2.0 ** -np.arange(4, 26, 2)
+    near = 7  # h = 2⁻¹⁸: close enough to tell a kink at h = 0 from one beside it
+    centre = line(0.0)
+    ahead = np.array([line(h) for h in steps])
+    behind = np.array([line(-h) for h in steps])
+    rounding = 4 * EPS * np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), abs(centre)) / steps
+    central = (ahead - behind) / (2 * steps)
+    # Two central differences, h and h/4, extrapolated (Richardson); what they changed by is the
+    # truncation that is left, at most.
+    better = (16 * central[1:] - central[:-1]) / 15
+    error = np.abs(better - central[1:]) / 15 + 2 * rounding[1:]
+    error = np.where(np.isfinite(error), error, np.inf)
+    best = int(np.argmin(error))
+    sides = [
+        (4 * one_sided[near] - one_sided[near - 1]) / 3  # Richardson, of first order
+        for one_sided in ((centre - behind) / steps, (ahead - centre) / steps)
+    ]
+    remainder = np.abs(ahead - centre - steps * predicted)
+    seen = remainder > 50 * EPS * (np.abs(ahead) + abs(centre))
+    return Slope(
+        value=float(better[best]),
+        error=float(error[best]),
+        left=float(sides[0]),
+        right=float(sides[1]),
+        side_error=float(10 * rounding[near]),
+        taylor=_exponent(steps[seen], remainder[seen]),
+    )
+
+
+def _exponent(steps, remainder):
+    if len(steps) < 3:
+        return float("nan")
+    # The middle of the range: large steps see higher orders, small ones see rounding.
+    exponents = np.diff(np.log(remainder)) / np.diff(np.log(steps))
+    return float(np.median(exponents))

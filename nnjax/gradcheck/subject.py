@@ -1,0 +1,320 @@
+"""What is examined: a scalar function, the gradient claimed for it, and where to evaluate both.
+
+Every check comes down to this one form. A pull-back is the gradient of ⟨g, f(x)⟩ for a random g; a
+hand-written backpropagation is the gradient of a network's loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.gradcheck.compare import Misfit, align, named_leaves, to_numpy
+from nnjax.gradcheck.reference import nearby, rounding_noise
+
+__all__ = ["Claim", "Probe", "Subject"]
+
+
+class Claim:
+    """Somebody's own function, called with care: copies go in, what it prints stays out.
+
+    Args:
+        function: the function.
+        time_limit: seconds that one call may take (in the main thread, where there are signals).
+    """
+
+    def __init__(self, function: Callable, time_limit: float = 60.0):
+        self.function = function
+        self.time_limit = time_limit
+        self.printed = 0
+        self.mutates = False
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        """Return what the function returns.
+
+        Raises:
+            Misfit: if it raises, or takes longer than the limit; the message says so.
+        """
+        handed = jax.tree.map(lambda leaf: leaf.copy() if _mutable(leaf) else leaf, args)
+        output = io.StringIO()
+        started = time.perf_counter()
+        try:
+            with contextlib.redirect_stdout(output), _time_limit(self.time_limit):
+                result = self.function(*handed)
+                result = jax.tree.map(_wait_for, result)
+        except _TookTooLong:
+            raise Misfit(
+                f"did not return within {self.time_limit:g} s; try a smaller problem or a larger "
+                "time_limit"
+            ) from None
+        except Misfit:
+            raise
+        except Exception as error:
+            message = " ".join(str(error).split())
+            message = message if len(message) < 300 else message[:300] + " …"
+            raise Misfit(f"raises {type(error).__name__}: {message}") from error
+        finally:
+            self.seconds = max(self.seconds, time.perf_counter() - started)
+            self.printed += len(output.getvalue().splitlines())
+        before, after = jax.tree.leaves(args), jax.tree.leaves(handed)
+        if len(before) != len(after) or not all(map(_same, before, after)):
+            self.mutates = True
+        return result
+
+    @property
+    def remarks(self) -> list[str]:
+        """What else is to be said about it, a sentence each."""
+        said = []
+        if self.printed:
+            said.append(f"the function prints ({self.printed} lines, left out here)")
+        if self.mutates:
+            said.append("the function changes its arguments in place (it was given copies)")
+        if self.seconds > 5:
+            said.append(f"one call of the function takes {self.seconds:.1f} s")
+        return said
+
+
+def _mutable(leaf):
+    return isinstance(leaf, np.ndarray)
+
+
+def _same(one, other):
+    if not _mutable(one):
+        return True
+    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def _wait_for(leaf):
+    return leaf.block_until_ready() if isinstance(leaf, jax.Array) else leaf
+
+
+class _TookTooLong(BaseException):
+    """Not an Exception, so that the function under examination does not catch it by chance."""
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread() or not hasattr(
+        signal, "setitimer"
+    ):
+        yield
+        return
+
+    def stop(number, frame):
+        raise _TookTooLong
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    started, (left, interval) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        # Whoever had set the timer before gets the rest of it back.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            rest = max(left - (time.monotonic() - started), 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, rest, interval)
+
+
+@dataclass
+class Subject:
+    """A scalar function and the claim about its gradient.
+
+    Attributes:
+        function: f(*args) -> scalar, by JAX.
+        claim: claim(*args) -> the gradient claimed, a pytree.
+        argnums: which arguments the gradient is for.
+        names: what to call each leaf; the path in the pytree unless given.
+        symbols: the same for formulas, such as "w²"; `names` unless given.
+        groups: for each leaf, what it belongs to, such as "layer 2".
+        letter: of the function in formulas.
+        n_out: the number of outputs of a network.
+        examples: for arguments, the number of examples in the batch, None where there is no batch.
+        subset: for arguments and a list of indices, arguments with these examples alone.
+    """
+
+    function: Callable
+    claim: Callable
+    argnums: int | tuple[int, ...] = 0
+    names: Sequence[str] | None = None
+    symbols: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    letter: str = "f"
+    n_out: int | None = None
+    examples: Callable[[tuple], int | None] = lambda args: None
+    subset: Callable[[tuple, Sequence[int]], tuple] | None = None
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """`argnums` as a tuple."""
+        return (self.argnums,) if isinstance(self.argnums, int) else tuple(self.argnums)
+
+    def parameters(self, args: tuple) -> Any:
+        """Return the arguments that the gradient is for, in its structure."""
+        if isinstance(self.argnums, int):
+            return args[self.argnums]
+        return tuple(args[i] for i in self.argnums)
+
+    def moved(self, args: tuple, strength: float, seed: int, sign: int = 1) -> tuple:
+        """Return the arguments with the parameters moved a little."""
+        moved = nearby([args[i] for i in self.positions], strength, seed, sign)
+        out = list(args)
+        for i, argument in zip(self.positions, moved, strict=True):
+            out[i] = argument
+        return tuple(out)
+
+    def at(self, label: str, args: tuple) -> Probe:
+        """Return the probe at these arguments."""
+        return Probe(self, label, args)
+
+    def split(self, args: tuple) -> tuple[list, Callable]:
+        """Return the arrays among the arguments, and f's gradient and value as functions of them.
+
+        The rest, such as a network or a flag, is closed over: it need not be an array.
+        """
+        leaves, structure = jax.tree.flatten(args)
+        dynamic = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))]
+
+        def rebuild(arrays):
+            full = list(leaves)
+            for i, array in zip(dynamic, arrays, strict=True):
+                full[i] = array
+            return jax.tree.unflatten(structure, full)
+
+        return [leaves[i] for i in dynamic], rebuild
+
+    def compiled(self, args: tuple) -> tuple[Callable, Callable, list]:
+        """Return value(arrays), gradient(arrays), compiled where f can be, and the arrays."""
+        arrays, rebuild = self.split(args)
+        signature = self._signature(args, arrays)
+        if signature not in self._programs:
+
+            def value(arrays):
+                return self.function(*rebuild(arrays))
+
+            def gradient(arrays):
+                return jax.grad(self.function, argnums=self.argnums)(*rebuild(arrays))
+
+            programs = jax.jit(value), jax.jit(gradient)
+            try:
+                programs[1](arrays)
+            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+                programs = value, gradient  # Python looks at values: no jit, but a gradient
+            self._programs[signature] = programs
+        return *self._programs[signature], arrays
+
+    def noise(self, args: tuple) -> Callable | None:
+        """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
+        _, gradient, arrays = self.compiled(args)
+        signature = ("noise", self._signature(args, arrays))
+        if signature not in self._programs:
+            try:
+                self._programs[signature] = rounding_noise(gradient, (arrays,))
+            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+                self._programs[signature] = None
+        return self._programs[signature]
+
+    def _signature(self, args, arrays):
+        shapes = tuple((np.shape(array), str(jnp.result_type(array))) for array in arrays)
+        return shapes, jax.tree.structure(args)
+
+    @cached_property
+    def _programs(self) -> dict:
+        return {}
+
+
+@dataclass
+class Probe:
+    """One point where expected and claimed gradient are compared.
+
+    `wrong` holds the leaves found wrong there.
+    """
+
+    subject: Subject
+    label: str
+    args: tuple
+    wrong: list[int] = field(default_factory=list)
+
+    @cached_property
+    def expected(self) -> list[np.ndarray]:
+        """The leaves of the gradient by autodiff, float64."""
+        _, gradient, arrays = self.subject.compiled(self.args)
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(arrays))]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What each leaf is called."""
+        if self.subject.names is not None:
+            return list(self.subject.names)
+        return [path or "gradient" for path in named_leaves(self.parameters_tree)[0]]
+
+    @property
+    def parameters_tree(self) -> Any:
+        """The arguments that the gradient is for."""
+        return self.subject.parameters(self.args)
+
+    @cached_property
+    def parameters(self) -> list[np.ndarray]:
+        """The values of the parameters, a leaf each."""
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(self.parameters_tree)]
+
+    @cached_property
+    def claimed(self) -> list[Any]:
+        """The leaves of the claimed gradient, in the order of `expected`.
+
+        Raises:
+            Misfit: if the function raises or returns another structure.
+        """
+        return align(self.parameters_tree, self.subject.claim(*self.args))
+
+    @cached_property
+    def claimed_arrays(self) -> list[np.ndarray | None]:
+        """The claimed leaves as float64 arrays; None where a leaf is none."""
+
+        def convert(leaf):
+            try:
+                return None if leaf is None else to_numpy(leaf).astype(np.float64)
+            except Misfit:
+                return None
+
+        return [convert(leaf) for leaf in self.claimed]
+
+    @cached_property
+    def noise(self) -> list[np.ndarray]:
+        """The rounding of every entry of the expected gradient."""
+        noise = self.subject.noise(self.args)
+        if noise is None:
+            return [np.full(leaf.shape, 1e-13 * _largest(leaf)) for leaf in self.expected]
+        return noise(self.subject.compiled(self.args)[2])
+
+    @property
+    def n(self) -> int | None:
+        """The number of examples in the batch, None where there is no batch."""
+        return self.subject.examples(self.args)
+
+    def of_examples(self, indices: Sequence[int]) -> list[np.ndarray] | None:
+        """Return the gradient of the loss of these examples alone; None without a batch."""
+        if self.subject.subset is None or self.n is None:
+            return None
+        return Probe(self.subject, "", self.subject.subset(self.args, indices)).expected
+
+    def value(self, args: tuple) -> float:
+        """Return f at other arguments of the same shapes."""
+        value, _, arrays = self.subject.compiled(args)
+        return float(value(arrays))
+
+
+def _largest(leaf):
+    return float(np.max(np.abs(leaf), initial=0.0))
