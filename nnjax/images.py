@@ -1,0 +1,181 @@
+"""A picture of a handwritten digit, in the form in which networks have learnt digits."""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    path_or_array: str | os.PathLike[str] | np.ndarray, shape: tuple[int, int] = (28, 28)
+) -> np.ndarray:
+    """Returns the picture prepared as MNIST was: light on dark, scaled, centred by mass.
+
+    1. ink = closing(grey) - grey, how much darker a place is than the paper around it. The closing
+       (the maximum, then the minimum over a window wider than a stroke) is the picture without
+       its strokes, so paper in the shade is no ink. A picture that is dark at its edges is light
+       on dark and turned into its negative first.
+    2. The noise of the paper becomes 0, the typical stroke 1.
+    3. The picture is cropped to the ink and scaled, its proportions kept, to fit a box of 20/28
+       of the shape, as in MNIST (20x20 in 28x28). In 8x8 the box is the whole picture, as in the
+       digits of scikit-learn.
+    4. The box is moved, by whole pixels, until its centre of mass is in the middle: at pixel 14 of
+       0 to 27, as in MNIST.
+
+    Args:
+        path_or_array: a picture file, of any size and colours, with or without transparency; or
+            a picture as an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), of whole numbers
+            0 to 255 or real numbers 0 to 1.
+        shape: height and width to return.
+
+    Returns:
+        uint8 (h, w, 1): 0 is paper, 255 ink.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, or a blank one.
+        ImportError: Pillow is missing; says how to install it.
+
+    Example:
+        >>> import numpy as np
+        >>> paper = np.full((200, 300), 250, np.uint8)
+        >>> paper[40:120, 20:30] = 30  # a "1", far from the middle
+        >>> one = prepare(paper)
+        >>> one.shape, one.dtype.name, bool(one[14, 14, 0] > 200), int(one[0, 0, 0])
+        ((28, 28, 1), 'uint8', True, 0)
+
+    Reference: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError('reading pictures takes Pillow: pip install "nnjax[images]"') from None
+    if len(shape) != 2 or min(shape) < 4:
+        raise ValueError(f"shape must be a height and a width of at least 4 pixels, got {shape}")
+    if isinstance(path_or_array, str | os.PathLike):
+        what = os.fspath(path_or_array)
+        picture = _open(what)
+    else:
+        what = "the array"
+        picture = _from_array(np.asarray(path_or_array))
+    ink = _ink(_grey(picture))
+    if ink is None:
+        raise ValueError(f"{what}: a blank picture: nothing stands out from its background")
+
+    # Crop to the ink, and scale to the box.
+    rows, columns = (np.flatnonzero((ink > 0.3).any(axis)) for axis in (1, 0))
+    crop = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    crop_width, crop_height = crop[2] - crop[0], crop[3] - crop[1]
+    if tuple(shape) == (8, 8):  # measured: what brings back the digits of scikit-learn best
+        box, middle = shape, [(side - 1) / 2 for side in shape]
+    else:
+        box, middle = [side * 20 / 28 for side in shape], [side // 2 for side in shape]
+    scale = min(box[0] / crop_height, box[1] / crop_width)
+    size = max(1, round(scale * crop_width)), max(1, round(scale * crop_height))
+    small = Image.fromarray(ink).resize(size, Image.Resampling.LANCZOS, crop)
+    digit = np.asarray(small).clip(0)
+    digit = np.rint(255 * (digit / digit.max())).astype(np.uint8)
+
+    # Centre by mass.
+    prepared = np.zeros((*shape, 1), np.uint8)
+    window = []
+    for axis, side in enumerate(shape):
+        mass = digit.sum(1 - axis, dtype=float)
+        centre = mass @ np.arange(len(mass)) / mass.sum()
+        start = min(max(round(middle[axis] - centre), 0), side - len(mass))
+        window.append(slice(start, start + len(mass)))
+    prepared[*window, 0] = digit
+    return prepared
+
+
+_LARGE = 512
+"""Longer sides are scaled down to this first: pixels enough, and the noise of a photo is gone."""
+
+
+def _open(path: str) -> Any:
+    """The picture in a file, upright."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such picture") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: no picture, or of a kind that Pillow cannot read") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read as a picture ({error})") from None
+
+
+def _from_array(array: np.ndarray) -> Any:
+    from PIL import Image
+
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(
+            "a picture as an array must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), "
+            f"got shape {array.shape}"
+        )
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"a picture as an array must hold real numbers, got dtype {array.dtype}")
+    top = 255 if array.dtype.kind in "ui" else 1
+    if not ((array >= 0) & (array <= top)).all():
+        raise ValueError(
+            f"a picture as an array of {array.dtype} must hold values from 0 to {top}, got "
+            f"{array.min()} to {array.max()}"
+        )
+    return Image.fromarray(np.rint(array * (255.0 / top)).astype(np.uint8))
+
+
+def _grey(picture: Any) -> np.ndarray:
+    """Grey levels from 0 to 1, (h, w), where what is transparent is paper."""
+    from PIL import Image, ImageFilter
+
+    if picture.mode == "F" or picture.mode.startswith("I"):  # levels of any range
+        levels = np.asarray(picture, np.float64)
+        levels = levels - levels.min()
+        picture = Image.fromarray(np.rint(255 * levels / max(levels.max(), 1)).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        grey, alpha = (np.asarray(picture.getchannel(c).convert("L"), float) for c in "GA")
+        paper = 255 if (alpha * grey).sum() < 127.5 * alpha.sum() else 0
+        picture = Image.alpha_composite(
+            Image.new("RGBA", picture.size, (paper,) * 3 + (255,)), picture
+        )
+    picture = picture.convert("L")
+    picture.thumbnail((_LARGE, _LARGE))
+    picture = picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 200))
+    return np.asarray(picture, np.float32) / 255
+
+
+def _ink(grey: np.ndarray) -> np.ndarray | None:
+    """How much ink there is, from 0 to 1, (h, w); None where nothing stands out."""
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if np.median(edge) < (grey.min() + grey.max()) / 2:
+        grey = 1 - grey
+    ink = _closing(grey) - grey
+    middle = np.median(ink)
+    noise = middle + 6 * np.median(np.abs(ink - middle))  # 4 standard deviations of the paper
+    stroke = np.median(ink[ink >= ink.max() / 2])
+    if stroke < max(0.05, 1.25 * noise):
+        return None
+    return np.clip((ink - noise) / (stroke - noise), 0, 1)
+
+
+def _closing(grey: np.ndarray) -> np.ndarray:
+    """The grey closing over a third of the picture, found on a coarse copy, as paper is smooth."""
+    from PIL import Image
+
+    coarse = Image.fromarray(grey)
+    coarse.thumbnail((64, 64), Image.Resampling.BOX)
+    paper = np.asarray(coarse)
+    half = max(paper.shape) // 6
+    paper = np.pad(paper, 2 * half, mode="edge")
+    for extreme in (np.max, np.min):
+        for axis in (0, 1):
+            paper = extreme(sliding_window_view(paper, 2 * half + 1, axis), axis=-1)
+    return np.asarray(Image.fromarray(paper).resize(grey.shape[::-1], Image.Resampling.BILINEAR))
