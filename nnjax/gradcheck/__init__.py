@@ -5,13 +5,19 @@ backpropagation of a network, `check_layer` for somebody's layer; each returns a
 """
 
 from nnjax.gradcheck.check import assert_gradient, check_gradient, check_vjp
+from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
+from nnjax.gradcheck.network import check_backprop
 from nnjax.gradcheck.report import GradientError, GradientReport, Verdict
 
 __all__ = [
+    "MISTAKES",
     "GradientError",
     "GradientReport",
+    "Mistake",
     "Verdict",
     "assert_gradient",
+    "check_backprop",
     "check_gradient",
     "check_vjp",
+    "mistake",
 ]

@@ -27,7 +27,16 @@ import numpy as np
 
 from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
 
-__all__ = ["MISTAKES", "Candidate", "Diagnosis", "Finding", "Mistake", "diagnose", "mistake"]
+__all__ = [
+    "MISTAKES",
+    "Candidate",
+    "Diagnosis",
+    "Finding",
+    "Mistake",
+    "Undetermined",
+    "diagnose",
+    "mistake",
+]
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,12 @@ def mistake(
     return enter
 
 
+class Undetermined(Exception):
+    """Raised by an edit that leaves open what happens at this probe; others must decide."""
+
+
 # What an edit raises where it has no meaning: shapes that do not fit, no batch, no such layer.
-EDIT_FAILS = (TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError)
+EDIT_FAILS = (TypeError, ValueError, LookupError, AttributeError, ZeroDivisionError)
 
 
 class Candidate(NamedTuple):
@@ -156,29 +169,38 @@ def _same_mistake(candidate, other):
 
 
 def _explain(candidate, probes, tolerance) -> Finding | None:
-    worst, values = 0.0, []
+    worst, values, sizes = 0.0, [], []
     for probe in probes:
-        t = _fit(candidate, probe) if candidate.mistake.fitted else 0.0
-        if t is None:
-            return None
-        values.append(t)
-        prediction = _predict(candidate, probe, t)
-        if prediction is None:
-            return None
-        touched = set()
-        for i, predicted in prediction:
-            touched.add(i)
-            worst = max(worst, _residual(probe, i, predicted))
-            if not worst <= tolerance:
-                return None
-        for i in set(range(len(probe.expected))) - touched:
-            worst = max(worst, _residual(probe, i, probe.expected[i]))
+        try:
+            t = _fit(candidate, probe) if candidate.mistake.fitted else 0.0
+            residual = np.inf if t is None else _unexplained(candidate, probe, t, tolerance)
+        except Undetermined:
+            continue
+        worst = max(worst, residual)
         if not worst <= tolerance:
             return None
+        values.append(t)
+        sizes.append(probe.n)
+    if not values:
+        return None
     if not candidate.mistake.fitted:
         return _finding(candidate, worst)
-    constancy = _constant(values, [probe.n for probe in probes])
+    constancy = _constant(values, sizes)
     return None if constancy is None else _finding(candidate, worst, *constancy)
+
+
+def _unexplained(candidate, probe, t, enough) -> float:
+    """Return the largest residual of all leaves; stop at the first that is more than enough."""
+    prediction = _predict(candidate, probe, t)
+    if prediction is None:
+        return np.inf
+    worst, rest = 0.0, set(range(len(probe.expected)))
+    for i, predicted in prediction:
+        rest.discard(i)
+        worst = max(worst, _residual(probe, i, predicted))
+        if not worst <= enough:
+            return worst
+    return max([worst, *(_residual(probe, i, probe.expected[i]) for i in rest)])
 
 
 def _predict(candidate, probe, t) -> Iterator[tuple[int, Any]] | None:
@@ -276,20 +298,14 @@ def _finding(candidate, residual, value=None, form="{t}") -> Finding:
 def _nearest(candidates, probes) -> Finding | None:
     """Return the mistake that leaves the least of the claim unexplained, at the first probe."""
     probe, best = probes[0], None
-    unexplained = max(_residual(probe, i, leaf) for i, leaf in enumerate(probe.expected))
+    least = max(_residual(probe, i, leaf) for i, leaf in enumerate(probe.expected))
     for candidate in candidates:
-        t = _fit(candidate, probe) if candidate.mistake.fitted else 0.0
-        prediction = None if t is None else _predict(candidate, probe, t)
-        if prediction is None:
+        try:
+            t = _fit(candidate, probe) if candidate.mistake.fitted else 0.0
+            residual = np.inf if t is None else _unexplained(candidate, probe, t, least)
+        except Undetermined:
             continue
-        leaves: dict[int, Any] = dict(enumerate(probe.expected))
-        residual = 0.0
-        for i, predicted in prediction:
-            leaves[i] = predicted
-            residual = max(residual, _residual(probe, i, predicted))
-            if residual >= unexplained or (best is not None and residual >= best.residual):
-                break
-        residual = max(_residual(probe, i, leaf) for i, leaf in leaves.items())
-        if residual < unexplained and (best is None or residual < best.residual):
+        if residual < least:
+            least = residual
             best = _finding(candidate, residual, t if candidate.mistake.fitted else None)
     return best

@@ -27,6 +27,9 @@ class LeafView:
         n: the number of examples; None where there is no batch.
         claimed: the claimed array, for mistakes that rearrange it.
         n_out: the number of outputs of a network, else None.
+        penalty: the part of g that comes from a regularizer, else None.
+        penalty_if: what that part would be if this were an array of weights, else None.
+        training_size: the n of the regularizer's λ/n.
     """
 
     g: np.ndarray
@@ -34,6 +37,9 @@ class LeafView:
     n: int | None
     claimed: np.ndarray | None
     n_out: int | None
+    penalty: np.ndarray | None = None
+    penalty_if: np.ndarray | None = None
+    training_size: int | None = None
 
 
 # Factors.
@@ -212,6 +218,122 @@ def plus_absolute(leaf, t):
 )
 def plus_constant(leaf, t):
     return leaf.g + t
+
+
+# Regularizers, where there is one: `penalty` is λ/n w for L2, λ/n sign(w) for L1.
+
+
+@mistake(
+    "L2 or L1 missing",
+    "the regularizer is not derived: its part of the gradient is missing",
+    have="∂C₀/∂{parameter}",
+    expected="∂C₀/∂{parameter} + {penalty}",
+    step="leaf",
+)
+def penalty_missing(leaf):
+    return leaf.g - leaf.penalty
+
+
+@mistake(
+    "L2 or L1 doubled",
+    "the regularizer's part of the gradient is there twice, as when decay is applied twice or the "
+    "½ of λ/2n is forgotten",
+    have="∂C₀/∂{parameter} + 2 · {penalty}",
+    expected="∂C₀/∂{parameter} + {penalty}",
+    step="leaf",
+)
+def penalty_doubled(leaf):
+    return leaf.g + leaf.penalty
+
+
+@mistake(
+    "L2 or L1 with the wrong sign",
+    "the regularizer's part of the gradient is subtracted",
+    have="∂C₀/∂{parameter} − {penalty}",
+    expected="∂C₀/∂{parameter} + {penalty}",
+    step="leaf",
+)
+def penalty_subtracted(leaf):
+    return leaf.g - 2 * leaf.penalty
+
+
+@mistake(
+    "L2 or L1 over the wrong n (none)",
+    "λ is not divided by the number n of training examples",
+    have="∂C₀/∂{parameter} + n · {penalty}",
+    expected="∂C₀/∂{parameter} + {penalty}",
+    step="leaf",
+)
+def penalty_not_divided(leaf):
+    return leaf.g + (leaf.training_size - 1) * leaf.penalty
+
+
+@mistake(
+    "L2 or L1 over the wrong n (the mini-batch)",
+    "λ is divided by the size m of the mini-batch, not by the number n of training examples",
+    have="∂C₀/∂{parameter} + n/m · {penalty}",
+    expected="∂C₀/∂{parameter} + {penalty}",
+    step="leaf",
+)
+def penalty_over_batch(leaf):
+    return leaf.g + (leaf.training_size / leaf.n - 1) * leaf.penalty
+
+
+@mistake(
+    "L2 or L1 over the wrong n (twice)",
+    "λ is divided by the number n of training examples and by the size m of the mini-batch",
+    have="∂C₀/∂{parameter} + 1/m · {penalty}",
+    expected="∂C₀/∂{parameter} + {penalty}",
+    step="leaf",
+)
+def penalty_over_both(leaf):
+    return leaf.g + (1 / leaf.n - 1) * leaf.penalty
+
+
+@mistake(
+    "L2 or L1 on biases",
+    "the biases are regularised too",
+    have="∂C₀/∂{parameter} + {penalty}",
+    expected="∂C₀/∂{parameter}",
+    step="leaf",
+)
+def penalty_on_biases(leaf):
+    if leaf.p.ndim != 1:
+        raise TypeError("the mistake is about biases")
+    return leaf.g + leaf.penalty_if
+
+
+@mistake(
+    "L1: |w| for sign(w)",
+    "the absolute value of the weights stands where their sign belongs",
+    have="∂C₀/∂{parameter} + λ/n |{parameter}|",
+    expected="∂C₀/∂{parameter} + λ/n sign({parameter})",
+    step="leaf",
+)
+def penalty_absolute(leaf):
+    return leaf.g + np.abs(leaf.penalty * leaf.p) - leaf.penalty
+
+
+@mistake(
+    "L1: w for sign(w)",
+    "the weights themselves stand where their sign belongs: L2 for L1",
+    have="∂C₀/∂{parameter} + λ/n {parameter}",
+    expected="∂C₀/∂{parameter} + λ/n sign({parameter})",
+    step="leaf",
+)
+def penalty_plain(leaf):
+    return leaf.g + np.abs(leaf.penalty) * leaf.p - leaf.penalty
+
+
+@mistake(
+    "L2: sign(w) for w",
+    "the sign of the weights stands where they themselves belong: L1 for L2",
+    have="∂C₀/∂{parameter} + λ/n sign({parameter})",
+    expected="∂C₀/∂{parameter} + λ/n {parameter}",
+    step="leaf",
+)
+def penalty_sign(leaf):
+    return leaf.g + leaf.penalty / np.abs(leaf.p) - leaf.penalty
 
 
 # Order and shape.
@@ -490,6 +612,7 @@ def _each(made, leaves):
                 probe.n,
                 probe.claimed_arrays[i],
                 probe.subject.n_out,
+                **probe.subject.penalties(probe.args, i),
             )
             yield i, made.change(view, t) if made.fitted else made.change(view)
 
@@ -518,11 +641,12 @@ def _places(probes):
 def _words(probe, leaves):
     letter, symbols = probe.subject.letter, probe.subject.symbols or probe.names
     if len(leaves) == len(symbols) > 1:
-        return {"leaf": f"∇{letter}", "parameter": "p"}
+        return {"leaf": f"∇{letter}", "parameter": "w", "penalty": "∂R/∂w"}
     named = [symbols[i] for i in leaves]
     if len(named) > 3:
         named = [named[0], "…", named[-1]]
     return {
         "leaf": ", ".join(f"∂{letter}/∂{name}" if name != "…" else name for name in named),
         "parameter": ", ".join(named),
+        "penalty": ", ".join(f"∂R/∂{name}" if name != "…" else name for name in named),
     }

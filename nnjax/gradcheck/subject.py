@@ -143,6 +143,9 @@ class Subject:
         n_out: the number of outputs of a network.
         examples: for arguments, the number of examples in the batch, None where there is no batch.
         subset: for arguments and a list of indices, arguments with these examples alone.
+        penalties: for arguments and the number of a leaf, what a regularizer adds to that leaf, as
+            `LeafView` names it.
+        derive: for arguments and claimed leaves, a network's `Derivation`.
     """
 
     function: Callable
@@ -155,6 +158,8 @@ class Subject:
     n_out: int | None = None
     examples: Callable[[tuple], int | None] = lambda args: None
     subset: Callable[[tuple, Sequence[int]], tuple] | None = None
+    penalties: Callable[[tuple, int], dict[str, Any]] = lambda args, leaf: {}
+    derive: Callable[[tuple, Sequence[Any]], Any] | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -298,6 +303,13 @@ class Probe:
         if noise is None:
             return [np.full(leaf.shape, 1e-13 * _largest(leaf)) for leaf in self.expected]
         return noise(self.subject.compiled(self.args)[2])
+
+    @cached_property
+    def derivation(self) -> Any:
+        """The network's derivation at this point."""
+        if self.subject.derive is None:
+            raise TypeError("only networks have a derivation")
+        return self.subject.derive(self.args, self.claimed_arrays)
 
     @property
     def n(self) -> int | None:
