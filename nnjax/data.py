@@ -362,11 +362,11 @@ def _download(name: str) -> Path:
         )
 
     logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(level if bar else "WARNING")  # what it downloads goes with the bar
+    disabled = logger.disabled
+    logger.disabled = not bar  # what it says goes with the bar
     try:
         for file, sha256 in zip(IDX_FILES, _SOURCES[name].sha256, strict=True):
             fetch(file, sha256)
     finally:
-        logger.setLevel(level)
+        logger.disabled = disabled
     return folder

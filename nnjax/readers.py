@@ -178,10 +178,6 @@ class _Refused(Exception):
     """A pickle names something that does not rebuild an array."""
 
 
-def _dtype(kind: str, align: object = False, copy: object = False) -> np.dtype:
-    return np.dtype(kind, bool(align), bool(copy))  # pickled as 0 and 1, which NumPy deprecates
-
-
 def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")  # how Python 3 writes bytes into the protocols of Python 2
 
@@ -189,7 +185,7 @@ def _encode(text: str, encoding: str) -> bytes:
 class _ArrayUnpickler(pickle.Unpickler):
     allowed = {
         "numpy.ndarray": np.ndarray,
-        "numpy.dtype": _dtype,
+        "numpy.dtype": np.dtype,
         "numpy.core.multiarray._reconstruct": np.empty(0).__reduce_ex__(2)[0],
         "numpy.core.numeric._frombuffer": np.empty(0).__reduce_ex__(5)[0],
         "_codecs.encode": _encode,

@@ -10,6 +10,7 @@ import sys
 import threading
 
 import numpy as np
+import pooch
 import pytest
 
 from nnjax import data
@@ -340,7 +341,9 @@ def published(tmp_path, monkeypatch):
     return Published(tmp_path / "cache", monkeypatch)
 
 
-def test_downloaded_once_then_cached(published, capfd):
+def test_downloaded_once_then_cached(published, capfd, monkeypatch):
+    said = []
+    monkeypatch.setattr(pooch.get_logger(), "handle", said.append)
     with mirror(published.files.__getitem__) as (address, asked):
         published.mirrors(address)
         assert_holds(load("mnist"), published.arrays)
@@ -348,15 +351,19 @@ def test_downloaded_once_then_cached(published, capfd):
     published.mirrors("http://127.0.0.1:9/")  # nobody answers there
     assert_holds(load("mnist"), published.arrays)
     assert published.cached() == sorted(published.files)
-    assert capfd.readouterr() == ("", "")  # no bar and no word where nobody looks
+    assert capfd.readouterr() == ("", "")  # no bar where nobody looks, and no word
+    assert said == []
 
 
 def test_a_bar_on_a_terminal(published, monkeypatch, capfd):
+    said = []
+    monkeypatch.setattr(pooch.get_logger(), "handle", said.append)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with mirror(published.files.__getitem__) as (address, _):
         published.mirrors(address)
         load("mnist")
     assert "100%" in capfd.readouterr().err
+    assert len(said) == len(IDX_FILES)  # what is being downloaded
 
 
 def test_the_second_mirror_stands_in(published):
