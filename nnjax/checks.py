@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nnjax.network import Network
 
 __all__ = [
+    "check_backprop_of",
     "check_batch",
     "check_key",
     "check_params",
@@ -191,6 +192,30 @@ def check_batch(
                 f"outputs, so classes are 0 to {net.n_out - 1}"
             )
     return x, y
+
+
+def check_backprop_of(net: Network, bp: Any) -> int:
+    """Return n, the number of examples of `bp`, if `net` made it, else raise ValueError.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> bp = nnjax.backprop(net, params, jnp.ones((5, 3)), jnp.ones((5, 2)))
+        >>> nnjax.checks.check_backprop_of(nnjax.mlp([3, 4, 2]), bp)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: bp is of another network: its activations have the shapes (3,), (2,) an \
+example, this network has (3,), (4,), (2,); ...
+    """
+    shapes = tuple(jnp.shape(a)[1:] for a in bp.activations)
+    if shapes != net.shapes:
+        came, expected = (", ".join(map(str, s)) for s in (shapes, net.shapes))
+        raise ValueError(
+            f"bp is of another network: its activations have the shapes {came} an example, this "
+            f"network has {expected}; give the bp of nnjax.backprop(net, params, x, y)"
+        )
+    return bp.activations[0].shape[0]
 
 
 def _numbers(array: Any, name: str) -> Any:

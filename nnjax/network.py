@@ -35,7 +35,9 @@ __all__ = [
     "evaluate",
     "feedforward",
     "forward",
+    "forward_layer",
     "init",
+    "layer_keys",
     "loss",
     "mlp",
     "predict",
@@ -191,16 +193,28 @@ def forward(net: Network, params: Params, x: jax.Array, key: jax.Array | None) -
     For checked arrays (`check_batch`); `feedforward` is the function to call from outside.
     """
     activations, weighted_inputs, caches = [_as_inputs(net, params, x)], [], []
-    for i, (layer, p) in enumerate(zip(net.layers, params, strict=True)):
-        keys = None
-        if layer.random and key is not None:
-            keys = jax.random.split(jax.random.fold_in(key, i), x.shape[0])
-        batched = jax.vmap(layer.forward, in_axes=(None, 0, None if keys is None else 0))
-        z, cache = batched(p, activations[-1], keys)
+    for l, layer in enumerate(net.layers):
+        z, cache = forward_layer(net, params, l, activations[-1], key)
         activations.append(layer.activation(z))
         weighted_inputs.append(z)
         caches.append(cache)
     return Passed(tuple(activations), tuple(weighted_inputs), tuple(caches))
+
+
+def forward_layer(
+    net: Network, params: Params, l: int, a: jax.Array, key: jax.Array | None
+) -> tuple[jax.Array, Any]:
+    """Return z and the cache of layer l of a batch, given a (n, ...) and the network's key."""
+    layer = net.layers[l]
+    keys = layer_keys(net, l, a.shape[0], key)
+    return jax.vmap(layer.forward, in_axes=(None, 0, 0))(params[l], a, keys)
+
+
+def layer_keys(net: Network, l: int, n: int, key: jax.Array | None) -> jax.Array | None:
+    """Return the n keys, one an example, that layer l draws from; None where it draws nothing."""
+    if key is None or not net.layers[l].random:
+        return None
+    return jax.random.split(jax.random.fold_in(key, l), n)
 
 
 def _as_inputs(net, params, x):

@@ -1,0 +1,210 @@
+"""Sums over products of inputs and errors: what a layer's per-example gradients come to.
+
+By BP4 the gradient of one example is g = δᵀ X. Nearly everything one wants to know of the n
+gradients, their norms, their inner products, the sums of their squares, is a contraction of X and δ
+that never writes the gradients down. Here are these contractions, for one layer at a time;
+`per_example` and `curvature` put layers together.
+
+Legend: n examples, V vectors an example that were carried back (1 for the errors of backpropagation),
+J outputs of a layer, K inputs that one output sees, T positions that share the weights (1 for a
+dense layer), X (n, T, K), D (V, n, T, J).
+
+For T = 1 every contraction is exact and costs about one gradient. For T > 1 the T contributions of
+one gradient overlap, so that ‖g‖² is not ‖δ‖²‖X‖² but Σ_{t,s} (X_t·X_s)(δ_t·δ_s), the inner product of
+two T x T Gram matrices. That is the cheaper way as long as 2T² is at most J·K, the number of weights
+(Bu et al. 2022, arXiv:2205.10683); beyond, gradients are instantiated a chunk of examples at a time.
+So are those of layers that are no `AffineLayer`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.layers.base import Affine, AffineLayer, Layer
+from nnjax.network import Network, Params, layer_keys
+
+__all__ = [
+    "Factors",
+    "by_gram",
+    "factors",
+    "gradient",
+    "gram",
+    "inputs_and_errors",
+    "instantiate",
+    "squared_norms",
+    "sum_of_squares",
+]
+
+_CHUNK = 2**21  # numbers instantiated at once: what stays near the caches of a CPU
+
+
+class Factors(NamedTuple):
+    """What the gradients of one layer are made of.
+
+    Attributes:
+        layer: the layer.
+        params: its parameters.
+        a: what goes into it, (n, ...).
+        keys: n random keys, or None.
+        deltas: vectors carried back to its z, (V, n, ...).
+    """
+
+    layer: Layer
+    params: Any
+    a: jax.Array
+    keys: jax.Array | None
+    deltas: jax.Array
+
+
+def factors(net: Network, params: Params, bp: Any, errors: Any) -> list[Factors | None]:
+    """Return the factors of every layer that has parameters, None for the others.
+
+    Args:
+        net, params: the network and its parameters.
+        bp: what `backprop` returns.
+        errors: one (V, n, ...) a layer, from `backward`, or `bp.errors` with an axis in front.
+    """
+    return [
+        Factors(layer, p, a, layer_keys(net, l, a.shape[0], bp.key), deltas)
+        if jax.tree.leaves(p)
+        else None
+        for l, (layer, p, a, deltas) in enumerate(
+            zip(net.layers, params, bp.activations, errors, strict=False)
+        )
+    ]
+
+
+def gradient(layer: Layer, params: Any, a: jax.Array, key: Any, delta: jax.Array) -> Any:
+    """Return the gradient of one example: BP3 and BP4 by the layer's own `gradients`."""
+    return layer.gradients(layer.forward(params, a, key)[1], delta)
+
+
+def instantiate(f: Factors) -> Any:
+    """Return all gradients, each leaf (V, n, *shape of the parameter). Memory: V·n times theirs."""
+    per_example = jax.vmap(gradient, in_axes=(None, None, 0, 0, 0))
+    per_seed = jax.vmap(per_example, in_axes=(None, None, None, None, 0))
+    return per_seed(f.layer, f.params, f.a, f.keys, f.deltas)
+
+
+def inputs_and_errors(f: Factors) -> tuple[jax.Array, jax.Array]:
+    """Return X (n, T, K) and D (V, n, T, J) of an affine layer."""
+    assert isinstance(f.layer, AffineLayer)
+    cache = jax.vmap(f.layer.forward, in_axes=(None, 0, 0))(f.params, f.a, f.keys)[1]
+    x = jax.vmap(f.layer.inputs)(cache)
+    n_seeds, n = f.deltas.shape[:2]
+    return x, f.deltas.reshape(n_seeds, n, x.shape[1], -1)
+
+
+def squared_norms(f: Factors) -> Any:
+    """Return ‖g‖² of every gradient, each leaf (V, n)."""
+    if not by_gram(f):
+        each = _map_examples(lambda g: jnp.sum(jnp.square(g), range(1, g.ndim)), f)
+        return jax.tree.map(jnp.transpose, each)
+    x, d = inputs_and_errors(f)
+    of_b = jnp.sum(jnp.sum(d, axis=2) ** 2, axis=2)
+    if x.shape[1] == 1:
+        return Affine(w=of_b * jnp.sum(x**2, axis=(1, 2))[None], b=of_b)
+    positions_x = jnp.einsum("ntk,nsk->nts", x, x)
+    positions_d = jnp.einsum("vntj,vnsj->vnts", d, d)
+    return Affine(w=jnp.einsum("nts,vnts->vn", positions_x, positions_d), b=of_b)
+
+
+def sum_of_squares(f: Factors) -> Any:
+    """Return Σ g² over all vectors and examples, element by element: shaped as the parameters."""
+    if _positions(f) != 1:
+        return _sum_examples(lambda g: jnp.sum(jnp.square(g), axis=(0, 1)), f)
+    x, d = inputs_and_errors(f)
+    squares = jnp.sum(d**2, axis=(0, 2))
+    w = squares.T @ jnp.squeeze(x, axis=1) ** 2
+    return Affine(w=w.reshape(f.params.w.shape), b=jnp.sum(squares, axis=0))
+
+
+def gram(f: Factors) -> jax.Array:
+    """Return the inner products of all gradients, (V, n, V, n)."""
+    shape = f.deltas.shape[:2] * 2
+    if not isinstance(f.layer, AffineLayer):
+        rows = [g.reshape(math.prod(shape[:2]), -1) for g in jax.tree.leaves(instantiate(f))]
+        return sum(g @ g.T for g in rows).reshape(shape)
+    x, d = inputs_and_errors(f)
+    of_b = jnp.einsum("vnj,umj->vnum", *[jnp.sum(d, axis=2)] * 2)
+    if x.shape[1] == 1:
+        x = jnp.squeeze(x, axis=1)
+        return of_b * (1 + x @ x.T)[None, :, None, :]
+
+    def of_filters(d):
+        g = jnp.einsum("jvnt,ntk->vnjk", d, x).reshape(math.prod(shape[:2]), -1)
+        return g @ g.T
+
+    chunk = max(1, _CHUNK // (math.prod(shape[:2]) * x.shape[2]))
+    of_w = _sum_in_chunks(of_filters, jnp.moveaxis(d, 3, 0), chunk)
+    return of_w.reshape(shape) + of_b
+
+
+def _positions(f):
+    """Return T, or 0 for a layer that is no affine layer."""
+    if not isinstance(f.layer, AffineLayer):
+        return 0
+    return math.prod(f.deltas.shape[2:-1])
+
+
+def by_gram(f: Factors) -> bool:
+    """Return whether squared norms come from Gram matrices: T = 1, or 2T² at most J·K."""
+    positions = _positions(f)
+    return positions == 1 or 0 < 2 * positions**2 <= f.params.w.size
+
+
+def _examples(f):
+    """Return what belongs to each example, examples first, and how many make up a chunk."""
+    size = len(f.deltas) * sum(leaf.size for leaf in jax.tree.leaves(f.params))
+    return (f.a, f.keys, jnp.moveaxis(f.deltas, 1, 0)), max(1, _CHUNK // size)
+
+
+def _all_gradients(f, example):
+    """Return the V gradients of one example."""
+    a, key, deltas = example
+    return jax.vmap(gradient, in_axes=(None, None, None, None, 0))(
+        f.layer, f.params, a, key, deltas
+    )
+
+
+def _map_examples(reduce, f):
+    """Return reduce(g) of the gradients (V, ...) of every example, stacked."""
+    examples, chunk = _examples(f)
+
+    def one(example):
+        return jax.tree.map(reduce, _all_gradients(f, example))
+
+    return jax.lax.map(one, examples, batch_size=chunk)
+
+
+def _sum_examples(reduce, f):
+    """Return the sum of reduce(g) over chunks of examples, g (c, V, ...)."""
+    examples, chunk = _examples(f)
+
+    def one_chunk(examples):
+        gradients = jax.vmap(lambda example: _all_gradients(f, example))(examples)
+        return jax.tree.map(reduce, gradients)
+
+    return _sum_in_chunks(one_chunk, examples, chunk)
+
+
+def _sum_in_chunks(f, xs, chunk):
+    """Return the sum of f over chunks of the leading axis; f takes (chunk, ...), or the rest."""
+    n = jax.tree.leaves(xs)[0].shape[0]
+    whole, rest = n - n % chunk, n % chunk
+    total = f(jax.tree.map(lambda x: x[whole:], xs)) if rest else None
+    if not whole:
+        return total
+    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), xs)
+    if total is None:
+        total = f(jax.tree.map(lambda x: x[0], chunks))
+        chunks = jax.tree.map(lambda x: x[1:], chunks)
+
+    def add(total, x):
+        return jax.tree.map(jnp.add, total, f(x)), None
+
+    return jax.lax.scan(add, total, chunks)[0]
