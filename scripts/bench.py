@@ -8,16 +8,23 @@ falls on all of them alike; what is printed is the median over the repeats.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+
+import nnjax
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {}
 
@@ -60,6 +67,211 @@ def table(
     for name, value in seconds.items():
         ratio = "" if name == ours else f"{value / seconds[ours]:9.2f} x"
         print(f"  {name:{width}}  {value * scale:10.3f} {unit}{ratio}", flush=True)
+
+
+@section
+def dense(options: argparse.Namespace) -> None:
+    """An epoch of 50,000 images through [784, 30, 10] at batch 10, beside its peers."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(256, size=(50_000, 784), dtype=np.uint8)
+    y = rng.integers(10, size=50_000)
+    sizes, batch, eta = [784, 30, 10], 10, 0.1
+    net = nnjax.mlp(sizes)
+    rivals = {
+        "nnjax": Rival(_epoch_of_nnjax(net, x, y, batch, eta)),
+        "jax.grad in the same loop": Rival(_epoch_of_nnjax(net, x, y, batch, eta, by_hand=False)),
+        "NumPy, batched": Rival(_epoch_of_numpy(sizes, x[:10_000], y[:10_000], batch, eta), 0.2),
+        "NumPy, one example at a time": Rival(_epoch_of_book(sizes, x[:2000], y[:2000], eta), 0.04),
+    }
+    if sklearn := _epoch_of_sklearn(x[:10_000], y[:10_000], batch, eta):
+        rivals["scikit-learn"] = Rival(sklearn, 0.2)
+    rivals |= {
+        f"PyTorch, {threads} thread(s)": Rival(run, 0.2)
+        for threads, run in _epochs_of_torch(sizes, x[:10_000], y[:10_000], batch, eta).items()
+    }
+    table(
+        "An epoch of 50,000 through [784, 30, 10], cross-entropy, SGD, batch 10",
+        timed(rivals, options.repeats),
+    )
+
+
+@section
+def scaling(options: argparse.Namespace) -> None:
+    """Time, memory and share of the machine's matrix-product peak, as a step of SGD grows."""
+    peak = _peak()
+    print(
+        f"\nOne step of SGD on [n, n, n, 10]-like networks; matrix-product peak {peak:.0f} GFLOP/s"
+    )
+    print("  width  depth  batch   ms a step   GFLOP/s   of peak   temporary MB")
+    grid = [(width, 2, 256) for width in (30, 100, 300, 1024, 2048, 4096)]
+    grid += [(512, depth, 256) for depth in (1, 4, 8)]
+    grid += [(1024, 2, batch) for batch in (1, 16, 64, 1024, 4096)]
+    for width, depth, batch in grid:
+        net = nnjax.mlp([width] * (depth + 1) + [10])
+        params = nnjax.init(net, jax.random.key(0))
+        x = jax.random.normal(jax.random.key(1), (batch, width))
+        y = jnp.zeros(batch, jnp.int32)
+        compiled = (
+            jax.jit(lambda params, x, y, net=net: nnjax.sgd_step(net, params, x, y, 0.1))
+            .lower(params, x, y)
+            .compile()
+        )
+        seconds = timed({"": Rival(lambda: compiled(params, x, y))}, options.repeats)[""]  # noqa: B023
+        weights = sum(p.w.size for p in params)
+        # forward, BP4 and, but for the first layer, BP2: a multiplication and an addition each
+        flop = 2 * batch * (3 * weights - params[0].w.size)
+        rate = flop / seconds / 1e9
+        memory = compiled.memory_analysis()
+        print(
+            f"  {width:5}  {depth:5}  {batch:5}  {seconds * 1e3:10.3f}  {rate:8.1f}  "
+            f"{rate / peak:8.0%}  {memory.temp_size_in_bytes / 2**20:13.1f}",
+            flush=True,
+        )
+
+
+def _peak() -> float:
+    """Return the rate of the best of a few large float32 matrix products, in GFLOP/s."""
+    rates = []
+    for n in (1024, 2048, 4096):
+        a = jax.random.normal(jax.random.key(0), (n, n))
+        seconds = timed({"": Rival(lambda: jnp.dot(a, a))})[""]  # noqa: B023
+        rates.append(2 * n**3 / seconds / 1e9)
+    return max(rates)
+
+
+def _epoch_of_nnjax(net, x, y, batch, eta, by_hand=True):
+    """Return a function that runs one epoch; by_hand=False: jax.grad in the same scanned loop."""
+    optimizer, x, y = optax.sgd(eta), jnp.asarray(x), jnp.asarray(y)
+    params = nnjax.init(net, jax.random.key(0))
+    state = nnjax.training.TrainState(
+        params, optimizer.init(params), jax.random.key(1), jnp.zeros((), jnp.int32)
+    )
+    if by_hand:
+        epoch = jax.jit(partial(nnjax.training.run_epoch, net, optimizer, batch))
+        return lambda: epoch(state, x, y)
+
+    @jax.jit
+    def epoch_of_autodiff(params, key, x, y):
+        order = jax.random.permutation(key, len(x))
+        batches = (x[order].reshape(-1, batch, *x.shape[1:]), y[order].reshape(-1, batch))
+
+        def step(carry, batch):
+            params, total = carry
+            loss, grads = jax.value_and_grad(nnjax.loss, argnums=1)(net, params, *batch)
+            params = jax.tree.map(lambda p, g: p - eta * g, params, grads)
+            return (params, total + loss), None
+
+        return jax.lax.scan(step, (params, jnp.zeros(())), batches)[0]
+
+    return lambda: epoch_of_autodiff(params, jax.random.key(1), x, y)
+
+
+def _start(sizes):
+    rng = np.random.default_rng(0)
+    ws = [rng.normal(size=(j, k)) / k**0.5 for k, j in itertools.pairwise(sizes)]
+    return [w.astype(np.float32) for w in ws], [
+        rng.normal(size=j).astype(np.float32) for j in sizes[1:]
+    ]
+
+
+def _epoch_of_numpy(sizes, x, y, batch, eta):
+    x, one_hot = x.astype(np.float32) / 255, np.eye(sizes[-1], dtype=np.float32)[y]
+
+    def run():
+        (ws, bs), order = _start(sizes), np.random.default_rng(1).permutation(len(x))
+        for start in range(0, len(x), batch):
+            rows = order[start : start + batch]
+            activations = [x[rows]]
+            for w, b in zip(ws, bs, strict=True):
+                activations.append(1 / (1 + np.exp(-(activations[-1] @ w.T + b))))
+            delta = activations[-1] - one_hot[rows]
+            for l in reversed(range(len(ws))):
+                grad_w, grad_b = delta.T @ activations[l], delta.sum(0)
+                if l:
+                    a = activations[l]
+                    delta = delta @ ws[l] * a * (1 - a)
+                ws[l] -= eta / batch * grad_w
+                bs[l] -= eta / batch * grad_b
+        return ws
+
+    return run
+
+
+def _epoch_of_book(sizes, x, y, eta):
+    """Return an epoch as the book's first program runs it: column vectors, one at a time."""
+    x = (x.astype(np.float32) / 255)[:, :, None]
+    one_hot = np.eye(sizes[-1], dtype=np.float32)[y][:, :, None]
+
+    def run():
+        ws, bs = _start(sizes)
+        bs = [b[:, None] for b in bs]
+        for start in range(0, len(x), 10):
+            sum_w, sum_b = [np.zeros_like(w) for w in ws], [np.zeros_like(b) for b in bs]
+            for i in range(start, start + 10):
+                activations = [x[i]]
+                for w, b in zip(ws, bs, strict=True):
+                    activations.append(1 / (1 + np.exp(-(w @ activations[-1] + b))))
+                delta = activations[-1] - one_hot[i]
+                for l in reversed(range(len(ws))):
+                    sum_w[l] += delta @ activations[l].T
+                    sum_b[l] += delta
+                    if l:
+                        a = activations[l]
+                        delta = ws[l].T @ delta * a * (1 - a)
+            ws = [w - eta / 10 * g for w, g in zip(ws, sum_w, strict=True)]
+            bs = [b - eta / 10 * g for b, g in zip(bs, sum_b, strict=True)]
+        return ws
+
+    return run
+
+
+def _epoch_of_sklearn(x, y, batch, eta):
+    try:
+        from sklearn.neural_network import MLPClassifier
+    except ImportError:
+        return None
+    x = x.astype(np.float32) / 255
+    model = MLPClassifier(
+        (30,), activation="logistic", solver="sgd", alpha=0, batch_size=batch,
+        learning_rate_init=eta, momentum=0, max_iter=1,
+    )  # fmt: skip
+
+    def run():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one epoch does not converge
+            return model.fit(x, y).coefs_
+
+    return run
+
+
+def _epochs_of_torch(sizes, x, y, batch, eta):
+    """Return an epoch of PyTorch for each number of threads."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    x = torch.tensor(x.astype(np.float32) / 255)
+    one_hot = torch.nn.functional.one_hot(torch.tensor(y), sizes[-1]).float()
+
+    def epoch(threads):
+        torch.set_num_threads(threads)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(sizes[0], sizes[1]),
+            torch.nn.Sigmoid(),
+            torch.nn.Linear(sizes[1], sizes[2]),
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=eta)
+        order = torch.randperm(len(x))
+        for start in range(0, len(x), batch):
+            rows = order[start : start + batch]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                model(x[rows]), one_hot[rows], reduction="sum"
+            )
+            optimizer.zero_grad()
+            (loss / batch).backward()
+            optimizer.step()
+
+    return {threads: partial(epoch, threads) for threads in sorted({1, os.cpu_count() or 1})}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
