@@ -218,9 +218,7 @@ def _carry_back(net, params, passed, delta, y=None, feedback=None):
     return tuple(reversed(errors))
 
 
-def backward(
-    net: Network, params: Params, bp: Backprop, seeds: jax.Array
-) -> tuple[jax.Array, ...]:
+def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tuple[jax.Array, ...]:
     """Return what BP2 makes, in every layer, of any seeds at the output.
 
     For each seed s (n, n_out), one vector an example where δ^L stands in backpropagation, this is

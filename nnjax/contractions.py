@@ -1,19 +1,20 @@
 """Sums over products of inputs and errors: what a layer's per-example gradients come to.
 
 By BP4 the gradient of one example is g = δᵀ X. Nearly everything one wants to know of the n
-gradients, their norms, their inner products, the sums of their squares, is a contraction of X and δ
-that never writes the gradients down. Here are these contractions, for one layer at a time;
+gradients, their norms, their inner products, the sums of their squares, is a contraction of X and
+δ that never writes the gradients down. Here are these contractions, for one layer at a time;
 `per_example` and `curvature` put layers together.
 
-Legend: n examples, V vectors an example that were carried back (1 for the errors of backpropagation),
+Legend: n examples, V vectors an example that were carried back (1 for the errors themselves),
 J outputs of a layer, K inputs that one output sees, T positions that share the weights (1 for a
 dense layer), X (n, T, K), D (V, n, T, J).
 
-For T = 1 every contraction is exact and costs about one gradient. For T > 1 the T contributions of
-one gradient overlap, so that ‖g‖² is not ‖δ‖²‖X‖² but Σ_{t,s} (X_t·X_s)(δ_t·δ_s), the inner product of
-two T x T Gram matrices. That is the cheaper way as long as 2T² is at most J·K, the number of weights
-(Bu et al. 2022, arXiv:2205.10683); beyond, gradients are instantiated a chunk of examples at a time.
-So are those of layers that are no `AffineLayer`.
+For T = 1 every contraction is exact and costs about one gradient. For T > 1 the contributions of
+the positions to one gradient overlap, so that ‖g‖² is not ‖δ‖² ‖X‖² but
+Σ_{t,s} (X_t·X_s)(δ_t·δ_s), the inner product of two T x T Gram matrices. This takes 2T² numbers an
+example: a good way as long as that is at most J·K, the number of weights (Bu et al. 2022,
+arXiv:2205.10683). Beyond, and for layers that are no `AffineLayer`, gradients are instantiated, a
+chunk of examples at a time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What each example contributes to the gradient, from one backward pass.
 
-`backprop` returns, for every example, the input a^{l-1} and the error δ^l of every layer. By BP3 and
-BP4 those are the gradient of that example, ∂C_x/∂b = δ and ∂C_x/∂w = δ aᵀ, factorised. The functions
-here work on the factors, so most cost as much as one gradient, where `jax.vmap(jax.grad)` costs n.
+`backprop` returns, for every example, the input a^{l-1} and the error δ^l of every layer. By BP3
+and BP4 those are the gradient of that example, ∂C_x/∂b = δ and ∂C_x/∂w = δ aᵀ, factorised. The
+functions here work on the factors, so most cost as much as one gradient, where
+`jax.vmap(jax.grad)` costs n.
 
 All take `(net, params, bp)`, jit and vmap, and are exact. Biases are included. Gradients are those
 of C_x, one example's loss, never divided by n: their mean is `bp.grads`. A `FeedbackPass` serves in
@@ -11,14 +12,14 @@ the place of `bp` where only activations and errors are used: then read "update"
 Legend: n examples, J outputs of a layer, K inputs that one output sees, T positions that share the
 weights (1 for a dense layer). "One gradient" is what BP4 costs.
 
-    function            closed form for T = 1                              cost beside one gradient
-    gradients           g_n = δ_n a_nᵀ                                     memory of n gradients
-    squared_norms       ‖g_n‖² = ‖δ_n‖² (‖a_n‖² + 1)                       next to nothing
-    sum_of_squares      Σ_n g_n² = (δ²)ᵀ a²                                1
-    variance            (1/n) Σ_n g_n² − ḡ²                                1
-    gram                ⟨g_n, g_m⟩ = (δ_n·δ_m)(a_n·a_m + 1)                n² (J + K) in place of n J K
-    weighted_gradient   Σ_n c_n g_n = (c ⊙ δ)ᵀ a                           1
-    clipped_gradient    c_n = min(1, C / ‖g_n‖), mean                      1
+    function            closed form for T = 1                           cost beside one gradient
+    gradients           g_n = δ_n a_nᵀ                                  memory of n gradients
+    squared_norms       ‖g_n‖² = ‖δ_n‖² (‖a_n‖² + 1)                    next to nothing
+    sum_of_squares      Σ_n g_n² = (δ²)ᵀ a²                             1
+    variance            (1/n) Σ_n g_n² − ḡ²                             1
+    gram                ⟨g_n, g_m⟩ = (δ_n·δ_m)(a_n·a_m + 1)             n² (J + K) beside n J K
+    weighted_gradient   Σ_n c_n g_n = (c ⊙ δ)ᵀ a                        1
+    clipped_gradient    (1/n) Σ_n min(1, C / ‖g_n‖) g_n                 1
 
 For convolutions (T > 1) see `nnjax.contractions`: norms by the patches' Gram matrix when 2T² is at
 most the number of weights, else by instantiating a chunk of examples at a time.
@@ -100,9 +101,7 @@ def gradients(
     n = _check(net, params, bp)
     if reduce is not None and not callable(reduce):
         raise TypeError(f"reduce is {reduce!r}; expected a function of one example's gradient")
-    return _gradients(
-        net, params, bp, reduce, n if chunk is None else require_size(chunk, "chunk")
-    )
+    return _gradients(net, params, bp, reduce, n if chunk is None else require_size(chunk, "chunk"))
 
 
 @partial(jax.jit, static_argnames=("reduce", "chunk"))
