@@ -7,9 +7,9 @@ draws from the key that it is given.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
-from math import radians
 from typing import Any
 
 import jax
@@ -152,23 +152,24 @@ class Distortion:
             axis=1,
         )
         if self.shift:
-            whole = jax.random.randint(key_shift, (n, 2, 1, 1), -self.shift, self.shift + 1)
-            sources = sources + whole.astype(jnp.float32)
+            whole = jax.random.randint(key_shift, (2 * n,), -self.shift, self.shift + 1)
+            sources = sources + whole.astype(jnp.float32).reshape(n, 2, 1, 1)
         if self.elastic:
             down, across = _modes(h, self.sigma), _modes(w, self.sigma)
-            waves = jax.random.normal(
-                key_elastic, (n, 2, down.shape[1], across.shape[1]), jnp.float32
-            )
+            shape = (n, 2, down.shape[1], across.shape[1])
+            # Drawn flat: random numbers of four dimensions take seconds to compile on a CPU.
+            waves = jax.random.normal(key_elastic, (math.prod(shape),), jnp.float32)
+            waves = waves.reshape(shape)
             field = jnp.einsum("ik,nakl,jl->naij", down, waves, across)
             sources = sources + self.elastic / 3**0.5 * field
         return sources
 
     def _affine(self, key, n):
         """Return A, (2, 2, n), acting on (row, column): a rotation, times a skew and a scaling."""
-        angle, skew, scale_y, scale_x = jax.random.uniform(
-            key, (4, n), jnp.float32, minval=-1.0, maxval=1.0
-        )
-        cos, sin = jnp.cos(radians(self.rotation) * angle), jnp.sin(radians(self.rotation) * angle)
+        drawn = jax.random.uniform(key, (4 * n,), jnp.float32, minval=-1.0, maxval=1.0)
+        angle, skew, scale_y, scale_x = drawn.reshape(4, n)
+        angle = math.radians(self.rotation) * angle
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
         skew = self.skew * skew
         scale_y, scale_x = 1 + self.scaling * scale_y, 1 + self.scaling * scale_x
         first_row = [(cos - sin * skew) * scale_y, -sin * scale_x]
