@@ -1,0 +1,201 @@
+"""The commands of the command line, one frozen dataclass each.
+
+Its docstring is the help, its fields are the options, from which tyro makes the parser, and calling
+it does the job. To add a command, write one and name it in `COMMANDS`. What only one command needs
+is imported in that command, so that the others start fast.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from nnjax.config import TrainConfig, n_classes
+from nnjax.console import KEPT, progress
+from nnjax.data import Dataset
+from nnjax.network import Network, evaluate, feedforward, init
+from nnjax.training import DivergedError, train_epochs
+from nnjax.training.run import Run
+
+__all__ = ["COMMANDS", "Predict", "Train", "open_run"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network; without options, on the embedded digits.
+
+    Every run is kept in a folder: config.json, history.jsonl, params.safetensors.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ("validation",)
+    """What to measure the accuracy on after each epoch. The test data come at the end anyway."""
+    out: Path | None = None
+    """Folder for the run; otherwise a new one in runs/."""
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    """Where to compute; otherwise where jax would."""
+
+    def __call__(self) -> None:
+        if self.platform is not None:
+            _use(self.platform)
+        config, data = self.config, self.config.dataset()
+        shape, n_out = data.train[0].shape[1:], n_classes(data)
+        net = config.network(shape, n_out)
+        evaluate_on = tuple(part for part in self.evaluate_on if getattr(data, part) is not None)
+        steps = train_epochs(
+            net,
+            data,
+            optimizer=config.transformation(),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            key=config.key(),
+            evaluate_on=evaluate_on,
+        )
+        content = {"train": config.to_json(), "input_shape": shape, "n_out": n_out}
+        params: Any = None
+        with _new_run(self.out, config.data, content) as run:
+            print(_opening(config, data, net, evaluate_on), flush=True)
+            try:
+                with progress(data, evaluate_on, config.epochs) as show:
+                    for state, record in steps:
+                        # A copy: the next epoch works in the memory of this state.
+                        params = jax.device_get(state.params)
+                        run.log(record)
+                        show(record)
+            except (DivergedError, OSError, KeyboardInterrupt) as stop:
+                if isinstance(stop, DivergedError):
+                    params = stop.state.params
+                if params is not None:
+                    run.save_params(params)
+                    stop.add_note(f"{KEPT} {run.folder}")
+                raise
+            run.save_params(params)
+            if data.test is not None:
+                result = evaluate(net, params, *map(jnp.asarray, data.test))
+                print(
+                    f"Test: {int(result.correct)} / {len(data.test[0])} "
+                    f"({100 * float(result.accuracy):.2f} %), loss {float(result.loss):.4g}"
+                )
+            print(f"Saved in {run.folder}")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say which class each picture is of, with the network's output for it in percent.
+
+    Pictures may be of any size, dark on light or light on dark. After log_likelihood the outputs
+    are probabilities; sigmoid outputs need not add up to 100 %.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, as nnjax train has saved it."""
+    images: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...")]]
+    """Picture files."""
+
+    def __call__(self) -> None:
+        import numpy as np
+
+        from nnjax.images import prepare
+
+        if not self.images:
+            raise ValueError("no picture to classify: name at least one file after the run")
+        run, _, net, shape = open_run(self.run)
+        if len(shape) != 3 or shape[2] != 1:
+            raise ValueError(
+                f"{self.run}: was trained on examples of shape {shape}; expected grey pictures "
+                "(height, width, 1)"
+            )
+        params = run.load_params(jax.eval_shape(lambda key: init(net, key), jax.random.key(0)))
+        x = np.stack([prepare(path, shape[:2]) for path in self.images])
+        outputs = np.asarray(feedforward(net, params, jnp.asarray(x)))
+        for path, row in zip(self.images, outputs, strict=True):
+            best = [f"{k} ({100 * row[k]:.1f} %)" for k in np.argsort(row)[:-3:-1]]
+            print(f"{path}: {', else '.join(best)}")
+
+
+def open_run(folder: Path) -> tuple[Run, TrainConfig, Network, tuple[int, ...]]:
+    """Return a run, what it was asked for, its network and the shape of one example.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if its configuration is damaged or of a newer version.
+    """
+    run = Run(folder)
+    try:
+        config = TrainConfig.from_json(run.config["train"])
+        shape, n_out = tuple(run.config["input_shape"]), run.config["n_out"]
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"{folder / 'config.json'}: damaged, or not of a training run") from None
+    return run, config, config.network(shape, n_out), shape
+
+
+def _opening(config: TrainConfig, data: Dataset, net: Network, evaluate_on: Sequence[str]) -> str:
+    """The lines above the first epoch: what is trained on what, and what its numbers will mean."""
+    parts = {"train": "to train on", "validation": "for validation", "test": "to test on"}
+    sizes = [f"{len(part[0]):,} {parts[name]}" for name, part in data._asdict().items() if part]
+    layers = "-".join(str(size) for (size,) in net.shapes)
+    batches = f"mini-batches of {config.batch_size}"
+    lines = [
+        f"Data: {config.data}, {', '.join(sizes)}",
+        f"Network: {layers}, {config.activation}, {config.loss}, {config.init} initialisation",
+        f"Training: {config.optimizer}, η = {config.learning_rate:g}, {batches}",
+    ]
+    if evaluate_on:
+        lines.append(f"Read rightly after each epoch, of the {' and '.join(evaluate_on)} data:")
+    return "\n".join(lines)
+
+
+def _use(platform: str) -> None:
+    """Make jax compute there; it has to be said before jax has computed anything."""
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", platform)
+    try:
+        found = jax.default_backend()
+    except RuntimeError:
+        jax.config.update("jax_platforms", before)
+        found = "nothing"
+    if found != platform:
+        raise ValueError(
+            f"platform is {platform}, but jax has {found} for it here; leave it out, or install "
+            'jax for it, as pip install "nnjax[cuda]" does for NVIDIA'
+        )
+
+
+@contextmanager
+def _new_run(out: Path | None, dataset: str, content: dict[str, Any]) -> Iterator[Run]:
+    """A new run, of which nothing stays if it breaks off before parameters are saved in it."""
+    folder = out or _free_folder(dataset)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with Run.create(folder, content) as run:
+            yield run
+    except (FileExistsError, BlockingIOError):  # it is another's
+        raise
+    except BaseException:
+        if not any(folder.rglob("*.safetensors")):
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in made:
+                with suppress(OSError):  # another run may have come into it
+                    path.rmdir()
+        raise
+
+
+def _free_folder(dataset: str) -> Path:
+    """The first of runs/<data set>-<day>-1, -2, ... that is not there yet."""
+    name = f"{Path(dataset).name.split('.')[0]}-{time.strftime('%Y-%m-%d')}"
+    folders = (Path("runs", f"{name}-{n}") for n in itertools.count(1))
+    return next(folder for folder in folders if not folder.exists())
+
+
+COMMANDS: dict[str, Any] = {"train": Train, "predict": Predict}
+"""The commands by name."""

@@ -1,0 +1,387 @@
+"""The command line, mostly in this process: what it prints, what it leaves, how it refuses."""
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import nnjax
+from nnjax import commands, data, images
+from nnjax.checks import check_params
+from nnjax.cli import main
+from nnjax.config import TrainConfig
+from nnjax.training.run import Run
+
+SMALL = ["--hidden", "16", "--epochs", "2"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to run in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of the run that `nnjax train` makes without options."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--out", str(folder)]) == 0
+    return folder
+
+
+def params_of(folder):
+    run, _, net, _ = commands.open_run(Path(folder))
+    key = jax.random.key(0)
+    return net, run.load_params(jax.eval_shape(lambda key: nnjax.init(net, key), key))
+
+
+def command(*argv, before=""):
+    """Start the command line in a process of its own, after some other Python."""
+    program = f"{before}\nimport sys; from nnjax.cli import main; sys.exit(main())"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", program, *argv], **pipes)
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_default_run_reads_97_percent_of_the_digits_held_out(trained):
+    net, params = params_of(trained)
+    assert nnjax.accuracy(net, params, *data.load("digits").test) >= 0.97
+
+
+def test_train_prints_and_keeps_what_it_does(here, capsys):
+    assert main(["train", *SMALL]) == 0
+    out, err = capsys.readouterr()
+    *_, first, second, test, saved = out.splitlines()
+    line = r"Epoch %d: \d+ / 180, loss \d\.\d+, \d+\.\d\d s"
+    assert re.fullmatch(line % 0, first)
+    assert re.fullmatch(line % 1, second)
+    right, percent = re.fullmatch(r"Test: (\d+) / 360 \((.*) %\), loss \d\.\d+", test).groups()
+    folder = Path(re.fullmatch(r"Saved in (runs/digits-\d{4}-\d\d-\d\d-1)", saved).group(1))
+    assert err == ""
+    assert sorted(file.name for file in folder.iterdir() if file.name != ".lock") == [
+        "config.json",
+        "history.jsonl",
+        "params.safetensors",
+    ]
+    net, params = params_of(folder)
+    result = nnjax.evaluate(net, params, *data.load("digits").test)
+    assert int(right) == result.correct
+    assert float(percent) == pytest.approx(100 * float(result.accuracy), abs=0.005)
+    history = Run(folder).history
+    assert [record["epoch"] for record in history] == [0, 1]
+    assert f"Epoch 1: {history[1]['validation_correct']} / 180" in second
+    assert "64-16-10" in out
+
+
+def test_each_run_gets_a_folder_of_its_own_and_the_seed_decides(here):
+    for seed in ("0", "0", "1"):
+        assert main(["train", *SMALL, "--seed", seed]) == 0
+    runs = [params_of(folder)[1] for folder in sorted(Path("runs").iterdir())]
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), runs[0], runs[1]))
+    assert not jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), runs[0], runs[2]))
+
+
+def test_every_option_reaches_the_training(here):
+    options = {
+        "--hidden": ["7", "5"],
+        "--activation": ["tanh"],
+        "--loss": ["quadratic"],
+        "--init": ["large"],
+        "--optimizer": ["sgd"],
+        "--rate": ["3.0"],
+        "--batch-size": ["20"],
+        "--epochs": ["3"],
+        "--seed": ["5"],
+    }
+    argv = [word for name, values in options.items() for word in (name, *values)]
+    assert main(["train", *argv, "--out", "run", "--platform", "cpu"]) == 0
+    data_set = data.load("digits")
+    net = nnjax.mlp(
+        [64, 7, 5, 10], nnjax.tanh, loss=nnjax.quadratic, initializer=nnjax.initializers.large
+    )
+    state, _ = nnjax.train(
+        net,
+        data_set,
+        optimizer=nnjax.training.optimizers.by_name("sgd", 3.0),
+        epochs=3,
+        batch_size=20,
+        key=jax.random.key(5),
+    )
+    again, params = params_of("run")
+    assert again == net
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+
+
+def test_several_parts_are_told_apart_and_parts_that_are_not_there_left_out(here, capsys):
+    assert main(["train", *SMALL, "--evaluate-on", "validation", "test"]) == 0
+    assert re.search(
+        r"Epoch 0: \d+ / 180 \(validation\), \d+ / 360 \(test\),", capsys.readouterr()[0]
+    )
+    x, y = data.load("digits").train
+    np.savez("mine.npz", x=x, y=y)
+    assert main(["train", *SMALL, "--data", "mine.npz"]) == 0
+    out, _ = capsys.readouterr()
+    assert re.search(r"^Epoch 0: loss \d", out, re.MULTILINE)
+    assert "Test" not in out
+    assert "Saved in runs/mine-" in out
+
+
+def test_on_a_terminal_the_same_lines_come_above_a_bar(here, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["train", *SMALL]) == 0
+    assert re.search(r"Epoch 1: \d+ / 180, loss", capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------- predict
+
+
+def test_predict_reads_pictures(trained, here, capsys):
+    x, y = data.load("digits").test
+    for i in range(10):
+        ink = Image.fromarray(np.uint8(255 * x[i, :, :, 0])).resize((90, 90))
+        paper = Image.new("L", (150, 120), 255)
+        paper.paste(Image.fromarray(255 - np.asarray(ink)), (40, 10))
+        paper.save(f"{i}.png")
+    files = [f"{i}.png" for i in range(10)]
+    assert main(["predict", str(trained), *files]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    net, params = params_of(trained)
+    outputs = nnjax.feedforward(
+        net, params, np.stack([images.prepare(file, (8, 8)) for file in files])
+    )
+    for file, line, output in zip(files, lines, np.asarray(outputs), strict=True):
+        second, first = np.argsort(output)[-2:]
+        assert line == (
+            f"{file}: {first} ({100 * output[first]:.1f} %), "
+            f"else {second} ({100 * output[second]:.1f} %)"
+        )
+    classes = [int(line.split()[1]) for line in lines]
+    assert np.mean(classes == y[:10]) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["no-run", "7.png"], r"no-run is no run: it has no config\.json"),
+        (["RUN"], "no picture to classify: name at least one file after the run"),
+        (["RUN", "7.png"], r"7\.png: there is no such picture"),
+        (["RUN", "RUN/config.json"], r"config\.json: no picture"),
+    ],
+)
+def test_predict_refuses(trained, here, capsys, argv, message):
+    assert main(["predict", *(word.replace("RUN", str(trained)) for word in argv)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"nnjax: .*{message}.*\n", err)
+
+
+def test_predict_refuses_a_network_that_has_seen_no_pictures(here, capsys):
+    np.savez("rows.npz", x=np.eye(4, dtype=np.float32), y=np.array([0, 1, 0, 1]))
+    small = ["--hidden", "3", "--batch-size", "2", "--epochs", "1"]
+    assert main(["train", "--data", "rows.npz", *small, "--out", "run"]) == 0
+    assert main(["predict", "run", "7.png"]) == 2
+    assert "run: was trained on examples of shape (4,)" in capsys.readouterr().err
+
+
+def test_a_damaged_configuration_is_refused(trained, here, capsys):
+    content = json.loads((trained / "config.json").read_text())
+    Path("run").mkdir()
+    for change, message in [
+        ({"train": {"brightness": 3}}, "the configuration holds brightness: update nnjax"),
+        ({"n_out": None}, "a size in sizes is None"),
+        ({"train": None}, r"run/config\.json: damaged, or not of a training run"),
+    ]:
+        config = content["config"] | change
+        Path("run", "config.json").write_text(json.dumps(content | {"config": config}))
+        assert main(["predict", "run", "7.png"]) == 2
+        assert re.search(message, capsys.readouterr().err)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--rate -1", r"learning rate is -1\.0; expected"),
+        ("--rate nan", "learning rate is nan; expected"),
+        ("--rate fast", "could not convert string to float: 'fast'"),
+        ("--epochs 0", "epochs is 0; expected an integer of at least 1"),
+        ("--batch-size 2000", "batch_size is 2000, but there are 1257 training examples"),
+        ("--batch-size 0", "batch_size is 0; expected"),
+        ("--hidden 0", "a size in sizes is 0; expected"),
+        ("--seed -1", "seed is -1; expected an integer from 0 to 4294967295"),
+        ("--optimizer sdg", "optimizer is 'sdg'; expected one of .*sgd"),
+        ("--activation sigmod", r"invalid choice 'sigmod'.*'sigmoid'"),
+        ("--data minst", "'minst' is no file or folder.*expected digits, mnist"),
+        ("--data-dir there", "'digits' takes none"),
+        ("--data mnist --data-dir .", "holds the files of mnist: put train-images"),
+        ("--data empty.npz", "empty.npz: "),
+        ("--platform tpu", "platform is tpu, but jax has .* for it here"),
+        ("--hiden 3", r"Unrecognized options: --hiden.*--hidden"),
+    ],
+)
+def test_train_refuses_in_one_sentence_and_writes_nothing(here, capsys, argv, message):
+    Path("empty.npz").touch()
+    before = sorted(here.rglob("*"))
+    assert main(["train", *argv.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    text = re.sub(r"[\s│]+", " ", err)
+    assert re.search(message, text)
+    assert "Traceback" not in text
+    assert not err.startswith("nnjax: ") or err.count("\n") == 1  # what tyro says is in a box
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("argv", [[], ["trian"], ["--train"], ["predict"]])
+def test_unknown_commands_are_refused(capsys, argv):
+    assert main(argv) == 2
+    assert "train" in capsys.readouterr().err or argv == ["predict"]
+
+
+def test_help_is_no_error(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in commands.COMMANDS)
+    for name in commands.COMMANDS:
+        assert main([name, "--help"]) == 0
+
+
+def test_missing_tyro_is_said(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert main(["train"]) == 2
+    assert 'pip install "nnjax[cli]"' in capsys.readouterr().err
+
+
+def test_data_that_are_not_finite_are_refused(here, capsys):
+    np.savez("nan.npz", x=np.full((4, 3), np.nan, np.float32), y=np.array([0, 1, 0, 1]))
+    assert main(["train", "--data", "nan.npz"]) == 2
+    assert "NaN or Inf" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+# ---------------------------------------------------------------- what breaks off
+
+
+def test_divergence_keeps_the_last_good_parameters(here, capsys):
+    argv = ["--activation", "identity", "--loss", "cross_entropy", "--optimizer", "sgd"]
+    assert main(["train", *SMALL, *argv, "--rate", "1e30", "--out", "run"]) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(
+        r"nnjax: the loss or a parameter became NaN or infinite in epoch \d+; .*; "
+        r"the last good parameters are saved in run\n",
+        err,
+    )
+    net, params = params_of("run")
+    check_params(net, params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_folder_with_something_in_it_is_left_alone(here, capsys):
+    Path("run").mkdir()
+    Path("run", "thesis.txt").write_text("my only copy")
+    assert main(["train", *SMALL, "--out", "run"]) == 2
+    assert "run is not empty" in capsys.readouterr().err
+    assert Path("run", "thesis.txt").read_text() == "my only copy"
+
+
+def test_a_folder_that_cannot_be_made_is_said(here, capsys):
+    Path("file").touch()
+    assert main(["train", *SMALL, "--out", "file/run"]) == 2
+    assert re.fullmatch(r"nnjax: cannot make file/run: .*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_a_full_disk_leaves_no_half_written_run(here, capsys, monkeypatch, good):
+    Path("mine").mkdir()
+    real, calls = os.fsync, []
+
+    def fsync(descriptor):
+        calls.append(descriptor)
+        if len(calls) > good:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert main(["train", *SMALL, "--out", "mine/new/run"]) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"nnjax: cannot write .*: No space left on device.*\n", err)
+    assert list(here.rglob("*")) == [here / "mine"]
+
+
+def test_a_file_size_limit_leaves_no_half_written_run(here):
+    pytest.importorskip("resource")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
+    with command("train", *SMALL, before=limit) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert re.fullmatch(r"nnjax: cannot write .*params\.safetensors: .*\n", err)
+    assert list(here.iterdir()) == []
+
+
+def test_ctrl_c_keeps_what_is_trained(here):
+    with command("train", "--hidden", "16", "--epochs", "1000000") as process:
+        for line in process.stdout:
+            if line.startswith("Epoch 3"):
+                process.send_signal(signal.SIGINT)
+                break
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    folder = re.fullmatch(
+        r"nnjax: stopped; the last good parameters are saved in (runs/\S+)\n", err
+    ).group(1)
+    net, params = params_of(folder)
+    record = Run(folder).history[-1]
+    assert record["epoch"] >= 3
+    result = nnjax.evaluate(net, params, *data.load("digits").validation)
+    assert int(result.correct) == record["validation_correct"]
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_nothing(here, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(commands, "train_epochs", interrupted)
+    assert main(["train", *SMALL]) == 130
+    assert capsys.readouterr().err == "nnjax: stopped\n"
+    assert list(here.iterdir()) == []
+
+
+def test_a_closed_pipe_ends_the_run_quietly(here):
+    with command("train", "--hidden", "16", "--epochs", "1000000") as process:
+        assert process.stdout.readline().startswith("Data: digits")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+@pytest.mark.parametrize("name", ["activation", "loss", "init"])
+def test_every_name_offered_builds_a_network(name):
+    for choice in get_args(get_type_hints(TrainConfig)[name]):
+        net = TrainConfig(**{name: choice}).network((8, 8, 1), 10)
+        assert net.n_out == 10
+
+
+def test_the_configuration_survives_json():
+    config = TrainConfig(data="mnist", data_dir=Path("there"), hidden=(3, 2), rate=0.25)
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert set(config.to_json()) == {field.name for field in dataclasses.fields(TrainConfig)}
