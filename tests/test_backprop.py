@@ -1,4 +1,4 @@
-"""BP1 to BP4 against jax.grad, leaf by leaf in float64, and what a researcher composes them with."""
+"""BP1 to BP4 against jax.grad, leaf by leaf in float64, and what composes with them."""
 
 from functools import partial
 
@@ -266,5 +266,5 @@ def test_negative_eta():
     net = nnjax.mlp([3, 2])
     params, x, y = Case(net, 4, "classes", 0).arrays(jnp.float32)
     for eta in (-0.1, float("nan")):
-        with pytest.raises(ValueError, match="eta is .*; expected a learning rate of at least 0"):
+        with pytest.raises(ValueError, match=r"eta is .*; expected a learning rate of at least 0"):
             nnjax.sgd_step(net, params, x, y, eta)

@@ -1,0 +1,121 @@
+"""Activation functions: values, pull-backs against jax.vjp, and the rules at kinks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from strategies import ACTIVATIONS
+
+import nnjax
+from nnjax import activations
+
+EVERYWHERE = [-1000.0, -3.0, -0.5, 0.0, 1e-3, 0.7, 4.0, 1000.0]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+def test_pull_back_is_the_vjp(activation):
+    """With a random cotangent: a plain sum would hide a wrong softmax."""
+    with jax.enable_x64(True):
+        z = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4), scale=2.0))
+        g = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)))
+        a, vjp = jax.vjp(activation, z)
+        np.testing.assert_allclose(activation.pull_back(z, a, g), vjp(g)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_far_from_zero_and_at_kinks(activation, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        z = jnp.asarray(EVERYWHERE, dtype)
+        g = jnp.arange(1.0, 9.0).astype(dtype)
+        a, vjp = jax.vjp(activation, z)
+        delta = activation.pull_back(z, a, g)
+        assert a.dtype == delta.dtype == z.dtype
+        assert bool(jnp.isfinite(a).all() & jnp.isfinite(delta).all())
+        np.testing.assert_allclose(
+            delta.astype(float), vjp(g)[0].astype(float), rtol=2e-2 if dtype == "bfloat16" else 1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("activation", "at_zero"),
+    [
+        (nnjax.sigmoid, 0.25),
+        (nnjax.tanh, 1.0),
+        (nnjax.relu, 0.0),
+        (nnjax.leaky_relu, 0.01),
+        (nnjax.LeakyReLU(-0.5), -0.5),
+        (nnjax.absolute, 0.0),
+        (nnjax.identity, 1.0),
+    ],
+    ids=repr,
+)
+def test_derivative(activation, at_zero):
+    assert float(activation.derivative(0.0)) == pytest.approx(at_zero)
+    with jax.enable_x64(True):
+        z = jnp.array([-2.0, -0.3, 0.4, 3.0])
+        differences = (activation(z + 1e-6) - activation(z - 1e-6)) / 2e-6
+        np.testing.assert_allclose(activation.derivative(z), differences, rtol=1e-7)
+
+
+def test_values():
+    z = jnp.array([-1.0, 0.0, 2.0])
+    expected = {
+        nnjax.sigmoid: 1 / (1 + np.exp(-np.array(z))),
+        nnjax.tanh: np.tanh(z),
+        nnjax.relu: [0.0, 0.0, 2.0],
+        nnjax.leaky_relu: [-0.01, 0.0, 2.0],
+        nnjax.absolute: [1.0, 0.0, 2.0],
+        nnjax.identity: z,
+        nnjax.softmax: np.exp(z) / np.exp(z).sum(),
+        nnjax.Softmax(2.0): np.exp(2 * z) / np.exp(2 * z).sum(),
+        nnjax.step: [0.0, 0.0, 1.0],
+        nnjax.sign: [-1.0, 0.0, 1.0],
+    }
+    for activation, values in expected.items():
+        np.testing.assert_allclose(activation(z), values, rtol=1e-6)
+
+
+def test_a_large_scale_makes_softmax_the_maximum():
+    np.testing.assert_allclose(
+        nnjax.Softmax(1000.0)(jnp.array([0.1, 0.3, 0.2])), [0.0, 1.0, 0.0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("activation", [nnjax.sigmoid, nnjax.softmax, nnjax.Softmax(3.0)], ids=repr)
+def test_logarithms_of_probabilities(activation):
+    with jax.enable_x64(True):
+        z = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5)))
+        g = jnp.asarray(np.random.default_rng(1).normal(size=(6, 5)))
+        a = activation(z)
+        for log, pull_back, value in (
+            (activation.log, activation.pull_back_log, jnp.log(a)),
+            (activation.log_complement, activation.pull_back_log_complement, jnp.log1p(-a)),
+        ):
+            np.testing.assert_allclose(log(z), value, rtol=1e-12)
+            np.testing.assert_allclose(
+                pull_back(z, a, g), jax.vjp(log, z)[1](g)[0], rtol=1e-11, atol=1e-14
+            )
+
+
+def test_nan_stays_nan():
+    for activation in ACTIVATIONS:
+        assert bool(jnp.isnan(activation(jnp.array([jnp.nan, 1.0]))[0])), activation
+
+
+@pytest.mark.parametrize(("activation", "smooth"), [(nnjax.step, "sigmoid"), (nnjax.sign, "tanh")])
+def test_no_useful_derivative(activation, smooth):
+    with pytest.raises(TypeError, match=f"no useful derivative.*use {smooth}"):
+        activation.derivative(jnp.zeros(2))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan"), "1"])
+def test_bad_scale(scale):
+    with pytest.raises(ValueError, match=r"scale of Softmax is .*; expected a positive finite"):
+        activations.Softmax(scale)
+
+
+@pytest.mark.parametrize("slope", [float("inf"), float("nan"), None])
+def test_bad_slope(slope):
+    with pytest.raises(ValueError, match=r"slope of LeakyReLU is .*; expected a finite number"):
+        activations.LeakyReLU(slope)

@@ -1,0 +1,78 @@
+"""Initializers: the spread that each promises, for dense and for convolutional shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax import initializers
+
+WIDE = nnjax.mlp([400, 300])
+
+
+def start(initializer, net=None):
+    net = net or nnjax.mlp([400, 300], initializer=initializer)
+    return nnjax.init(net, jax.random.key(0))[0]
+
+
+@pytest.mark.parametrize(
+    ("initializer", "w_std", "b_std"),
+    [
+        (initializers.default, 400**-0.5, 1.0),
+        (initializers.large, 1.0, 1.0),
+        (initializers.he, (2 / 400) ** 0.5, 0.0),
+        (initializers.glorot, (2 / 700) ** 0.5, 0.0),
+    ],
+)
+def test_spread(initializer, w_std, b_std):
+    w, b = start(initializer)
+    np.testing.assert_allclose(jnp.std(w), w_std, rtol=0.01)
+    assert abs(float(jnp.mean(w))) < 0.02 * w_std
+    np.testing.assert_allclose(jnp.std(b), b_std, rtol=0.1)
+
+
+def test_n_in_of_a_convolution_is_channels_times_kernel_area():
+    w = initializers.default.weights(jax.random.key(0), (200, 5, 3, 7), jnp.float32)
+    np.testing.assert_allclose(jnp.std(w), (5 * 3 * 7) ** -0.5, rtol=0.02)
+
+
+def test_constants():
+    assert set(np.unique(start(initializers.zeros).w)) == {0.0}
+    w, b = start(initializers.constant(0.5))
+    assert set(np.unique(w)) == set(np.unique(b)) == {0.5}
+
+
+def test_layers_start_differently_and_equal_keys_alike():
+    net = nnjax.mlp([5, 5, 5])
+    first, second = nnjax.init(net, jax.random.key(0))
+    assert not np.allclose(first.w, second.w)
+    assert not np.allclose(first.w[0], first.b)
+    again = nnjax.init(net, jax.random.key(0))
+    assert np.array_equal(first.w, again[0].w)
+    assert not np.array_equal(first.w, nnjax.init(net, jax.random.key(1))[0].w)
+
+
+def test_equal_initializers_are_equal():
+    assert initializers.constant(0.5) == initializers.constant(0.5)
+    assert nnjax.mlp([3, 2], initializer=initializers.he) != WIDE
+
+
+def test_dtype():
+    net = nnjax.mlp([3, 2])
+    assert nnjax.init(net, jax.random.key(0))[0].w.dtype == jnp.float32
+    assert nnjax.init(net, jax.random.key(0), jnp.bfloat16)[0].b.dtype == jnp.bfloat16
+    with jax.enable_x64(True):
+        assert nnjax.init(net, jax.random.key(0))[0].w.dtype == jnp.float64
+    with pytest.raises(TypeError, match=r"dtype is .*; expected a floating-point type"):
+        nnjax.init(net, jax.random.key(0), jnp.int32)
+
+
+@pytest.mark.parametrize("key", [0, None, np.zeros(3), "seed"])
+def test_key(key):
+    with pytest.raises(TypeError, match=r"key is .*; expected a random key such as jax.random.key"):
+        nnjax.init(WIDE, key)
+
+
+def test_raw_keys_work():
+    nnjax.init(nnjax.mlp([3, 2]), jax.random.PRNGKey(0))

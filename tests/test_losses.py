@@ -1,0 +1,115 @@
+"""Losses: values, gradients, the stable output error of every pairing, far from zero too."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from strategies import ACTIVATIONS, LOSSES
+
+import nnjax
+from nnjax.losses import targets
+
+
+def test_values_against_the_formulas():
+    rng = np.random.default_rng(0)
+    a, y = rng.uniform(0.05, 0.95, (4, 3)), rng.uniform(size=(4, 3))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(nnjax.quadratic(a, y), ((a - y) ** 2).sum(1) / 2, rtol=1e-14)
+        np.testing.assert_allclose(
+            nnjax.cross_entropy(a, y),
+            -(y * np.log(a) + (1 - y) * np.log(1 - a)).sum(1),
+            rtol=1e-14,
+        )
+        np.testing.assert_allclose(nnjax.log_likelihood(a, y), -(y * np.log(a)).sum(1), rtol=1e-14)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_gradient(loss):
+    with jax.enable_x64(True):
+        a = jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.95, (4, 3)))
+        y = jnp.asarray(np.random.default_rng(1).uniform(size=(4, 3)))
+        auto = jax.grad(lambda a: loss(a, y).sum())(a)
+        np.testing.assert_allclose(loss.gradient(a, y), auto, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss"), list(itertools.product(ACTIVATIONS, LOSSES)), ids=lambda o: repr(o)
+)
+def test_output_error_of_every_pairing(activation, loss):
+    """Against jax.grad of the plain formula, not of the stable form, with weighted examples."""
+    with jax.enable_x64(True):
+        z = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
+        y = jnp.asarray(np.random.default_rng(1).uniform(size=(6, 4)))
+        c = jnp.arange(1.0, 7.0)
+        auto = jax.grad(lambda z: jnp.sum(c * loss(activation(z), y)))(z)
+        a = activation(z)
+        hand = c[:, None] * loss.output_error(activation, z, a, y)
+        np.testing.assert_allclose(hand, auto, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(loss.at(activation, z, a, y), loss(a, y), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss"), list(itertools.product(ACTIVATIONS, LOSSES)), ids=lambda o: repr(o)
+)
+def test_far_from_zero_in_float32(activation, loss):
+    z = jnp.array([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])
+    a = activation(z)
+    for label in range(3):
+        y = jnp.array([label, label])
+        value = loss.at(activation, z, a, y)
+        delta = loss.output_error(activation, z, a, y)
+        auto = jax.grad(lambda z, y=y: loss.at(activation, z, activation(z), y).sum())(z)
+        assert bool(jnp.isfinite(value).all() & jnp.isfinite(delta).all())
+        np.testing.assert_allclose(delta, auto, rtol=1e-6)
+
+
+def test_right_far_from_zero():
+    """sigmoid with cross-entropy and softmax with log-likelihood: −ln a is |z| there, δ a − y."""
+    z = jnp.array([[1000.0, -1000.0]])
+    y = jnp.array([[0.0, 1.0]])
+    for activation, loss, value in (
+        (nnjax.sigmoid, nnjax.cross_entropy, 2000.0),
+        (nnjax.softmax, nnjax.log_likelihood, 2000.0),
+        (nnjax.softmax, nnjax.cross_entropy, 4000.0),
+        (nnjax.sigmoid, nnjax.log_likelihood, 1000.0),
+    ):
+        a = activation(z)
+        assert loss.at(activation, z, a, y).tolist() == [value]
+    for activation, loss in (
+        (nnjax.sigmoid, nnjax.cross_entropy),
+        (nnjax.softmax, nnjax.log_likelihood),
+    ):
+        assert loss.output_error(activation, z, activation(z), y).tolist() == [[1.0, -1.0]]
+
+
+def test_small_errors_keep_their_digits():
+    """Where a rounds to 1, a − y would be 0 in float32; σ(−z) is not."""
+    z, y = jnp.array([[30.0]]), jnp.array([[1.0]])
+    delta = nnjax.cross_entropy.output_error(nnjax.sigmoid, z, nnjax.sigmoid(z), y)
+    np.testing.assert_allclose(delta, [[-np.exp(-30.0)]], rtol=1e-6)
+
+
+def test_outputs_that_are_no_probabilities():
+    a = jnp.array([[1.5, -0.5, 0.0, 1.0]])
+    for loss in (nnjax.cross_entropy, nnjax.log_likelihood):
+        assert loss(a, jnp.array([[1.0, 0.0, 0.0, 1.0]])).tolist() == [0.0]
+        worst = -float(jnp.log(jnp.finfo(jnp.float32).tiny))
+        np.testing.assert_allclose(loss(a, jnp.array([[0.0, 1.0, 0.0, 1.0]])) % worst, 0, atol=1e-3)
+    assert bool(jnp.isnan(nnjax.cross_entropy(jnp.array([[jnp.nan]]), jnp.array([[1.0]])))[0])
+
+
+def test_targets():
+    a = jnp.zeros((3, 4), jnp.bfloat16)
+    one_hot = targets(np.array([3, 0, 1]), a)
+    assert one_hot.dtype == a.dtype
+    assert one_hot.tolist() == np.eye(4)[[3, 0, 1]].tolist()
+    assert targets(np.eye(4)[:3], a).dtype == a.dtype
+    assert bool(jnp.isnan(targets(np.array([0, 4, -1]), a)[1:]).all())  # seen, even under jit
+
+
+@pytest.mark.parametrize("y", [np.zeros((3, 5)), np.zeros(3), np.zeros(2, int), np.zeros((4, 3))])
+def test_targets_that_do_not_fit(y):
+    with pytest.raises(ValueError, match=r"y has shape .* expected \(3, 4\) one-hot or soft"):
+        targets(y, jnp.zeros((3, 4)))

@@ -1,0 +1,172 @@
+"""The training loop against a loop by hand, and what it does with bad data and divergence."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nnjax
+from nnjax.data import Dataset
+from nnjax.training import DivergedError, TrainState, run_epoch, train_epochs
+
+NET = nnjax.mlp([4, 5, 3], nnjax.tanh, loss=nnjax.log_likelihood)
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(23, 4)).astype(np.float32), RNG.integers(3, size=23)
+DATA = Dataset((X, Y), (X[:7], Y[:7]), (X[7:12], Y[7:12]))
+SETTING = {"optimizer": optax.sgd(0.5), "epochs": 2, "batch_size": 5, "key": jax.random.key(0)}
+
+
+def train(net=NET, data=DATA, **changed):
+    return nnjax.train(net, data, **(SETTING | changed))
+
+
+def test_against_a_loop_by_hand():
+    """23 examples in mini-batches of 5: four whole ones and one of 3, every example once."""
+    state, history = train()
+    init_key, run_key = jax.random.split(jax.random.key(0))
+    params, losses = nnjax.init(NET, init_key), []
+    for epoch in range(2):
+        shuffle_key, _ = jax.random.split(jax.random.fold_in(run_key, epoch))
+        order = np.asarray(jax.random.permutation(shuffle_key, 23))
+        assert sorted(order) == list(range(23))
+        total = 0.0
+        for start in range(0, 23, 5):
+            rows = order[start : start + 5]
+            total += len(rows) * float(nnjax.loss(NET, params, X[rows], Y[rows]))
+            params = nnjax.sgd_step(NET, params, X[rows], Y[rows], 0.5)
+        losses.append(total / 23)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state.params, params)
+    np.testing.assert_allclose(history["train_loss"], losses, rtol=1e-5)
+    assert history["epoch"].tolist() == [0, 1]
+    assert int(state.epoch) == 2
+    assert history["test_correct"][-1] == int(
+        nnjax.evaluate(NET, state.params, X[7:12], Y[7:12])[2]
+    )
+
+
+def test_same_key_same_bits():
+    first, second = train()[0], train()[0]
+    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
+        assert np.array_equal(a, b)
+    other = train(key=jax.random.key(1))[0]
+    assert not np.array_equal(first.params[0].w, other.params[0].w)
+
+
+def test_any_optimizer():
+    for optimizer in (optax.adam(0.01), optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1))):
+        with jax.numpy_dtype_promotion("standard"):  # optax is not written for strict
+            history = train(optimizer=optimizer, epochs=5)[1]
+        assert history["train_loss"][-1] < history["train_loss"][0]
+
+
+def test_params_of_the_caller_stay_his():
+    params = nnjax.init(NET, jax.random.key(3))
+    before = jax.tree.map(np.array, params)
+    state, _ = train(params=params)
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+    assert not np.array_equal(state.params[0].w, before[0].w)
+
+
+def test_what_is_measured():
+    names = {"epoch", "train_loss", "seconds"}
+    of = lambda part: {f"{part}_loss", f"{part}_accuracy", f"{part}_correct"}  # noqa: E731
+    assert set(train()[1]) == names | of("validation") | of("test")
+    assert set(train(data=DATA._replace(validation=None))[1]) == names | of("test")
+    assert set(train(evaluate_on=())[1]) == names
+    state, history = train(evaluate_on=["train"])
+    exact = nnjax.loss(NET, state.params, X, Y)
+    np.testing.assert_allclose(history["train_loss"][-1], exact, rtol=1e-5)
+
+
+def test_grey_levels_stay_bytes():
+    x = RNG.integers(256, size=(30, 2, 2, 1), dtype=np.uint8)
+    y = RNG.integers(3, size=30)
+    as_bytes = train(data=Dataset((x, y), None, None))[0]
+    as_floats = train(data=Dataset((x / np.float32(255), y), None, None))[0]
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), as_bytes.params, as_floats.params
+    )
+
+
+def test_vmap_over_networks():
+    optimizer = optax.sgd(0.5)
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = jax.vmap(partial(nnjax.init, NET))(keys)
+    states = TrainState(params, jax.vmap(optimizer.init)(params), keys, jnp.zeros(3, jnp.int32))
+    step = jax.vmap(partial(run_epoch, NET, optimizer, 5), in_axes=(0, None, None))
+    together, losses = step(states, jnp.asarray(X), jnp.asarray(Y))
+    assert losses.shape == (3,)
+    alone, loss = run_epoch(
+        NET, optimizer, 5, jax.tree.map(lambda a: a[1], states), jnp.asarray(X), jnp.asarray(Y)
+    )
+    np.testing.assert_allclose(together.params[0].w[1], alone.params[0].w, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(losses[1], loss, rtol=1e-5)
+
+
+def test_divergence_keeps_the_last_good_state():
+    net = nnjax.mlp([4, 3], nnjax.identity, nnjax.identity, nnjax.quadratic)
+    epochs = train_epochs(net, DATA, **(SETTING | {"optimizer": optax.sgd(30.0), "epochs": 50}))
+    seen = []
+
+    def run():
+        for state, record in epochs:
+            seen.append((jax.tree.map(np.array, state.params), record["train_loss"]))
+
+    with pytest.raises(DivergedError, match=r"NaN or infinite in epoch \d+; training stopped") as e:
+        run()
+    assert seen
+    jax.tree.map(np.testing.assert_array_equal, e.value.state.params, seen[-1][0])
+    assert e.value.history["train_loss"].tolist() == [loss for _, loss in seen]
+    assert int(e.value.state.epoch) == len(seen)
+    assert f"epoch {len(seen)};" in str(e.value)
+
+
+def test_divergence_in_the_first_epoch():
+    bad = optax.GradientTransformation(
+        lambda params: (), lambda g, s, p=None: (jax.tree.map(lambda g: g * jnp.nan, g), s)
+    )
+    with pytest.raises(DivergedError, match="in epoch 0; ") as e:
+        train(optimizer=bad)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(e.value.state.params))
+    assert e.value.history == {}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_data_that_are_not_finite(part, value):
+    x, y = getattr(DATA, part)
+    x = x.copy()
+    x[3, 2] = value
+    with pytest.raises(ValueError, match=f"data.{part}: x holds NaN or infinity"):
+        train(data=DATA._replace(**{part: (x, y)}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "sentence"),
+    [
+        ({"batch_size": 24}, ValueError, "batch_size is 24, but there are 23 training examples"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0; expected an integer of at least 1"),
+        ({"epochs": 0}, ValueError, "epochs is 0; expected an integer of at least 1"),
+        ({"key": 0}, TypeError, "key is 0; expected a random key"),
+        ({"optimizer": 0.5}, TypeError, "optimizer is 0.5; expected an optax.GradientTransform"),
+        ({"evaluate_on": "test"}, ValueError, "evaluate_on is 'test'; expected some of ['train'"),
+        ({"evaluate_on": ["tset"]}, ValueError, "evaluate_on is ['tset']; expected some of"),
+        ({"data": (X, Y)}, TypeError, "data is a tuple; expected nnjax.data.Dataset(train=(x, y)"),
+        ({"data": Dataset(None, None, None)}, ValueError, "data.train is None; expected (x, y)"),
+        ({"data": DATA._replace(test=(X, Y[:3]))}, ValueError, "data.test: y has shape (3,), but"),
+        (
+            {"data": Dataset((X[:, :3], Y), None, None)},
+            ValueError,
+            "data.train: x has shape (23, 3",
+        ),
+        ({"data": Dataset((X, Y + 1), None, None)}, ValueError, "data.train: y holds the class 3"),
+        ({"params": ()}, ValueError, "params has the structure"),
+    ],
+)
+def test_bad_arguments(changed, error, sentence):
+    with pytest.raises(error, match=re.escape(sentence)):
+        train(**changed)
