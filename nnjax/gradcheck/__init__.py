@@ -4,6 +4,7 @@
 backpropagation of a network, `check_layer` for somebody's layer; each returns a `GradientReport`.
 """
 
+from nnjax.gradcheck import convolution_mistakes, mistakes, network_mistakes
 from nnjax.gradcheck.check import assert_gradient, check_gradient, check_vjp
 from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
 from nnjax.gradcheck.network import check_backprop
@@ -19,5 +20,8 @@ __all__ = [
     "check_backprop",
     "check_gradient",
     "check_vjp",
+    "convolution_mistakes",
     "mistake",
+    "mistakes",
+    "network_mistakes",
 ]

@@ -20,7 +20,7 @@ from nnjax.gradcheck.compare import Misfit, align, to_numpy
 from nnjax.gradcheck.subject import Claim
 from nnjax.layers import Affine
 
-__all__ = ["Caller", "Form", "FORMS"]
+__all__ = ["FORMS", "Caller", "Form"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Caller:
     def __init__(self, claim: Claim, params: Any, x: Any, y: Any, key: Any = None):
         self.claim, self.key = claim, key
         self.takes_key = key is not None and _takes_four(claim.function)
-        self.errors: Any = None
+        self.errors: dict[int, Any] = {}  # by the parameters they belong to
         self.order = "nnjax"
         self.form, self.complaint = FORMS[0], None
         best = -1.0
@@ -103,7 +103,7 @@ class Caller:
         if not self.works and self.complaint is not None:
             raise self.complaint
         result = self._call(self.form, params, x, y)
-        self.errors = getattr(result, "errors", None)
+        self.errors[id(params)] = getattr(result, "errors", None)
         return self._read(result, params, self.order)
 
     def _call(self, form, params, x, y):
@@ -127,7 +127,7 @@ class Caller:
 
         def entry(p):
             w, b = next(pairs)
-            return Affine(w, _column(b, p.b))
+            return Affine(w, _flat(b))
 
         return tuple(entry(p) if isinstance(p, Affine) else () for p in params)
 
@@ -144,13 +144,13 @@ class Caller:
         ) / len(expected)
 
 
-def _column(b, like):
+def _flat(b):
     """Return a column vector (J, 1) as (J,); anything else as it is."""
     try:
         array = to_numpy(b)
     except Misfit:
         return b
-    return array[:, 0] if array.shape == (*like.shape, 1) else b
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else b
 
 
 def _takes_four(function: Callable) -> bool:

@@ -117,7 +117,7 @@ def check_vjp(
 
         def claimed(g, *args):
             pulled = pull_back(args, g)
-            if not isinstance(pulled, (tuple, list)) or len(args) == 1 and _is_entry(pulled, args):
+            if not isinstance(pulled, (tuple, list)) or _is_entry(pulled, args):
                 pulled = (pulled,)
             if len(pulled) == len(args):
                 return tuple(pulled[i] for i in positions)
@@ -125,8 +125,7 @@ def check_vjp(
 
         claim = Claim(claimed, time_limit)
         argnums = tuple(i + 1 for i in positions)
-        names = _names(f, args, positions if len(args) > 1 else positions)
-        subject = Subject(weighted, claim, argnums, **names)
+        subject = Subject(weighted, claim, argnums, **_names(f, args, positions))
         probes = [
             subject.at(label, (_weights(outputs, seed), *around[1:]))
             for seed, label, around in _around(subject, (None, *args))
@@ -187,7 +186,8 @@ def _pull_back_of(vjp, count):
 
 def _is_entry(pulled, args):
     """Whether a tuple is the gradient of the only argument, itself a tuple, not a tuple of one."""
-    return isinstance(args[0], (tuple, list)) and len(pulled) == len(args[0])
+    only = args[0] if len(args) == 1 else None
+    return isinstance(only, (tuple, list)) and len(pulled) == len(only)
 
 
 def _is_floating(argument):

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["Leaf", "Misfit", "align", "compare", "named_leaves", "to_numpy"]
+__all__ = ["Leaf", "Misfit", "TookTooLong", "align", "compare", "named_leaves", "to_numpy"]
 
 LEAF_TOLERANCE = 1e-10
 ENTRY_TOLERANCE = 1e-9
@@ -21,6 +21,10 @@ ENTRY_TOLERANCE = 1e-9
 
 class Misfit(Exception):
     """A claimed gradient that cannot be compared as it stands; the message says why."""
+
+
+class TookTooLong(Misfit):
+    """A function that does not return in time, so that nothing can be said about its gradient."""
 
 
 @dataclass(frozen=True)

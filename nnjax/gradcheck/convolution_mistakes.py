@@ -570,13 +570,54 @@ def unflattened_fortran(d, l, delta):
     return np.stack([row.reshape(shape[1:], order="F") for row in delta])
 
 
+class _ChannelsFirst(Flatten):
+    """The image as a vector, channel by channel."""
+
+    def forward(self, params, a, key):
+        return a.transpose(2, 0, 1).reshape(-1), a
+
+    def pull_back(self, params, cache, delta):
+        height, width, channels = cache.shape
+        return delta.reshape(channels, height, width).transpose(1, 2, 0)
+
+
 @mistake(
-    "flattened in another order in the forward pass (channels first)",
-    "the image is flattened channel by channel, where the network has the channels fastest",
+    "flattened in another order, both ways (channels first)",
+    "the image is flattened channel by channel, where this network has the channels fastest",
     have="a{l} = a as (C, H, W), flattened",
     expected="a{l} = a as (H, W, C), flattened",
-    step="affine",
+    step="layer",
 )
-def flattened_channels_first(d, l, a):
+def flattened_channels_first(d, l):
     of(d.layer(l), Flatten)
-    return a.transpose(0, 3, 1, 2).reshape(a.shape[0], -1)
+    return _ChannelsFirst()
+
+
+class _Convolution(Conv):
+    """A convolution in the strict sense: the correlation with the kernel turned by 180°."""
+
+    def forward(self, params, a, key):
+        return super().forward(self._turned(params), a, key)
+
+    def pull_back(self, params, cache, delta):
+        return super().pull_back(self._turned(params), cache, delta)
+
+    def gradients(self, cache, delta):
+        return self._turned(super().gradients(cache, delta))
+
+    def _turned(self, params):
+        return params._replace(w=params.w[:, ::-1, ::-1])
+
+
+@mistake(
+    "kernel turned, forward and backward",
+    "the forward pass is a convolution in the strict sense, with the kernel turned by 180°; this "
+    "network correlates",
+    have="z{l} = kernel turned by 180°, correlated with a{prev}",
+    expected="z{l} = kernel correlated with a{prev}",
+    step="layer",
+)
+def convolution_for_correlation(d, l):
+    layer = d.layer(l)
+    of(layer, Conv)
+    return _Convolution(layer.filters, layer.kernel, layer.stride, layer.padding, layer.activation)

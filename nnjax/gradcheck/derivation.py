@@ -12,7 +12,8 @@ z[l], a[l] and δ[l] are z^l, a^l and δ^l, and a[0] is x:
     weights        ∂C/∂w^l = (1/n) Σ δ^l (a^{l-1})ᵀ          BP4
 
 A mistake replaces one of them: a function of the derivation, the layer l and what the step takes
-(nothing for `output_error`). `wrong_gradients` runs the derivation with it.
+(nothing for `output_error`). At the step "layer" it replaces the whole layer, forward and backward,
+by another one that it returns. `wrong_gradients` runs the derivation with it.
 
 Everything is in NumPy but what layers of other kinds than `Dense` compute, which is theirs.
 """
@@ -28,14 +29,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.activations import Activation, Elementwise, Softmax
-from nnjax.gradcheck.hypotheses import Mistake, Undetermined
+from nnjax.gradcheck.hypotheses import EDIT_FAILS, Mistake, Undetermined
 from nnjax.layers import Affine, Dense
 from nnjax.losses import targets
 from nnjax.network import Network, forward
 
 __all__ = ["BACKWARD", "FORWARD", "Derivation"]
 
-FORWARD = ("affine", "activate")
+FORWARD = ("layer", "affine", "activate")
 BACKWARD = ("output_error", "pull_back", "through", "biases", "weights")
 
 
@@ -85,7 +86,7 @@ class Derivation:
         return np.asarray(self.params[l - 1].b)
 
     def derivative(self, l: int, at: np.ndarray) -> np.ndarray:
-        """Return σ' of layer l, elementwise, at any array, by autodiff."""
+        """Return σ' of layer l, elementwise, at any array."""
         return derivative(self.activation(l), at)
 
     # The right steps.
@@ -198,11 +199,26 @@ class Derivation:
 
         def step(d, name, l, *given):
             if made is not None and made.step == name and l in layers:
-                return made.change(d, l, *given, *([t] if made.fitted else []))
+                try:
+                    return made.change(d, l, *given, *([t] if made.fitted else []))
+                except EDIT_FAILS:
+                    if len(layers) == 1:
+                        raise  # with several layers, those where the edit has no meaning are right
             return getattr(d, name)(l, *given)
 
+        if made is not None and made.step == "layer":
+            own = list(self.net.layers)
+            for l in layers:
+                try:
+                    own[l - 1] = made.change(self, l)
+                except EDIT_FAILS:
+                    if len(layers) == 1:
+                        raise
+            other = Network(self.net.input_shape, own, self.net.loss)
+            yield from self._forward_again(lambda d, name, l, v: getattr(d, name)(l, v), other)
+            return
         if made is not None and made.step in FORWARD:
-            yield from self._forward_again(step).wrong_gradients()
+            yield from self._forward_again(step)
             return
         for l in range(self.L, 0, -1):
             if l == self.L:
@@ -215,23 +231,25 @@ class Derivation:
                 yield l, "w", step(self, "weights", l, delta)
                 yield l, "b", step(self, "biases", l, delta)
 
-    def _forward_again(self, step) -> Derivation:
-        """Return the derivation whose forward pass goes through `step`."""
+    def _forward_again(self, step, net=None) -> Iterator[tuple[int, str, Any]]:
+        """Yield the gradients when the forward pass goes through `step`, or another network."""
         again = object.__new__(Derivation)
-        again.__dict__.update(
-            {k: v for k, v in self.__dict__.items() if k not in ("slopes", "g", "delta")}
-        )
+        own = {
+            k: v for k, v in self.__dict__.items() if k not in ("slopes", "g", "delta", "canonical")
+        }
+        again.__dict__.update(own, net=net or self.net)
         again.a, again.z, again.caches = [self.a[0]], [None], list(self.caches)
         for l in range(1, self.L + 1):
             again.z.append(step(again, "affine", l, again.a[-1]))
             again.a.append(step(again, "activate", l, again.z[-1]))
-        return again
+        yield from again.wrong_gradients()
 
 
 def derivative(activation: Activation, at: np.ndarray) -> np.ndarray:
-    """Return σ'(at), element by element, by autodiff."""
-    _, pull = jax.vjp(activation, jnp.asarray(at))
-    return np.asarray(pull(jnp.ones_like(jnp.asarray(at)))[0])
+    """Return σ'(at), element by element."""
+    if not isinstance(activation, Elementwise):
+        raise TypeError(f"{activation} does not work element by element")
+    return np.asarray(activation.derivative(jnp.asarray(at)))
 
 
 def softmax_derivative(d: Derivation, l: int) -> np.ndarray:

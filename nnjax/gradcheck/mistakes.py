@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate, mistake
+from nnjax.gradcheck.hypotheses import MISTAKES, Candidate, Undetermined, mistake
 
 __all__ = ["LeafView", "general_candidates"]
 
@@ -369,6 +369,8 @@ def reshaped(leaf):
     step="leaf",
 )
 def column_order(leaf):
+    if leaf.g.ndim == 2 and leaf.g.shape[0] == leaf.g.shape[1]:
+        raise ValueError("for a square matrix this is the transposed gradient")
     return leaf.g.ravel("F").reshape(leaf.g.shape)
 
 
@@ -558,19 +560,21 @@ def first_left_out(probe):
 
 @mistake(
     "not summed over the batch",
-    "the gradients of the examples are returned one by one, not added up",
+    "the gradients of the n examples are returned one by one, not added up",
     have="∂Cₓ for every x",
     expected="(1/n) Σₓ ∂Cₓ",
     step="gradient",
 )
 def not_summed(probe):
+    if probe.n == 1:
+        raise Undetermined
     each = [probe.of_examples([i]) for i in range(probe.n)]
     return [np.stack(leaves) for leaves in zip(*each, strict=True)]
 
 
 @mistake(
     "not summed over the batch, over n",
-    "the gradients of the examples are returned one by one, divided by n, not added up",
+    "the gradients of the n examples are returned one by one, divided by n, not added up",
     have="(1/n) ∂Cₓ for every x",
     expected="(1/n) Σₓ ∂Cₓ",
     step="gradient",

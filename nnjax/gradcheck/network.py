@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.checks import check_batch, check_key, require_size
-from nnjax.gradcheck import convolution_mistakes, network_mistakes
 from nnjax.gradcheck.calling import Caller
 from nnjax.gradcheck.derivation import BACKWARD, FORWARD, Derivation
 from nnjax.gradcheck.examine import examine
@@ -45,11 +44,11 @@ def check_backprop(
 ) -> GradientReport:
     """Return a report on somebody's backpropagation of a network.
 
-    Both are evaluated in float64 at random parameters (biases not zero) and inputs of both signs, on
-    batches of 1 and of 5, and where activations or pools have kinks on one batch that lies on them;
-    and at params, x and y, if you give them. The gradient is compared with `jax.grad` of the loss,
-    the errors that it was computed with are compared layer by layer, and the library of mistakes is
-    gone through for the one that explains what is wrong.
+    Both are evaluated in float64 at random parameters (biases not zero) and inputs of both signs,
+    on batches of 1 and of 5, and where activations or pools have kinks on one batch that lies on
+    them; and at params, x and y, if you give them. The gradient is compared with `jax.grad` of the
+    loss, the errors that it was computed with are compared layer by layer, and the library of
+    mistakes is gone through for the one that explains what is wrong.
 
     Args:
         net: the network that is meant.
@@ -101,7 +100,7 @@ def check_backprop(
                 for label, (p, x, y) in points
             ]
         subject = _subject(net, caller, regularizer, training_size, key)
-        probes = [subject.at(label, args) for label, args in points]
+        probes = [subject.at(label, args, "on kinks" in label) for label, args in points]
         single = next(probe for probe in probes if probe.label == "one example")
         return examine(
             f"the backpropagation {_name(hand_backprop)} of {describe(net)}",
@@ -152,7 +151,8 @@ def _subject(net, caller, regularizer, training_size, key):
     def penalty_of(params):
         if regularizer is None:
             return [0.0] * len(jax.tree.leaves(params))
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(regularizer.gradient(params, training_size))]
+        gradient = regularizer.gradient(params, training_size)
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
 
     def penalties(args, i):
         if regularizer is None:
@@ -170,9 +170,7 @@ def _subject(net, caller, regularizer, training_size, key):
         d.penalty = penalty_of(args[0])
         d.claimed = [
             None if leaf is None or leaf.shape != np.shape(p) else leaf - penalty
-            for leaf, penalty, p in zip(
-                claimed, d.penalty, jax.tree.leaves(args[0]), strict=True
-            )
+            for leaf, penalty, p in zip(claimed, d.penalty, jax.tree.leaves(args[0]), strict=True)
         ]
         return d
 
@@ -190,10 +188,17 @@ def _subject(net, caller, regularizer, training_size, key):
         letter="C",
         n_out=net.n_out,
         examples=lambda args: args[1].shape[0],
-        subset=lambda args, indices: (args[0], *(v[np.asarray(list(indices))] for v in args[1:])),
+        subset=_pick,
+        mean_of_examples=True,
         penalties=penalties,
         derive=derive,
     )
+
+
+def _pick(args, indices):
+    params, x, y = args
+    chosen = list(indices)
+    return params, jnp.asarray(np.asarray(x)[chosen]), jnp.asarray(np.asarray(y)[chosen])
 
 
 # Where to look.
@@ -337,17 +342,10 @@ def _formula_words(step, layers, d):
 
 
 def _steps(probe: Probe, caller: Caller) -> list[str]:
-    errors = None
-    if caller.works:
-        caller(*probe.args)
-        errors = caller.errors
-    d = probe.derivation
     if not probe.wrong:
         return []
-    claimed = [
-        np.asarray(leaf) if leaf is not None else None for leaf in d.claimed
-    ]
-    return _in_words(localise(d, claimed, errors))
+    d = probe.derivation
+    return _in_words(localise(d, d.claimed, caller.errors.get(id(probe.args[0]))))
 
 
 def _in_words(steps: Sequence[Step]) -> list[str]:

@@ -7,6 +7,8 @@ Where a mistake has no meaning, shapes do not fit and the edit fails, which is t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +26,10 @@ from nnjax.activations import (
     tanh,
 )
 from nnjax.gradcheck.derivation import derivative, softmax_derivative
-from nnjax.gradcheck.hypotheses import mistake
+from nnjax.gradcheck.hypotheses import Undetermined, mistake
 from nnjax.layers import Dropout
 
-__all__ = ["another_activation", "of"]
+__all__ = ["another_activation", "another_layer", "of"]
 
 BP2 = "δ{l} = (w{next})ᵀ δ{next} ⊙ σ'(z{l})"
 BP4 = "∂C/∂w{l} = (1/n) Σ δ{l} (a{prev})ᵀ"
@@ -327,6 +329,8 @@ def softmax_twice(d, l, g):
 )
 def softmax_sum_over_examples(d, l, g):
     of(d.activation(l), Softmax)
+    if d.n == 1:
+        raise Undetermined
     return d.activation(l).scale * d.a[l] * (g - (g * d.a[l]).sum(0))
 
 
@@ -480,8 +484,6 @@ def activations_after(d, l, delta):
 def activations_before(d, l, delta):
     if l < 2:
         raise IndexError("there is nothing before x")
-    if l == 2:
-        raise TypeError("there this is x in every layer")
     return _outer(d, delta, d.a[l - 2])
 
 
@@ -541,28 +543,6 @@ def weights_with_next_error(d, l, delta):
 
 
 # BP3: the gradient of the biases.
-
-
-@mistake(
-    "b not summed",
-    "the errors of the examples are returned one by one, not added up",
-    have="∂C/∂b{l} = δ{l} of every example",
-    expected=BP3,
-    step="biases",
-)
-def biases_not_summed(d, l, delta):
-    return delta
-
-
-@mistake(
-    "b not summed, over n",
-    "the errors of the examples are returned one by one, divided by n, not added up",
-    have="∂C/∂b{l} = δ{l}/n of every example",
-    expected=BP3,
-    step="biases",
-)
-def biases_not_summed_over_n(d, l, delta):
-    return delta / d.n
 
 
 @mistake(
@@ -677,6 +657,26 @@ def forward_activation_twice(d, l, z):
 def softmax_over_examples(d, l, z):
     of(d.activation(l), Softmax)
     return np.asarray(jax.nn.softmax(d.activation(l).scale * jnp.asarray(z), axis=0))
+
+
+def another_layer(name, activation):
+    """Enter the mistake of another activation function, forward and backward."""
+
+    @mistake(
+        f"another activation function ({name})",
+        f"the layer computes with {name}, forward and backward, but has another activation",
+        have=f"a{{l}} = {name}(z{{l}})",
+        expected="a{l} = σ(z{l})",
+        step="layer",
+    )
+    def replaced(d, l):
+        if not d.has_parameters(l):
+            raise TypeError("the layer has no activation")
+        return replace(d.layer(l), activation=activation)
+
+
+for _name, _activation in (("sigmoid", sigmoid), ("tanh", tanh), ("relu", relu)):
+    another_layer(_name, _activation)
 
 
 # Dropout.

@@ -155,8 +155,10 @@ class GradientReport:
 
     def _table(self, paint):
         columns = [
-            ("gradient", "shape", "rel. error", "worst entry", "yours", "expected", "cosine")
-            + ("yours / expected", "verdict")
+            (
+                *("gradient", "shape", "rel. error", "worst entry", "yours", "expected"),
+                *("cosine", "yours / expected", "verdict"),
+            )
         ]
         for leaf in self.leaves:
             compared = not math.isnan(leaf.cosine)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.compare import Misfit, align, named_leaves, to_numpy
+from nnjax.gradcheck.compare import Misfit, TookTooLong, align, named_leaves, to_numpy
 from nnjax.gradcheck.reference import nearby, rounding_noise
 
 __all__ = ["Claim", "Probe", "Subject"]
@@ -54,8 +54,8 @@ class Claim:
             with contextlib.redirect_stdout(output), _time_limit(self.time_limit):
                 result = self.function(*handed)
                 result = jax.tree.map(_wait_for, result)
-        except _TookTooLong:
-            raise Misfit(
+        except _Alarm:
+            raise TookTooLong(
                 f"did not return within {self.time_limit:g} s; try a smaller problem or a larger "
                 "time_limit"
             ) from None
@@ -100,7 +100,7 @@ def _wait_for(leaf):
     return leaf.block_until_ready() if isinstance(leaf, jax.Array) else leaf
 
 
-class _TookTooLong(BaseException):
+class _Alarm(BaseException):
     """Not an Exception, so that the function under examination does not catch it by chance."""
 
 
@@ -113,7 +113,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         return
 
     def stop(number, frame):
-        raise _TookTooLong
+        raise _Alarm
 
     handler = signal.signal(signal.SIGALRM, stop)
     started, (left, interval) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -145,6 +145,7 @@ class Subject:
         subset: for arguments and a list of indices, arguments with these examples alone.
         penalties: for arguments and the number of a leaf, what a regularizer adds to that leaf, as
             `LeafView` names it.
+        mean_of_examples: whether the gradient of a batch is the mean of those of its examples.
         derive: for arguments and claimed leaves, a network's `Derivation`.
     """
 
@@ -159,6 +160,7 @@ class Subject:
     examples: Callable[[tuple], int | None] = lambda args: None
     subset: Callable[[tuple, Sequence[int]], tuple] | None = None
     penalties: Callable[[tuple, int], dict[str, Any]] = lambda args, leaf: {}
+    mean_of_examples: bool = False
     derive: Callable[[tuple, Sequence[Any]], Any] | None = None
 
     @property
@@ -180,9 +182,9 @@ class Subject:
             out[i] = argument
         return tuple(out)
 
-    def at(self, label: str, args: tuple) -> Probe:
+    def at(self, label: str, args: tuple, on_kinks: bool = False) -> Probe:
         """Return the probe at these arguments."""
-        return Probe(self, label, args)
+        return Probe(self, label, args, on_kinks)
 
     def split(self, args: tuple) -> tuple[list, Callable]:
         """Return the arrays among the arguments, and f's gradient and value as functions of them.
@@ -244,12 +246,14 @@ class Subject:
 class Probe:
     """One point where expected and claimed gradient are compared.
 
-    `wrong` holds the leaves found wrong there.
+    `wrong` holds the leaves found wrong there; `on_kinks` says that the point lies on kinks or ties
+    by design, where right gradients may differ.
     """
 
     subject: Subject
     label: str
     args: tuple
+    on_kinks: bool = False
     wrong: list[int] = field(default_factory=list)
 
     @cached_property
@@ -316,11 +320,23 @@ class Probe:
         """The number of examples in the batch, None where there is no batch."""
         return self.subject.examples(self.args)
 
-    def of_examples(self, indices: Sequence[int]) -> list[np.ndarray] | None:
-        """Return the gradient of the loss of these examples alone; None without a batch."""
-        if self.subject.subset is None or self.n is None:
-            return None
-        return Probe(self.subject, "", self.subject.subset(self.args, indices)).expected
+    def of_examples(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Return the gradient of the loss of these examples alone; TypeError without a batch."""
+        subset = self.subject.subset
+        if subset is None or self.n is None:
+            raise TypeError("there is no batch")
+        if not self.subject.mean_of_examples:
+            return Probe(self.subject, "", subset(self.args, indices)).expected
+        # One program, that of a single example, serves for any selection.
+        for i in indices:
+            if i not in self._single:
+                self._single[i] = Probe(self.subject, "", subset(self.args, [i])).expected
+        chosen = [self._single[i] for i in indices]
+        return [sum(leaves) / len(chosen) for leaves in zip(*chosen, strict=True)]
+
+    @cached_property
+    def _single(self) -> dict[int, list[np.ndarray]]:
+        return {}
 
     def value(self, args: tuple) -> float:
         """Return f at other arguments of the same shapes."""
