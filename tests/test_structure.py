@@ -1,0 +1,99 @@
+"""What holds for the package as a whole: the order of its parts, its documentation, its imports."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nnjax
+
+ROOT = Path(nnjax.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+# Who may import whom: a module imports only from lines above its own (and from its own line).
+ORDER = [
+    ["activations", "readers", "images"],
+    ["losses", "initializers", "checks"],
+    ["data", "layers.base"],
+    ["layers.windows"],
+    ["layers.conv", "layers.dense", "layers.dropout", "layers.pool", "layers.reshape"],
+    ["layers"],
+    ["network"],
+    ["backprop", "architecture"],
+]
+LEVEL = {name: i for i, names in enumerate(ORDER) for name in names}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path):
+    """Return the modules of nnjax that a file imports when it is run, but for type checking."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nnjax"):
+            base = node.module.removeprefix("nnjax").lstrip(".")
+            for alias in node.names:
+                name = f"{base}.{alias.name}".lstrip(".")
+                yield name if (ROOT / f"{name.replace('.', '/')}.py").exists() else base
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("nnjax."):
+                    yield alias.name.removeprefix("nnjax.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_dependencies_point_one_way(path):
+    name = module_name(path)
+    top = len(ORDER)
+    for other in imports(path):
+        if name == "" or other == name:
+            continue
+        assert LEVEL.get(other, top) <= LEVEL.get(name, top), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_every_public_name_is_documented(path):
+    module = importlib.import_module(f"nnjax.{module_name(path)}".rstrip("."))
+    assert inspect.getdoc(module)
+    assert sorted(module.__all__) == list(module.__all__)
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert inspect.getdoc(thing), f"{module.__name__}.{name} has no docstring"
+
+
+def public_functions():
+    """Yield what users reach as nnjax.name, or as nnjax.module.name."""
+    for name in nnjax.__all__:
+        thing = getattr(nnjax, name)
+        if inspect.ismodule(thing):
+            yield from ((f"{name}.{inner}", getattr(thing, inner)) for inner in thing.__all__)
+        else:
+            yield name, thing
+
+
+@pytest.mark.parametrize(
+    "function",
+    [pytest.param(f, id=name) for name, f in public_functions() if inspect.isfunction(f)],
+)
+def test_every_public_function_has_an_example(function):
+    assert ">>>" in (function.__doc__ or "")
+
+
+def test_all_names_exist():
+    for name in nnjax.__all__:
+        assert hasattr(nnjax, name)
+    assert sorted(nnjax.__all__) == list(nnjax.__all__)
+
+
+def test_importing_nnjax_imports_no_extra():
+    heavy = "sklearn scipy.stats pooch safetensors tyro rich matplotlib PIL tensorboardX torch flax"
+    code = f"import sys, nnjax; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
