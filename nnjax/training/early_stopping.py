@@ -1,0 +1,130 @@
+"""Early stopping: end a run, or lower its learning rate, when a measure no longer improves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.checks import require_number, require_size
+
+__all__ = ["EarlyStopping", "Stopping"]
+
+
+class Stopping(NamedTuple):
+    """How far early stopping has come: part of the state of a run.
+
+    Attributes:
+        params: the best parameters so far.
+        best: the measure that they had, ().
+        best_epoch: the epoch after which they had it, counted from 0, ().
+        waited: the epochs since, or since the rate was lowered, ().
+        fraction: the learning rate, as a fraction of the first one, ().
+        stopped: whether the run is over, ().
+    """
+
+    params: Any
+    best: jax.Array
+    best_epoch: jax.Array
+    waited: jax.Array
+    fraction: jax.Array
+    stopped: jax.Array
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class EarlyStopping:
+    """No improvement in n epochs: stop, and keep the best parameters.
+
+    With `lower_rate_to` the learning rate is halved instead, down to that fraction of the first
+    rate; the run stops when there is no improvement at that rate either.
+
+    Args:
+        patience: n, how many epochs without improvement are borne.
+        measure: a name in the records; a smaller value is better where it ends in `loss`, else a
+            larger one. NaN is no improvement.
+        lower_rate_to: 1 stops at once; the book suggests 1/128.
+
+    Raises:
+        ValueError: if the patience is no positive integer, or the fraction not in 0 … 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.training.early_stopping import EarlyStopping
+        >>> rule = EarlyStopping(patience=2)
+        >>> state = rule.init(jnp.array(0.0))
+        >>> for epoch, accuracy in enumerate([0.5, 0.7, 0.6, 0.6]):
+        ...     state, factor = rule.update(state, jnp.array(float(epoch)), epoch, accuracy)
+        >>> bool(state.stopped), int(state.best_epoch), float(state.params)
+        (True, 1, 1.0)
+
+    Reference: Nielsen 2015, chapter 3, "How to choose a neural network's hyper-parameters?".
+    """
+
+    patience: int
+    measure: str = "validation_accuracy"
+    lower_rate_to: float = 1.0
+
+    def __post_init__(self):
+        require_size(self.patience, "patience")
+        if not isinstance(self.measure, str):
+            raise ValueError(f"measure is {self.measure!r}; expected a name in the records")
+        require_number(
+            self.lower_rate_to,
+            "lower_rate_to",
+            "a fraction of the learning rate, more than 0 and at most 1",
+            2.0**-100,
+            1,
+        )
+
+    def init(self, params: Any) -> Stopping:
+        """Return the state before the first epoch."""
+        return Stopping(
+            params=jax.tree.map(jnp.copy, params),
+            best=jnp.asarray(math.nan, jnp.float32),
+            best_epoch=jnp.asarray(-1, jnp.int32),
+            waited=jnp.asarray(0, jnp.int32),
+            fraction=jnp.asarray(1.0, jnp.float32),
+            stopped=jnp.asarray(False),
+        )
+
+    def update(
+        self, state: Stopping, params: Any, epoch: int, value: float
+    ) -> tuple[Stopping, jax.Array]:
+        """Return the state after an epoch, and by what to multiply the learning rate: 1 or ½.
+
+        Args:
+            state: before it.
+            params: the parameters after it.
+            epoch: its number, counted from 0.
+            value: the measure after it.
+        """
+        return _update(
+            self, state, params, jnp.asarray(epoch, jnp.int32), jnp.asarray(value, jnp.float32)
+        )
+
+
+@jax.jit
+def _update(rule, state, params, epoch, value):
+    better = value < state.best if rule.measure.endswith("loss") else value > state.best
+    better = better | (jnp.isnan(state.best) & ~jnp.isnan(value))
+
+    def newer(new, old):
+        return jnp.where(better, new, old)
+
+    waited = jnp.where(better, 0, state.waited + 1)
+    stalled = waited >= rule.patience
+    lower = stalled & (state.fraction / 2 >= rule.lower_rate_to)
+    factor = jnp.where(lower, 0.5, 1.0).astype(jnp.float32)
+    new = Stopping(
+        params=jax.tree.map(newer, params, state.params),
+        best=newer(value, state.best),
+        best_epoch=newer(epoch, state.best_epoch),
+        waited=jnp.where(lower, 0, waited),
+        fraction=state.fraction * factor,
+        stopped=stalled & ~lower,
+    )
+    return new, factor

@@ -1,0 +1,297 @@
+"""Monitors: what is measured while a network learns, on the device, in one program.
+
+A monitor is any function of (net, params, data) that returns an array, or a dictionary of arrays
+by name; `data` is the `Dataset` that is trained on, on the device. It must be pure and hashable:
+a plain function is, and so are the frozen descriptions here. `measure` evaluates several at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.activations import Elementwise, Identity
+from nnjax.backprop import backprop
+from nnjax.checks import require_size
+from nnjax.data import Dataset
+from nnjax.layers.base import Affine
+from nnjax.network import Network, Params, evaluate, forward
+
+__all__ = [
+    "MONITORS",
+    "Dead",
+    "ErrorNorms",
+    "GradientNorms",
+    "Monitor",
+    "Performance",
+    "Saturated",
+    "WeightNorms",
+    "by_name",
+    "measure",
+]
+
+Monitor: TypeAlias = Callable[[Network, Params, Dataset], Any]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Loss and accuracy on a part of the data: `test_loss`, `test_accuracy`, `test_correct`.
+
+    Args:
+        part: train, validation or test.
+
+    Example:
+        >>> import jax, nnjax
+        >>> from nnjax.training.monitors import Performance
+        >>> net, data = nnjax.mlp([64, 10]), nnjax.data.load("digits")
+        >>> sorted(Performance("test")(net, nnjax.init(net, jax.random.key(0)), data))
+        ['test_accuracy', 'test_correct', 'test_loss']
+    """
+
+    part: str
+
+    def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
+        result = evaluate(net, params, *getattr(data, self.part))
+        return {f"{self.part}_{name}": value for name, value in result._asdict().items()}
+
+
+@dataclass(frozen=True)
+class ErrorNorms:
+    """‖mean δ^l‖ of each layer with weights: how fast it learns (chapter 5 of the book).
+
+    The mean of the errors is the gradient with respect to the biases of a dense layer (BP3).
+
+    Args:
+        examples: taken over the first so many training examples.
+
+    Example:
+        >>> import jax, nnjax
+        >>> from nnjax.training.monitors import ErrorNorms
+        >>> net, data = nnjax.mlp([64, 30, 30, 10]), nnjax.data.load("digits")
+        >>> ErrorNorms()(net, nnjax.init(net, jax.random.key(0)), data).shape
+        (3,)
+    """
+
+    examples: int = 1000
+
+    def __post_init__(self):
+        require_size(self.examples, "examples")
+
+    def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
+        errors = backprop(net, params, *_first(data, self.examples)).errors
+        means = [jnp.mean(errors[l], axis=0) for l in _affine_layers(params)]
+        return jnp.stack([_norm(mean) for mean in means])
+
+
+@dataclass(frozen=True)
+class GradientNorms:
+    """‖∂C/∂(w, b)‖ of each layer with weights.
+
+    Args:
+        examples: the loss is that of the first so many training examples.
+
+    Example:
+        >>> import jax, nnjax
+        >>> from nnjax.training.monitors import GradientNorms
+        >>> net, data = nnjax.mlp([64, 30, 10]), nnjax.data.load("digits")
+        >>> GradientNorms(examples=10)(net, nnjax.init(net, jax.random.key(0)), data).shape
+        (2,)
+    """
+
+    examples: int = 1000
+
+    def __post_init__(self):
+        require_size(self.examples, "examples")
+
+    def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
+        grads = backprop(net, params, *_first(data, self.examples)).grads
+        return jnp.stack([_norm(grads[l]) for l in _affine_layers(params)])
+
+
+@dataclass(frozen=True)
+class WeightNorms:
+    """‖w^l‖ of each layer with weights, the root of the sum of their squares.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> from nnjax.training.monitors import WeightNorms
+        >>> params = (nnjax.Affine(w=jnp.array([[3.0, 4.0]]), b=jnp.array([9.0])),)
+        >>> WeightNorms()(nnjax.mlp([2, 1]), params, nnjax.data.load("digits")).tolist()
+        [5.0]
+    """
+
+    def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
+        return jnp.stack([_norm(params[l].w) for l in _affine_layers(params)])
+
+
+@dataclass(frozen=True)
+class Saturated:
+    """The fraction of activations with |σ'(z)| < below, in each layer with an activation function.
+
+    There a neuron passes hardly any error on to what lies before it. Softmax, whose derivative is
+    no number, is left out.
+
+    Args:
+        below: what counts as small; 0.01 is a sigmoid below 0.0101 or above 0.9899.
+        examples: taken over the first so many training examples.
+
+    Example:
+        >>> import jax, nnjax
+        >>> from nnjax.training.monitors import Saturated
+        >>> net, data = nnjax.mlp([64, 30, 10]), nnjax.data.load("digits")
+        >>> Saturated()(net, nnjax.init(net, jax.random.key(0)), data).shape
+        (2,)
+    """
+
+    below: float = 0.01
+    examples: int = 1000
+
+    def __post_init__(self):
+        require_size(self.examples, "examples")
+
+    def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
+        small = [abs(slope) < self.below for slope in _slopes(net, params, data, self.examples)]
+        return jnp.asarray([jnp.mean(s, dtype=jnp.float32) for s in small], jnp.float32)
+
+
+@dataclass(frozen=True)
+class Dead:
+    """The fraction of neurons whose σ'(z) is 0 for every example: they have stopped learning.
+
+    Args:
+        examples: looked at: the first so many training examples.
+
+    Example:
+        >>> import jax, nnjax
+        >>> from nnjax.training.monitors import Dead
+        >>> net = nnjax.mlp([64, 30, 10], activation=nnjax.relu)
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> off = params[0]._replace(b=params[0].b.at[:].set(-1e6))
+        >>> Dead()(net, (off, params[1]), nnjax.data.load("digits"))[0].item()
+        1.0
+    """
+
+    examples: int = 1000
+
+    def __post_init__(self):
+        require_size(self.examples, "examples")
+
+    def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
+        flat = [jnp.all(s == 0, axis=0) for s in _slopes(net, params, data, self.examples)]
+        return jnp.asarray([jnp.mean(f, dtype=jnp.float32) for f in flat], jnp.float32)
+
+
+MONITORS: dict[str, Monitor] = {
+    "error_norms": ErrorNorms(),
+    "gradient_norms": GradientNorms(),
+    "weight_norms": WeightNorms(),
+    "saturated": Saturated(),
+    "dead": Dead(),
+}
+"""The monitors that have a name, beside the performance, which training measures by itself."""
+
+
+def by_name(monitor: str | Monitor) -> Monitor:
+    """Return a monitor: one of `MONITORS` by its name, or the function that came.
+
+    Raises:
+        ValueError: if the name is unknown.
+        TypeError: if it is neither a name nor a hashable function.
+
+    Example:
+        >>> from nnjax.training import monitors
+        >>> monitors.by_name("weight_norms")
+        WeightNorms()
+    """
+    if isinstance(monitor, str):
+        if monitor not in MONITORS:
+            raise ValueError(f"monitor is {monitor!r}; expected one of {', '.join(MONITORS)}")
+        return MONITORS[monitor]
+    try:
+        hash(monitor)
+    except TypeError:
+        raise TypeError(f"monitor is {monitor!r}, which has no hash; give a function") from None
+    if not callable(monitor):
+        raise TypeError(
+            f"monitor is {monitor!r}; expected one of {', '.join(MONITORS)}, or a function of "
+            "(net, params, data)"
+        )
+    return monitor
+
+
+@partial(jax.jit, static_argnums=1)
+def _measure(net, monitors, params, data):
+    named = {monitor: name for name, monitor in MONITORS.items()}
+    measured: dict[str, jax.Array] = {}
+    for monitor in monitors:
+        name = named.get(monitor) or _name(monitor)
+        values = monitor(net, params, data)
+        for key, value in (values if isinstance(values, dict) else {name: values}).items():
+            if key in measured:
+                raise ValueError(f"two monitors give the name {key}; rename one of them")
+            measured[key] = jnp.asarray(value)
+    return measured
+
+
+def measure(
+    net: Network, monitors: Iterable[str | Monitor], params: Params, data: Dataset
+) -> dict[str, jax.Array]:
+    """Return what the monitors say, by name: one jitted program for all of them.
+
+    A monitor that returns an array gives it the monitor's own name: that in `MONITORS`, or of the
+    function or its class.
+
+    Args:
+        net: the network.
+        monitors: names in `MONITORS`, or functions of (net, params, data).
+        params: the parameters of the network.
+        data: what to measure on.
+
+    Raises:
+        ValueError: if a monitor is unknown, or two give the same name.
+
+    Example:
+        >>> import jax, nnjax
+        >>> from nnjax.training import monitors
+        >>> net, data = nnjax.mlp([64, 30, 10]), nnjax.data.load("digits")
+        >>> def largest_bias(net, params, data):
+        ...     return max(abs(layer.b).max() for layer in params)
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> sorted(monitors.measure(net, ["weight_norms"], params, data))
+        ['weight_norms']
+    """
+    return _measure(net, tuple(map(by_name, monitors)), params, data)
+
+
+def _name(monitor: Any) -> str:
+    return getattr(monitor, "__name__", None) or type(monitor).__name__
+
+
+def _first(data: Dataset, examples: int) -> tuple[Any, Any]:
+    x, y = data.train
+    return x[:examples], y[:examples]
+
+
+def _affine_layers(params: Params) -> list[int]:
+    return [l for l, entry in enumerate(params) if isinstance(entry, Affine)]
+
+
+def _slopes(net, params, data, examples) -> list[jax.Array]:
+    """Return σ'(z) (examples, ...) of each layer whose activation works element by element."""
+    passed = forward(net, params, jnp.asarray(_first(data, examples)[0]), None)
+    slopes = []
+    for l, layer in enumerate(net.layers):
+        sigma = layer.activation
+        if isinstance(sigma, Elementwise) and not isinstance(sigma, Identity):
+            z, a = passed.weighted_inputs[l], passed.activations[l + 1]
+            slopes.append(sigma.derivative_at(z, a))
+    return slopes
+
+
+def _norm(tree: Any) -> jax.Array:
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
