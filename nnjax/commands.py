@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,11 +23,11 @@ import tyro
 from nnjax.config import TrainConfig, n_classes
 from nnjax.console import KEPT, progress
 from nnjax.data import Dataset
-from nnjax.network import Network, evaluate, feedforward, init
+from nnjax.network import Network, Params, evaluate, feedforward, init
 from nnjax.training import DivergedError, train_epochs
 from nnjax.training.run import Run
 
-__all__ = ["COMMANDS", "Predict", "Train", "open_run"]
+__all__ = ["COMMANDS", "Evaluate", "Predict", "Train", "open_run"]
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,36 @@ class Predict:
                 f"{self.run}: was trained on examples of shape {shape}; expected grey pictures "
                 "(height, width, 1)"
             )
-        params = run.load_params(jax.eval_shape(lambda key: init(net, key), jax.random.key(0)))
+        params = _params(run, net)
         x = np.stack([prepare(path, shape[:2]) for path in self.images])
         outputs = np.asarray(feedforward(net, params, jnp.asarray(x)))
         for path, row in zip(self.images, outputs, strict=True):
             best = [f"{k} ({100 * row[k]:.1f} %)" for k in np.argsort(row)[:-3:-1]]
             print(f"{path}: {', else '.join(best)}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained network class by class: precision, recall, confusion matrix."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, as nnjax train has saved it."""
+    data: str | None = None
+    """A data set, by name or path; otherwise the one that the run was trained on."""
+    data_dir: Path | None = None
+    """Where the files of mnist or fashion-mnist are."""
+    part: Literal["train", "validation", "test"] = "test"
+    """Which part of the data set."""
+
+    def __call__(self) -> None:
+        from nnjax.evaluation import evaluate_classes
+
+        run, config, net, _ = open_run(self.run)
+        asked = {"data": self.data or config.data, "data_dir": self.data_dir or config.data_dir}
+        part = getattr(replace(config, **asked).dataset(), self.part)
+        if part is None:
+            raise ValueError(f"{asked['data']} has no {self.part} data; ask for another --part")
+        print(evaluate_classes(net, _params(run, net), *map(jnp.asarray, part)))
 
 
 def open_run(folder: Path) -> tuple[Run, TrainConfig, Network, tuple[int, ...]]:
@@ -137,6 +161,10 @@ def open_run(folder: Path) -> tuple[Run, TrainConfig, Network, tuple[int, ...]]:
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{folder / 'config.json'}: damaged, or not of a training run") from None
     return run, config, config.network(shape, n_out), shape
+
+
+def _params(run: Run, net: Network) -> Params:
+    return run.load_params(jax.eval_shape(lambda key: init(net, key), jax.random.key(0)))
 
 
 def _opening(config: TrainConfig, data: Dataset, net: Network, evaluate_on: Sequence[str]) -> str:
@@ -197,5 +225,5 @@ def _free_folder(dataset: str) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-COMMANDS: dict[str, Any] = {"train": Train, "predict": Predict}
+COMMANDS: dict[str, Any] = {"train": Train, "predict": Predict, "evaluate": Evaluate}
 """The commands by name."""
