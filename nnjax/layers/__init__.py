@@ -1,6 +1,21 @@
 """Layers: each a small frozen description with its forward pass and its backward pass by hand."""
 
 from nnjax.layers.base import Affine, AffineLayer, Layer
+from nnjax.layers.conv import Conv
 from nnjax.layers.dense import Dense
+from nnjax.layers.dropout import Dropout
+from nnjax.layers.pool import L2Pool, MaxPool, MeanPool
+from nnjax.layers.reshape import Flatten
 
-__all__ = ["Affine", "AffineLayer", "Dense", "Layer"]
+__all__ = [
+    "Affine",
+    "AffineLayer",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "L2Pool",
+    "Layer",
+    "MaxPool",
+    "MeanPool",
+]

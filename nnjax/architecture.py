@@ -1,0 +1,308 @@
+"""Architectures as readable text, and a table of what a network consists of.
+
+    conv20k5 pool2 conv40k5 pool2 dense100 dropout0.5
+
+reads, from the input to the output (the output layer itself follows from the number of classes):
+
+    conv20k5        20 filters of 5x5; conv20k3x5: 3 high, 5 wide
+      s2, s2x1      ... with this stride
+      p1, p1x2      ... with so many zeros around the image; same: as many as keep its size
+    pool2, pool3s2  max-pooling, windows of 2x2; of 3x3 with stride 2
+    meanpool2, l2pool2
+    dense100        100 neurons; an image is flattened first
+    dropout0.5      drop half of the inputs in training
+    flatten
+    :tanh           after conv or dense: this activation instead of the usual one
+    *3              after anything: three times over
+
+VGG-16 is `conv64k3same*2 pool2 conv128k3same*2 pool2 conv256k3same*3 pool2 conv512k3same*3 pool2
+conv512k3same*3 pool2 dense4096 dropout0.5 dense4096 dropout0.5`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+
+from nnjax import activations
+from nnjax.activations import Activation, relu, sigmoid, softmax
+from nnjax.checks import require_size
+from nnjax.initializers import Initializer, default
+from nnjax.layers.base import Layer, Shape
+from nnjax.layers.conv import Conv
+from nnjax.layers.dense import Dense
+from nnjax.layers.dropout import Dropout
+from nnjax.layers.pool import L2Pool, MaxPool, MeanPool
+from nnjax.layers.reshape import Flatten
+from nnjax.losses import LogLikelihood, Loss, log_likelihood
+from nnjax.network import Network
+
+__all__ = ["LayerSummary", "Summary", "convnet", "describe", "parse", "summary"]
+
+_POOLS = {"pool": MaxPool, "meanpool": MeanPool, "l2pool": L2Pool}
+_ACTIVATIONS = {
+    name: value for name in activations.__all__
+    if isinstance(value := getattr(activations, name), Activation)
+}  # fmt: skip
+_PAIR = r"(\d+(?:x\d+)?)"
+_FORMS = {
+    "conv": rf"conv(\d+)k{_PAIR}(?:s{_PAIR})?(?:p{_PAIR}|(same))?(?::(\w+))?",
+    "pool": rf"(pool|meanpool|l2pool){_PAIR}(?:s{_PAIR})?",
+    "dense": r"dense(\d+)(?::(\w+))?",
+    "dropout": r"dropout(\d*\.?\d+(?:e-\d+)?)",
+    "flatten": r"flatten",
+}
+_EXAMPLES = "conv20k5, pool2, meanpool2, l2pool2, dense100, dropout0.5, flatten"
+
+
+def parse(
+    text: str,
+    input_shape: Shape,
+    n_out: int,
+    activation: Activation = sigmoid,
+    output: Activation | None = None,
+    loss: Loss = log_likelihood,
+    initializer: Initializer = default,
+) -> Network:
+    """Return the network that a text describes, with its output layer.
+
+    Args:
+        text: such as "conv20k5 pool2 dense100"; the words are explained at the top of this
+            module. Empty: the output layer alone.
+        input_shape: of one example, (height, width, channels) or (n_in,).
+        n_out: the number of outputs: a Dense layer of this size comes last.
+        activation: of conv and dense layers that name none.
+        output: of the output layer; None: softmax for log_likelihood, else sigmoid.
+        loss: one of `nnjax.losses`.
+        initializer: how every layer starts.
+
+    Raises:
+        ValueError: if a word does not parse, or its layer does not fit; the message shows where.
+
+    Example:
+        >>> import nnjax
+        >>> net = nnjax.architecture.parse("conv20k5 pool2 dense100", (28, 28, 1), 10)
+        >>> net.shapes
+        ((28, 28, 1), (24, 24, 20), (12, 12, 20), (2880,), (100,), (10,))
+    """
+    shape = Network(input_shape, [Flatten()], loss).input_shape  # checked, and always a tuple
+    layers: list[Layer] = []
+    for word in re.finditer(r"\S+", text):
+        try:
+            new = _layers(word.group(), shape, activation, initializer)
+            for layer in new:
+                shape = layer.out_shape(shape)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{error}\n{_where(text, *word.span())}") from None
+        layers += new
+    if output is None:
+        output = softmax if isinstance(loss, LogLikelihood) else sigmoid
+    last = [Dense(n_out, output, initializer)]
+    return Network(input_shape, [*layers, *([Flatten()] if len(shape) > 1 else []), *last], loss)
+
+
+def convnet(
+    input_shape: Shape,
+    n_out: int,
+    filters: Sequence[int] = (20, 40),
+    hidden: Sequence[int] = (100,),
+    kernel: int = 5,
+    pool: int = 2,
+    dropout: float = 0.0,
+    activation: Activation = relu,
+    output: Activation | None = None,
+    loss: Loss = log_likelihood,
+    initializer: Initializer = default,
+) -> Network:
+    """Return the usual stack: convolutions, each with max-pooling, then fully connected layers.
+
+    Args:
+        input_shape: (height, width, channels).
+        n_out: the number of outputs.
+        filters: of each convolution.
+        hidden: sizes of the fully connected layers before the output.
+        kernel: of every convolution, a square.
+        pool: size of the max-pooling after each convolution; 1: none.
+        dropout: rate before each fully connected layer, the output too; 0: none.
+        activation: of all layers but the output.
+        output: of the output layer; None: softmax for log_likelihood, else sigmoid.
+        loss: one of `nnjax.losses`.
+        initializer: how every layer starts.
+
+    Raises:
+        ValueError: if the image becomes too small on the way, or a size is no positive integer.
+
+    Example:
+        >>> import nnjax
+        >>> print(nnjax.summary(nnjax.convnet((28, 28, 1), 10)))
+        layer             output         parameters
+        input             28 x 28 x 1
+        conv20k5:relu     24 x 24 x 20          520
+        pool2             12 x 12 x 20            0
+        conv40k5:relu     8 x 8 x 40         20,040
+        pool2             4 x 4 x 40              0
+        flatten           640                     0
+        dense100:relu     100                64,100
+        dense10:softmax   10                  1,010
+        total                                85,670
+    """
+    stack: list[Layer] = []
+    for n in filters:
+        stack.append(Conv(n, kernel, activation=activation, initializer=initializer))
+        if pool != 1:
+            stack.append(MaxPool(pool))
+    stack.append(Flatten())
+    if output is None:
+        output = softmax if isinstance(loss, LogLikelihood) else sigmoid
+    for n, function in [*((n, activation) for n in hidden), (n_out, output)]:
+        if dropout:
+            stack.append(Dropout(dropout))
+        stack.append(Dense(n, function, initializer))
+    return Network(input_shape, stack, loss)
+
+
+class LayerSummary(NamedTuple):
+    """One line of a summary.
+
+    Attributes:
+        layer: the layer in the words of `parse`.
+        out_shape: of one example.
+        parameters: the number of weights and biases.
+    """
+
+    layer: str
+    out_shape: Shape
+    parameters: int
+
+
+class Summary(NamedTuple):
+    """What a network consists of; `str()` is a table.
+
+    Attributes:
+        input_shape: of one example.
+        layers: one `LayerSummary` a layer.
+        parameters: the number of weights and biases, of all layers together.
+    """
+
+    input_shape: Shape
+    layers: tuple[LayerSummary, ...]
+    parameters: int
+
+    def __str__(self) -> str:
+        rows = [("layer", "output", "parameters"), ("input", _by(self.input_shape), "")]
+        rows += [(row.layer, _by(row.out_shape), f"{row.parameters:,}") for row in self.layers]
+        rows.append(("total", "", f"{self.parameters:,}"))
+        first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [f"{a:{first}}   {b:{second}}   {c:>{third}}".rstrip() for a, b, c in rows]
+        return "\n".join(lines)
+
+
+def summary(net: Network) -> Summary:
+    """Return each layer of a network with its output shape and number of parameters.
+
+    Nothing is computed and no memory taken, however large the network.
+
+    Args:
+        net: the network.
+
+    Example:
+        >>> import nnjax
+        >>> nnjax.summary(nnjax.mlp([784, 30, 10])).parameters
+        23860
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    rows = []
+    for layer, before, after in zip(net.layers, net.shapes[:-1], net.shapes[1:], strict=True):
+        params = jax.eval_shape(lambda k, layer=layer, shape=before: layer.init(k, shape), key)
+        n = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+        rows.append(LayerSummary(describe(layer), after, n))
+    return Summary(net.input_shape, tuple(rows), sum(row.parameters for row in rows))
+
+
+def describe(layer: Layer) -> str:
+    """Return a layer in the words of `parse`, with its activation; others as they print.
+
+    Example:
+        >>> import nnjax
+        >>> nnjax.architecture.describe(nnjax.Conv(64, 3, padding="same", activation=nnjax.relu))
+        'conv64k3same:relu'
+    """
+    names = {value: name for name, value in _ACTIVATIONS.items()}
+    function = f":{names.get(layer.activation, layer.activation)}"
+    if type(layer) is Conv:
+        stride = "" if layer.stride == (1, 1) else f"s{_pair(layer.stride)}"
+        padding = {"same": "same", (0, 0): ""}.get(layer.padding, f"p{_pair(layer.padding)}")
+        return f"conv{layer.filters}k{_pair(layer.kernel)}{stride}{padding}{function}"
+    for name, pool in _POOLS.items():
+        if type(layer) is pool:
+            stride = "" if layer.stride == layer.size else f"s{_pair(layer.stride)}"
+            return f"{name}{_pair(layer.size)}{stride}"
+    if type(layer) is Dense:
+        return f"dense{layer.size}{function}"
+    if type(layer) is Dropout:
+        return f"dropout{layer.rate}"
+    return "flatten" if type(layer) is Flatten else str(layer)
+
+
+def _layers(word, shape, activation, initializer):
+    """Return the layers that one word stands for, given the shape that comes in."""
+    body, times = re.fullmatch(r"(.*?)(?:\*(\d+))?", word).groups()
+    for form, pattern in _FORMS.items():
+        if found := re.fullmatch(pattern, body):
+            layer = _layer(form, found.groups(), activation, initializer)
+            break
+    else:
+        raise ValueError(
+            f"the architecture does not parse at {word!r}; expected words such as {_EXAMPLES}"
+        )
+    flat = [Flatten()] if isinstance(layer, Dense) and len(shape) > 1 else []
+    return flat + [layer] * (1 if times is None else require_size(int(times), f"times of {word}"))
+
+
+def _layer(form, parts, activation, initializer):
+    if form == "conv":
+        filters, kernel, stride, padding, same, function = parts
+        return Conv(
+            int(filters),
+            _numbers(kernel),
+            _numbers(stride or "1"),
+            same or _numbers(padding or "0"),
+            _activation(function, activation),
+            initializer,
+        )
+    if form == "pool":
+        pool, size, stride = parts
+        return _POOLS[pool](_numbers(size), _numbers(stride) if stride else None)
+    if form == "dense":
+        size, function = parts
+        return Dense(int(size), _activation(function, activation), initializer)
+    return Dropout(float(parts[0])) if form == "dropout" else Flatten()
+
+
+def _activation(name, usual):
+    if name is not None and name not in _ACTIVATIONS:
+        raise ValueError(f"no activation {name!r}; there are {', '.join(sorted(_ACTIVATIONS))}")
+    return _ACTIVATIONS[name] if name else usual
+
+
+def _numbers(text):
+    return tuple(map(int, text.split("x"))) if "x" in text else int(text)
+
+
+def _pair(values):
+    return "x".join(map(str, values if values[0] != values[1] else values[:1]))
+
+
+def _by(shape):
+    return " x ".join(map(str, shape))
+
+
+def _where(text, start, end):
+    """Return the line of the text that the word is in, and below it marks under the word."""
+    line_start = text.rfind("\n", 0, start) + 1
+    line = text[line_start:].split("\n")[0]
+    return f"  {line}\n  {' ' * (start - line_start)}{'^' * (end - start)}"

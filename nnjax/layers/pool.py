@@ -1,0 +1,181 @@
+"""Pooling: every window of the image gives one number a channel. No parameters.
+
+Windows may overlap (stride < size) or leave gaps; those that would stick out of the image are
+dropped. Backward, δ = ∂C/∂z of a window goes to the window's inputs, and an input that lies in
+several windows gets the sum; an input in none gets 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.layers.base import Layer
+from nnjax.layers.windows import Pair, count, fold, pair, require_image, shifted, spread
+
+__all__ = ["L2Pool", "MaxPool", "MeanPool"]
+
+
+@dataclass(frozen=True)
+class _Pool(Layer):
+    size: int | Pair
+    stride: int | Pair | None = None
+
+    def __post_init__(self):
+        name = type(self).__name__
+        size = pair(self.size, f"size of {name}")
+        stride = size if self.stride is None else pair(self.stride, f"stride of {name}")
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "stride", stride)
+
+    def out_shape(self, in_shape):
+        name = type(self).__name__
+        require_image(in_shape, name)
+        height, width, channels = in_shape
+        (kh, kw), (sh, sw) = self._windows
+        if kh > height or kw > width:
+            raise ValueError(
+                f"{name} of size {kh}x{kw} leaves nothing of an image of {height}x{width}; take a "
+                "smaller size or fewer pooling layers"
+            )
+        return (count(height, kh, sh), count(width, kw, sw), channels)
+
+    @property
+    def _windows(self) -> tuple[Pair, Pair]:
+        """Size and stride, as pairs."""
+        return self.size, self.stride  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool):
+    """The largest input of every window: z = max_i a_i.
+
+    Backward: z moves with the winner and with no other input, so δ is routed to the winner.
+    Ties go to the first of the largest, row by row, as in PyTorch and in the gradient of
+    `jax.lax.reduce_window`; differs from `jax.numpy.max`, whose gradient is shared among them.
+
+    Args:
+        size: of the windows: one number, or (height, width).
+        stride: from one window to the next, likewise; None: the size, so that windows tile.
+
+    Raises:
+        ValueError: if a size or stride is no positive integer, or no window fits the image.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> a = jnp.array([[1.0, 3.0], [3.0, 2.0]])[..., None]
+        >>> z, cache = nnjax.MaxPool(2).forward((), a, None)
+        >>> z.ravel().tolist()
+        [3.0]
+        >>> nnjax.MaxPool(2).pull_back((), cache, jnp.ones((1, 1, 1))).ravel().tolist()
+        [0.0, 1.0, 0.0, 0.0]
+    """
+
+    def forward(self, params, a, key):
+        # First within every row of a window, then among its rows: the first of the largest remains.
+        (kh, kw), (sh, sw) = self._windows
+        row_maxima, columns = _first_largest(shifted(a, -2, kw, sw))
+        z, rows = _first_largest(shifted(row_maxima, -3, kh, sh))
+        return z, (a, rows, columns)
+
+    def pull_back(self, params, cache, delta):
+        a, rows, columns = cache  # of a, the shape alone is used
+        (kh, kw), (sh, sw) = self._windows
+        to_row = fold(_routed(delta, rows, kh), -3, a.shape[-3], sh)
+        return fold(_routed(to_row, columns, kw), -2, a.shape[-2], sw)
+
+
+def _first_largest(candidates):
+    """Return the largest of several arrays, entry by entry, and which it was; NaN is largest."""
+    largest, *others = candidates
+    dtype = np.min_scalar_type(len(others))  # small, for there is one number an entry to keep
+    index = jnp.zeros(largest.shape, dtype)
+    for i, other in enumerate(others, start=1):
+        wins = (other > largest) | jnp.isnan(other)
+        largest = jnp.where(wins, other, largest)
+        index = jnp.where(wins, jnp.asarray(i, dtype), index)
+    return largest, index
+
+
+def _routed(delta, index, n):
+    """Return n arrays, each δ where the index is that of the array, else 0."""
+    return [jnp.where(index == i, delta, jnp.zeros_like(delta)) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class MeanPool(_Pool):
+    """The mean of every window's m inputs: z = Σ_i a_i / m.
+
+    Backward: ∂z/∂a_i = 1/m, so δ/m is spread over the window.
+
+    Args:
+        size: of the windows: one number, or (height, width).
+        stride: from one window to the next, likewise; None: the size, so that windows tile.
+
+    Raises:
+        ValueError: if a size or stride is no positive integer, or no window fits the image.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> a = jnp.arange(4.0).reshape(2, 2, 1)
+        >>> nnjax.MeanPool(2).forward((), a, None)[0].ravel().tolist()
+        [1.5]
+    """
+
+    def forward(self, params, a, key):
+        size, _ = self._windows
+        return _sums(a, *self._windows) / math.prod(size), a
+
+    def pull_back(self, params, cache, delta):
+        size, stride = self._windows
+        return spread(delta / math.prod(size), cache.shape, size, stride)
+
+
+@dataclass(frozen=True)
+class L2Pool(_Pool):
+    """The Euclidean length of every window: z = √(Σ_i a_i²), chapter 6 of the book.
+
+    Backward: ∂z/∂a_i = a_i / z, so a window spreads δ / z and every input multiplies it by
+    itself: ∂C/∂a = a ⊙ spread(δ / z). A window of zeros, where the length has a kink, gives 0.
+
+    Args:
+        size: of the windows: one number, or (height, width).
+        stride: from one window to the next, likewise; None: the size, so that windows tile.
+
+    Raises:
+        ValueError: if a size or stride is no positive integer, or no window fits the image.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> a = jnp.array([3.0, 4.0, 0.0, 0.0]).reshape(2, 2, 1)
+        >>> z, cache = nnjax.L2Pool(2).forward((), a, None)
+        >>> z.ravel().tolist()
+        [5.0]
+    """
+
+    def forward(self, params, a, key):
+        squares = _sums(a**2, *self._windows)
+        nothing = squares == 0
+        one = jnp.ones_like(squares)  # keeps √ away from 0, where its own derivative is infinite
+        z = jnp.where(nothing, 0 * squares, jnp.sqrt(jnp.where(nothing, one, squares)))
+        return z, (a, z)
+
+    def pull_back(self, params, cache, delta):
+        a, z = cache
+        size, stride = self._windows
+        nothing = z == 0
+        share = jnp.where(
+            nothing, jnp.zeros_like(z), delta / jnp.where(nothing, jnp.ones_like(z), z)
+        )
+        return a * spread(share, a.shape, size, stride)
+
+
+def _sums(a, size, stride):
+    """Return the sum of every window."""
+    (kh, kw), (sh, sw) = size, stride
+    rows = functools.reduce(jnp.add, shifted(a, -2, kw, sw))
+    return functools.reduce(jnp.add, shifted(rows, -3, kh, sh))

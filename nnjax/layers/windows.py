@@ -1,0 +1,139 @@
+"""Windows that slide over an image: what convolution and pooling have in common.
+
+Legend: H, W, C an image (channels last), ... any axes before it, kh, kw the size of a window,
+sh, sw its stride, oh, ow how many windows there are. Window (y, x) covers the rows sh·y to
+sh·y + kh − 1 and the columns sw·x to sw·x + kw − 1. Windows that would stick out are dropped.
+
+Rows and columns are dealt with one after the other. Along an axis, `shifted` takes the i-th input
+of every window, and `fold`, its transpose, adds numbers back where they were taken from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.checks import require_size
+
+__all__ = ["Pair", "count", "fold", "pair", "require_image", "shifted", "spread", "unfold"]
+
+Pair = tuple[int, int]
+_RUNS = 64  # up to this width, windows are copied out in runs: fewer, longer pieces
+
+
+def pair(value: Any, name: str, least: int = 1) -> Pair:
+    """Return (height, width), given both or one number for both; raise ValueError otherwise.
+
+    Example:
+        >>> from nnjax.layers.windows import pair
+        >>> pair(5, "kernel of Conv")
+        (5, 5)
+    """
+    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    if not isinstance(values, tuple):
+        values = (values, values)
+    if len(values) != 2:
+        raise ValueError(f"{name} is {value!r}; expected an integer or a pair (height, width)")
+    height, width = (require_size(v, name, least) for v in values)
+    return height, width
+
+
+def require_image(in_shape: tuple[int, ...], name: str) -> None:
+    """Raise ValueError unless what comes in has the shape (height, width, channels).
+
+    Example:
+        >>> from nnjax.layers.windows import require_image
+        >>> require_image((784,), "Conv")
+        Traceback (most recent call last):
+        ...
+        ValueError: Conv takes an image (height, width, channels), but what comes in has the \
+shape (784,); give the network an input_shape such as (28, 28, 1)
+    """
+    if len(in_shape) != 3:
+        raise ValueError(
+            f"{name} takes an image (height, width, channels), but what comes in has the shape "
+            f"{tuple(in_shape)}; give the network an input_shape such as (28, 28, 1)"
+        )
+
+
+def count(length: int, size: int, stride: int) -> int:
+    """Return how many windows fit along an axis, 0 if not one: ⌊(length − size) / stride⌋ + 1.
+
+    Example:
+        >>> from nnjax.layers.windows import count
+        >>> count(28, 5, 1), count(7, 2, 2), count(3, 5, 1)
+        (24, 3, 0)
+    """
+    return max((length - size) // stride + 1, 0)
+
+
+def shifted(a: jax.Array, axis: int, size: int, stride: int) -> list[jax.Array]:
+    """Return `size` arrays, with a window an entry along the axis: the i-th input of each.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.windows import shifted
+        >>> [s.tolist() for s in shifted(jnp.arange(5), 0, size=2, stride=2)]
+        [[0, 2], [1, 3]]
+    """
+    n = count(a.shape[axis], size, stride)
+    last = (n - 1) * stride + 1
+    return [jax.lax.slice_in_dim(a, i, i + last, stride, axis) for i in range(size)]
+
+
+def fold(pieces: Sequence[jax.Array], axis: int, length: int, stride: int) -> jax.Array:
+    """Return an array of this length along the axis: pieces added where `shifted` takes them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.windows import fold
+        >>> fold([jnp.ones(2), jnp.ones(2), jnp.ones(2)], 0, length=5, stride=1).tolist()
+        [1.0, 2.0, 2.0, 1.0, 0.0]
+    """
+    total = None
+    for i, piece in enumerate(pieces):
+        margins = [(0, 0, 0)] * piece.ndim
+        end = i + (piece.shape[axis] - 1) * stride + 1
+        margins[axis] = (i, length - end, stride - 1)
+        placed = jax.lax.pad(piece, jnp.zeros((), piece.dtype), margins)
+        total = placed if total is None else total + placed
+    assert total is not None  # a window has at least one input
+    return total
+
+
+def unfold(a: jax.Array, size: Pair, stride: Pair) -> jax.Array:
+    """Return the inputs of every window in a row, (..., oh, ow, kh·kw·C), channels fastest.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.windows import unfold
+        >>> unfold(jnp.arange(4).reshape(1, 4, 1), (1, 3), (1, 1)).tolist()
+        [[[0, 1, 2], [1, 2, 3]]]
+    """
+    *lead, height, width, channels = a.shape
+    n_windows = count(width, size[1], stride[1])
+    if n_windows <= _RUNS:  # what a window holds of one row of the image is one run of numbers
+        rows = a.reshape(*lead, height, width * channels)
+        step, length = stride[1] * channels, size[1] * channels
+        runs = [jax.lax.slice_in_dim(rows, x, x + length, axis=-1)
+                for x in range(0, n_windows * step, step)]  # fmt: skip
+        across = jnp.stack(runs, axis=-2)
+    else:
+        across = jnp.concatenate(shifted(a, -2, size[1], stride[1]), axis=-1)
+    return jnp.concatenate(shifted(across, -3, size[0], stride[0]), axis=-1)
+
+
+def spread(g: jax.Array, shape: tuple[int, ...], size: Pair, stride: Pair) -> jax.Array:
+    """Return the image (..., H, W, C) where every window has added its g to all of its inputs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.windows import spread
+        >>> spread(jnp.array([[[3.0], [5.0]]]), (1, 5, 1), (1, 2), (1, 2)).ravel().tolist()
+        [3.0, 3.0, 5.0, 5.0, 0.0]
+    """
+    g = fold([g] * size[0], -3, shape[-3], stride[0])
+    return fold([g] * size[1], -2, shape[-2], stride[1])

@@ -1,0 +1,207 @@
+"""Convolution by hand against `lax.conv_general_dilated`, its turned kernel, PyTorch and itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from lax_reference import by_autodiff, by_hand, hand, normal, pairs, quick
+from strategies import relative_errors
+
+import nnjax
+from nnjax.layers.conv import Geometry, library, patches
+
+TIGHT = 1e-11
+
+
+@st.composite
+def convolutions(draw):
+    """Return (layer, input shape, batch size): H ≠ W, any kernel, stride to 3, any padding."""
+    kernel = draw(pairs(1, 5))
+    padding = draw(st.one_of(st.sampled_from(["same", "valid"]), pairs(0, 3)))
+    height, width = draw(pairs(5, 11))
+    layer = nnjax.Conv(draw(st.integers(1, 8)), kernel, draw(pairs(1, 3)), padding)
+    return layer, (height, width, draw(st.integers(1, 8))), draw(st.integers(1, 9))
+
+
+def arrays(layer, in_shape, n, seed=0):
+    w_shape, out_shape = layer.w_shape(in_shape), layer.out_shape(in_shape)
+    params = nnjax.Affine(normal(seed, *w_shape), normal(seed + 1, *w_shape[:1]))
+    return params, normal(seed + 2, n, *in_shape), normal(seed + 3, n, *out_shape)
+
+
+@quick
+def errors(layer, params, x, delta):
+    """Return relative errors of z, ∂C/∂x, ∂C/∂w, ∂C/∂b: the layer's, and the other platforms'."""
+    expected = by_autodiff(layer, params, x, delta)
+    geometry = layer.geometry(x.shape)
+    turned = (
+        library.correlate(params.w, x, geometry) + params.b.reshape(1, 1, 1, -1),
+        library.pull_back(params.w, delta, x.shape[1:], geometry),
+        nnjax.Affine(library.weight_gradient(x, delta, geometry), expected[2].b),
+    )
+    return [relative_errors(c, expected) for c in (by_hand(layer, params, x, delta), turned)]
+
+
+@settings(max_examples=30)
+@given(convolutions())
+def test_equals_autodiff_of_the_library(case):
+    layer, in_shape, n = case
+    with jax.enable_x64(True):
+        found = errors(layer, *arrays(layer, in_shape, n))
+        assert max(map(float, jax.tree.leaves(found))) <= TIGHT, found
+
+
+@settings(max_examples=15)
+@given(pairs(1, 4), pairs(4, 9), st.integers(1, 5), st.integers(1, 5))
+def test_pull_back_is_full_correlation_with_the_turned_kernel(kernel, size, channels, filters):
+    """Written out with scipy-like loops over places: no unfold, no fold, no library."""
+    layer = nnjax.Conv(filters, kernel)
+    with jax.enable_x64(True):
+        params, x, delta = arrays(layer, (*size, channels), 1)
+        _, g, grads = hand(layer, params, x, delta)
+        w, x, delta = (np.asarray(array) for array in (params.w, x[0], delta[0]))
+        (kh, kw), (oh, ow) = kernel, delta.shape[:2]
+        full = np.pad(delta, ((kh - 1, kh - 1), (kw - 1, kw - 1), (0, 0)))
+        turned = w[:, ::-1, ::-1]
+        expected = np.zeros_like(x)
+        for y in range(size[0]):
+            for k in range(size[1]):
+                window = full[y : y + kh, k : k + kw]
+                expected[y, k] = np.einsum("ikj,jikc->c", window, turned)
+        np.testing.assert_allclose(g[0], expected, rtol=TIGHT, atol=1e-13)
+        for i in range(kh):
+            for k in range(kw):
+                correlated = np.einsum("yxj,yxc->jc", delta, x[i : i + oh, k : k + ow])
+                np.testing.assert_allclose(grads.w[:, i, k], correlated, rtol=TIGHT, atol=1e-13)
+
+
+def test_gradients_of_one_example_and_of_a_batch():
+    layer = nnjax.Conv(3, (2, 3), stride=2, padding=1)
+    with jax.enable_x64(True):
+        params, x, delta = arrays(layer, (6, 7, 2), 4)
+        _, cache = jax.vmap(lambda a: layer.forward(params, a, None))(x)
+        each = jax.vmap(layer.gradients)(cache, delta)
+        batch = layer.gradients(cache, delta)
+        summed = jax.tree.map(lambda g: jnp.sum(g, axis=0), each)
+        assert max(map(float, jax.tree.leaves(relative_errors(summed, batch)))) <= TIGHT
+        inputs = layer.inputs(cache)
+        assert inputs.shape == (4, 16, 12)
+        w = jnp.einsum("ntj,ntk->jk", delta.reshape(4, 16, 3), inputs)
+        assert float(relative_errors(w.reshape(batch.w.shape), batch.w)) <= TIGHT
+
+
+def test_wide_images_are_unfolded_the_same():
+    geometry = Geometry((2, 3), (1, 2), ((0, 0), (1, 1)))
+    with jax.enable_x64(True):
+        x, w = normal(0, 2, 3, 160, 2), normal(1, 4, 2, 3, 2)
+        expected = library.correlate(w, x, geometry)
+        assert float(relative_errors(patches.correlate(w, x, geometry), expected)) <= TIGHT
+
+
+def test_other_platforms_get_the_library():
+    layer, zeros = nnjax.Conv(2, 3), jnp.zeros
+    params = nnjax.Affine(zeros((2, 3, 3, 1)), zeros(2))
+    traced = jax.jit(by_hand, static_argnums=0).trace(
+        layer, params, zeros((2, 6, 6, 1)), zeros((2, 4, 4, 2))
+    )
+    gpu, cpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "cpu"))
+    assert gpu.count("stablehlo.convolution") == 3
+    assert "stablehlo.convolution" not in cpu
+
+
+def test_equals_pytorch():
+    torch = pytest.importorskip("torch")
+    layer = nnjax.Conv(4, (3, 2), stride=(2, 1), padding=(1, 2))
+    with jax.enable_x64(True):
+        params, x, delta = arrays(layer, (7, 6, 3), 5)
+        z, g, grads = hand(layer, params, x, delta)
+    w = torch.tensor(np.asarray(params.w).transpose(0, 3, 1, 2), requires_grad=True)
+    b = torch.tensor(np.asarray(params.b), requires_grad=True)
+    images = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2), requires_grad=True)
+    out = torch.nn.functional.conv2d(images, w, b, stride=(2, 1), padding=(1, 2))
+    out.backward(torch.tensor(np.asarray(delta).transpose(0, 3, 1, 2).copy()))
+    for ours, theirs in ((z, out.detach()), (g, images.grad), (grads.w, w.grad)):
+        np.testing.assert_allclose(
+            ours, theirs.numpy().transpose(0, 2, 3, 1), rtol=TIGHT, atol=1e-12
+        )
+    np.testing.assert_allclose(grads.b, b.grad.numpy(), rtol=TIGHT)
+
+
+def test_shapes_and_parameters_of_the_book():
+    net = nnjax.Network(
+        (28, 28, 1),
+        [nnjax.Conv(20, 5), nnjax.MaxPool(2), nnjax.Flatten(), nnjax.Dense(10)],
+        nnjax.cross_entropy,
+    )
+    assert net.shapes == ((28, 28, 1), (24, 24, 20), (12, 12, 20), (2880,), (10,))
+    params = nnjax.init(net, jax.random.key(0))
+    assert params[0].w.shape == (20, 5, 5, 1)
+    assert params[0].b.shape == (20,)
+    assert params[1] == ()
+
+
+def test_fan_in_counts_the_kernel():
+    layer = nnjax.Conv(400, 5)
+    w = layer.init(jax.random.key(0), (8, 8, 4)).w
+    assert float(jnp.std(w)) == pytest.approx(0.1, rel=0.02)  # 1 / √(25 · 4)
+
+
+def test_equal_descriptions_are_equal():
+    assert nnjax.Conv(8, 3, padding="valid") == nnjax.Conv(8, (3, 3), (1, 1), 0)
+    assert hash(nnjax.Conv(8, [3, 3])) == hash(nnjax.Conv(8, 3))
+
+
+def test_same_padding_is_the_library_rule():
+    for length in range(1, 9):
+        for kernel in range(1, 6):
+            for stride in range(1, 4):
+                layer = nnjax.Conv(1, kernel, stride, "same")
+                pads = lax.padtype_to_pads((length,), (kernel,), (stride,), "SAME")
+                assert layer.geometry((length, length, 1)).margins[0] == tuple(pads[0])
+                assert layer.out_shape((length, length, 1))[0] == -(-length // stride)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nnjax.Conv(0, 3), "filters of Conv is 0; expected an integer of at least 1"),
+        (lambda: nnjax.Conv(4, 0), "kernel of Conv is 0; expected an integer of at least 1"),
+        (lambda: nnjax.Conv(4, 2.5), "kernel of Conv is 2.5; expected an integer"),
+        (lambda: nnjax.Conv(4, (3, 3, 3)), r"kernel of Conv is \(3, 3, 3\); expected an"),
+        (lambda: nnjax.Conv(4, 3, stride=0), "stride of Conv is 0"),
+        (lambda: nnjax.Conv(4, 3, padding=-1), "padding of Conv is -1; expected an integer of at"),
+        (lambda: nnjax.Conv(4, 3, padding="full"), "padding of Conv is 'full'; expected 'same'"),
+        (
+            lambda: nnjax.Conv(4, 5).out_shape((4, 9, 1)),
+            "Conv has a kernel of 5x5, larger than the image of 4x9",
+        ),
+        (
+            lambda: nnjax.Conv(4, 5).out_shape((784,)),
+            r"Conv takes an image \(height, width, channels\), but what comes in has the shape",
+        ),
+        (
+            lambda: nnjax.Network(784, [nnjax.Conv(4, 5)], nnjax.cross_entropy),
+            r"layers\[0\]: Conv takes an image",
+        ),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_wrong_activation():
+    with pytest.raises(TypeError, match="activation of Conv is 'relu'; expected an activation"):
+        nnjax.Conv(4, 3, activation="relu")
+
+
+def test_channels_that_do_not_match():
+    net = nnjax.Network(
+        (8, 8, 3), [nnjax.Conv(2, 3), nnjax.Flatten(), nnjax.Dense(2)], nnjax.cross_entropy
+    )
+    params = nnjax.init(net, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"x has shape \(5, 8, 8, 1\); this network takes"):
+        nnjax.feedforward(net, params, jnp.ones((5, 8, 8, 1)))
