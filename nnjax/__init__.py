@@ -1,6 +1,18 @@
 """nnjax: backpropagation in the open, as pure JAX functions whose gradients are derived by hand."""
 
-from nnjax import activations, checks, data, initializers, layers, losses, training
+from nnjax import (
+    activations,
+    architecture,
+    checks,
+    curvature,
+    data,
+    feedback,
+    initializers,
+    layers,
+    losses,
+    per_example,
+    training,
+)
 from nnjax.activations import (
     LeakyReLU,
     Softmax,
@@ -14,8 +26,9 @@ from nnjax.activations import (
     step,
     tanh,
 )
-from nnjax.backprop import Backprop, backprop, sgd_step
-from nnjax.layers import Affine, Dense, Layer
+from nnjax.architecture import convnet, summary
+from nnjax.backprop import Backprop, Feedback, FeedbackPass, backprop, backward, sgd_step
+from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import (
     Evaluation,
@@ -33,22 +46,35 @@ from nnjax.training import DivergedError, TrainState, train
 __all__ = [
     "Affine",
     "Backprop",
+    "Conv",
     "Dense",
     "DivergedError",
+    "Dropout",
     "Evaluation",
+    "Feedback",
+    "FeedbackPass",
+    "Flatten",
+    "L2Pool",
     "Layer",
     "LeakyReLU",
+    "MaxPool",
+    "MeanPool",
     "Network",
     "Softmax",
     "TrainState",
     "absolute",
     "accuracy",
     "activations",
+    "architecture",
     "backprop",
+    "backward",
     "checks",
+    "convnet",
     "cross_entropy",
+    "curvature",
     "data",
     "evaluate",
+    "feedback",
     "feedforward",
     "identity",
     "init",
@@ -59,6 +85,7 @@ __all__ = [
     "loss",
     "losses",
     "mlp",
+    "per_example",
     "predict",
     "quadratic",
     "relu",
@@ -67,6 +94,7 @@ __all__ = [
     "sign",
     "softmax",
     "step",
+    "summary",
     "tanh",
     "train",
     "training",
