@@ -106,7 +106,7 @@ def run_epoch(
     steps, rest = divmod(n, batch_size)
     shuffle_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
     order = jax.random.permutation(shuffle_key, n)
-    x, y = jnp.take(x, order, axis=0), jnp.take(y, order, axis=0)
+    x, y = x[order], y[order]
     random = any(layer.random for layer in net.layers)
 
     def step(carry, batch):
