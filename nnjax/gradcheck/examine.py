@@ -88,11 +88,17 @@ def examine(
             size = max(leaf.relative_error for leaf in worst) if worst else 0.0
             agrees = f"Agrees with autodiff to {size:.0e} in every array. {arbiter.sentence}"
             return report(Verdict.RIGHT, agrees.strip(), worst)
+        differing = [
+            probe
+            for probe, of_probe in zip(probes, rows, strict=True)
+            if any(leaf.verdict == "convention" for leaf in of_probe)
+        ]
         return report(
             Verdict.CONVENTION,
             "Differs from autodiff only at a kink or a tie, where either is a valid choice; a step "
             "away from it both are the same.",
             worst,
+            mistakes=diagnose(differing, candidates(differing)).findings,
         )
     precision = _precision(probes, worst)
     if precision is not None:
@@ -233,6 +239,8 @@ def _precision(probes, worst) -> str | None:
         beside = probe.subject.at("", probe.subject.moved(probe.args, 4e-16, 0))
         try:
             for i in probe.wrong:
+                if worst[i].relative_error > 1e-3:
+                    return None
                 one, other = probe.claimed_arrays[i], beside.claimed_arrays[i]
                 if one is None or other is None or one.shape != other.shape:
                     return None

@@ -26,12 +26,14 @@ class Step(NamedTuple):
         equation: "BP1" to "BP4".
         layer: l.
         ok: whether it is right, given what it was fed.
+        fed: for BP2, the layer whose error it was fed.
         error: for BP1 and BP2, the relative error of δ^l against the true one.
     """
 
     equation: str
     layer: int
     ok: bool
+    fed: int = 0
     error: float = 0.0
 
 
@@ -58,9 +60,9 @@ def localise(
         if w_ok or b_ok or (seen is not None and _same(seen, delta)):
             seen = delta
         if seen is None:
-            steps.append(Step(equation, l, False, np.nan))
+            steps.append(Step(equation, l, False, above, np.nan))
             break
-        steps.append(Step(equation, l, _same(seen, delta), relative_error(seen, d.delta[l])))
+        steps.append(Step(equation, l, _same(seen, delta), above, relative_error(seen, d.delta[l])))
         steps.append(Step("BP3", l, _same(b, d.biases(l, seen))))
         steps.append(Step("BP4", l, _same(w, d.weights(l, seen))))
         fed, above = seen, l

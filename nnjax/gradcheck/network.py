@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -142,11 +143,7 @@ def _snake(thing):
 
 
 def _subject(net, caller, regularizer, training_size, key):
-    def function(params, x, y):
-        value = loss(net, params, x, y, key)
-        if regularizer is not None:
-            value = value + regularizer.penalty(params, training_size)
-        return value
+    fixed = (net, regularizer, training_size, key)
 
     def penalty_of(params):
         if regularizer is None:
@@ -180,8 +177,9 @@ def _subject(net, caller, regularizer, training_size, key):
         for part in (("w", "b") if isinstance(layer, Affine) else ())
     ]
     return Subject(
-        function,
+        lambda params, x, y: _cost(params, x, y, *fixed),
         caller,
+        gradient=lambda params, x, y: _gradient(params, x, y, *fixed),
         names=[f"layer {l} {part}" for l, part in names],
         symbols=[f"{part}{superscript(l)}" for l, part in names],
         groups=[f"layer {l}" for l, part in names],
@@ -193,6 +191,18 @@ def _subject(net, caller, regularizer, training_size, key):
         penalties=penalties,
         derive=derive,
     )
+
+
+@partial(jax.jit, static_argnums=(4, 5))
+def _cost(params, x, y, net, regularizer, training_size, key):
+    value = loss(net, params, x, y, key)
+    if regularizer is not None:
+        value = value + regularizer.penalty(params, training_size)
+    return value
+
+
+# Compiled once for a network, however often its backpropagation is checked.
+_gradient = jax.jit(jax.grad(_cost), static_argnums=(4, 5))
 
 
 def _pick(args, indices):
@@ -372,10 +382,10 @@ def _in_words(steps: Sequence[Step]) -> list[str]:
 
 
 def _step_name(step):
-    l, following = superscript(step.layer), superscript(step.layer + 1)
+    l = superscript(step.layer)
     return {
         "BP1": f"BP1, the error at the output, δ{l}",
-        "BP2": f"BP2, from δ{following} to δ{l}",
+        "BP2": f"BP2, from δ{superscript(step.fed)} to δ{l}",
         "BP3": f"BP3, ∂C/∂b{l} from δ{l}",
         "BP4": f"BP4, ∂C/∂w{l} from δ{l}",
     }[step.equation]

@@ -27,7 +27,7 @@ from nnjax.activations import (
 )
 from nnjax.gradcheck.derivation import derivative, softmax_derivative
 from nnjax.gradcheck.hypotheses import Undetermined, mistake
-from nnjax.layers import Dropout
+from nnjax.layers import Dense, Dropout
 
 __all__ = ["another_activation", "another_layer", "of"]
 
@@ -379,7 +379,8 @@ another_activation("absolute", absolute)
     step="pull_back",
 )
 def not_transposed(d, l, delta):
-    return d.pull_back(l, delta, d.params[l - 1]._replace(w=d.w(l).swapaxes(0, -1)))
+    of(d.layer(l), Dense)
+    return d.pull_back(l, delta, d.params[l - 1]._replace(w=d.w(l).T))
 
 
 @mistake(

@@ -53,7 +53,8 @@ class GradientReport:
         leaves: a row for every array of the gradient.
         reason: the verdict in a sentence.
         steps: for a network, where the first wrong step is, a line each.
-        mistakes: what explains the claim; more than one are alternatives.
+        mistakes: what explains the claim; more than one are alternatives. For CONVENTION, the other
+            choice.
         nearest: where none does, the mistake that comes nearest.
         remarks: what else was noticed about the function.
         covered, not_covered: what the check looked at, and what it did not.
@@ -126,7 +127,8 @@ class GradientReport:
         if self.mistakes:
             lines.append("")
             for number, finding in enumerate(self.mistakes):
-                lines += self._finding("or" if number else "mistake", finding, paint)
+                label = "choice" if self.ok else "mistake"
+                lines += self._finding("or" if number else label, finding, paint)
         elif self.nearest is not None:
             lines.append("")
             lines += _wrap("mistake", "none of the known ones explains it; the nearest:")

@@ -136,6 +136,7 @@ class Subject:
         function: f(*args) -> scalar, by JAX.
         claim: claim(*args) -> the gradient claimed, a pytree.
         argnums: which arguments the gradient is for.
+        gradient: `jax.grad` of the function, where both are compiled already; else None.
         names: what to call each leaf; the path in the pytree unless given.
         symbols: the same for formulas, such as "w²"; `names` unless given.
         groups: for each leaf, what it belongs to, such as "layer 2".
@@ -152,6 +153,7 @@ class Subject:
     function: Callable
     claim: Callable
     argnums: int | tuple[int, ...] = 0
+    gradient: Callable | None = None
     names: Sequence[str] | None = None
     symbols: Sequence[str] | None = None
     groups: Sequence[str] | None = None
@@ -211,14 +213,18 @@ class Subject:
             def value(arrays):
                 return self.function(*rebuild(arrays))
 
-            def gradient(arrays):
-                return jax.grad(self.function, argnums=self.argnums)(*rebuild(arrays))
+            derived = self.gradient or jax.grad(self.function, argnums=self.argnums)
 
-            programs = jax.jit(value), jax.jit(gradient)
-            try:
-                programs[1](arrays)
-            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-                programs = value, gradient  # Python looks at values: no jit, but a gradient
+            def gradient(arrays):
+                return derived(*rebuild(arrays))
+
+            programs = value, gradient
+            if self.gradient is None:
+                programs = jax.jit(value), jax.jit(gradient)
+                try:
+                    programs[1](arrays)
+                except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+                    programs = value, gradient  # Python looks at values: no jit, but a gradient
             self._programs[signature] = programs
         return *self._programs[signature], arrays
 
