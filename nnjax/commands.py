@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from nnjax.architecture import summary
 from nnjax.config import TrainConfig, n_classes
 from nnjax.console import KEPT, progress
 from nnjax.data import Dataset
@@ -171,12 +172,13 @@ def _opening(config: TrainConfig, data: Dataset, net: Network, evaluate_on: Sequ
     """The lines above the first epoch: what is trained on what, and what its numbers will mean."""
     parts = {"train": "to train on", "validation": "for validation", "test": "to test on"}
     sizes = [f"{len(part[0]):,} {parts[name]}" for name, part in data._asdict().items() if part]
-    layers = "-".join(str(size) for (size,) in net.shapes)
-    batches = f"mini-batches of {config.batch_size}"
     lines = [
         f"Data: {config.data}, {', '.join(sizes)}",
-        f"Network: {layers}, {config.activation}, {config.loss}, {config.init} initialisation",
-        f"Training: {config.optimizer}, η = {config.learning_rate:g}, {batches}",
+        f"Training: {config.loss}, {config.optimizer}, η = {config.learning_rate:g}, "
+        f"mini-batches of {config.batch_size}",
+        "",
+        str(summary(net)),
+        "",
     ]
     if evaluate_on:
         lines.append(f"Read rightly after each epoch, of the {' and '.join(evaluate_on)} data:")
@@ -185,7 +187,7 @@ def _opening(config: TrainConfig, data: Dataset, net: Network, evaluate_on: Sequ
 
 def _use(platform: str) -> None:
     """Make jax compute there; it has to be said before jax has computed anything."""
-    before = jax.config.jax_platforms
+    before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", platform)
     try:
         found = jax.default_backend()

@@ -7,6 +7,7 @@ the run again (to predict, to evaluate, to go on) gets the same network from it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-import nnjax.activations
-import nnjax.initializers
-import nnjax.losses
+from nnjax import activations, architecture, initializers, losses
 from nnjax.checks import require_number
 from nnjax.data import Dataset, load
 from nnjax.layers.base import Shape
@@ -48,6 +47,8 @@ class TrainConfig:
     """Where the files of mnist or fashion-mnist are; else $NNJAX_DATA, else they are downloaded."""
     hidden: tuple[int, ...] = (200,)
     """Sizes of the hidden layers, from the input to the output; none: a single layer."""
+    net: tuple[str, ...] = ()
+    """Layers in words, in place of the hidden ones: conv20k5 pool2 dense100 dropout0.5; or conv."""
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "absolute", "identity"] = "relu"
     """Activation function of the hidden layers."""
     loss: Literal["cross_entropy", "log_likelihood", "quadratic"] = "log_likelihood"
@@ -76,15 +77,20 @@ class TrainConfig:
             input_shape: of one example, such as (28, 28, 1).
             n_out: the number of classes.
         """
-        n_in = 1
-        for size in input_shape:
-            n_in *= size
-        return mlp(
-            [n_in, *self.hidden, n_out],
-            activation=getattr(nnjax.activations, self.activation),
-            loss=getattr(nnjax.losses, self.loss),
-            initializer=getattr(nnjax.initializers, self.init),
-        )
+        kinds: dict[str, Any] = {
+            "activation": getattr(activations, self.activation),
+            "loss": getattr(losses, self.loss),
+            "initializer": getattr(initializers, self.init),
+        }
+        if self.net and self.hidden != TrainConfig.hidden:
+            raise ValueError("net and hidden both say what the layers are; give one of them")
+        if self.net == ("conv",):
+            small = min(input_shape[:2]) < 16  # has no room for two kernels of 5
+            size: dict[str, Any] = {"filters": (20,), "kernel": 3} if small else {}
+            return architecture.convnet(input_shape, n_out, **size, **kinds)
+        if self.net:
+            return architecture.parse(" ".join(self.net), input_shape, n_out, **kinds)
+        return mlp([math.prod(input_shape), *self.hidden, n_out], **kinds)
 
     @property
     def learning_rate(self) -> float:

@@ -84,7 +84,7 @@ def test_train_prints_and_keeps_what_it_does(here, capsys):
     history = Run(folder).history
     assert [record["epoch"] for record in history] == [0, 1]
     assert f"Epoch 1: {history[1]['validation_correct']} / 180" in second
-    assert "64-16-10" in out
+    assert str(nnjax.summary(net)) in out
 
 
 def test_each_run_gets_a_folder_of_its_own_and_the_seed_decides(here):
@@ -124,6 +124,27 @@ def test_every_option_reaches_the_training(here):
     again, params = params_of("run")
     assert again == net
     jax.tree.map(np.testing.assert_array_equal, params, state.params)
+
+
+@pytest.mark.parametrize("words", [["conv4k3:tanh", "pool2", "dropout0.5"], ["conv"]])
+def test_layers_in_words(here, words):
+    assert main(["train", "--net", *words, "--epochs", "1", "--out", "run"]) == 0
+    net, params = params_of("run")
+    check_params(net, params)
+    described = [nnjax.architecture.describe(layer) for layer in net.layers]
+    if words == ["conv"]:
+        assert described == [
+            "conv20k3:relu",
+            "pool2",
+            "flatten",
+            "dense100:relu",
+            "dense10:softmax",
+        ]
+    else:
+        assert described == [*words, "flatten", "dense10:softmax"]
+    assert TrainConfig(net=("conv",)).network((28, 28, 1), 10) == nnjax.convnet(
+        (28, 28, 1), 10, initializer=nnjax.initializers.he
+    )
 
 
 def test_several_parts_are_told_apart_and_parts_that_are_not_there_left_out(here, capsys):
@@ -232,6 +253,7 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--data mnist --data-dir .", "holds the files of mnist: put train-images"),
         ("--data empty.npz", "empty.npz: "),
         ("--platform tpu", "platform is tpu, but jax has .* for it here"),
+        ("--net dense30 --hidden 30", "net and hidden both say what the layers are"),
         ("--hiden 3", r"Unrecognized options: --hiden.*--hidden"),
     ],
 )
@@ -246,6 +268,13 @@ def test_train_refuses_in_one_sentence_and_writes_nothing(here, capsys, argv, me
     assert "Traceback" not in text
     assert not err.startswith("nnjax: ") or err.count("\n") == 1  # what tyro says is in a box
     assert sorted(here.rglob("*")) == before
+
+
+def test_an_architecture_that_does_not_parse_is_shown_where(here, capsys):
+    assert main(["train", "--net", "conv4k3", "pol2", "dense30"]) == 2
+    message, text, marks = capsys.readouterr().err.splitlines()
+    assert message.startswith("nnjax: the architecture does not parse at 'pol2'")
+    assert text[marks.index("^") : marks.rindex("^") + 1] == "pol2"
 
 
 @pytest.mark.parametrize("argv", [[], ["trian"], ["--train"], ["predict"]])
