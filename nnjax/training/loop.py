@@ -1,9 +1,8 @@
 """The training loop: mini-batch gradient descent with the gradients of `backprop`.
 
-One epoch is one jitted program: the examples are permuted and gathered once, then `lax.scan` walks
-over the mini-batches; the last one may be smaller. The data are arguments of the program, kept in
-the dtype they came in (uint8 images stay bytes until a mini-batch needs them). The state goes in
-and comes out in the same memory.
+An epoch is one jitted program (`nnjax.training.epoch`), and what is measured after it another. The
+data lie on the device, in the dtype they came in; the state goes in and comes out in the same
+memory.
 
 The loop yields a record after every epoch and prints nothing.
 """
@@ -11,49 +10,36 @@ The loop yields a record after every epoch and prints nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.backprop import backprop
 from nnjax.checks import check_batch, check_key, check_params, require_size
 from nnjax.data import Dataset
-from nnjax.network import Network, Params, evaluate, init
+from nnjax.network import Network, Params, init
+from nnjax.regularizers import Regularizer
+from nnjax.training import optimizers
+from nnjax.training.early_stopping import EarlyStopping
+from nnjax.training.epoch import Augmentation, TrainState, observed_epoch
+from nnjax.training.monitors import Monitor, Penalty, Performance, by_name, measure
 
 __all__ = [
     "DivergedError",
     "History",
     "Record",
-    "TrainState",
     "history",
-    "run_epoch",
+    "initial_state",
     "train",
     "train_epochs",
 ]
 
 Record = dict[str, Any]
 History = dict[str, np.ndarray]
-
-
-class TrainState(NamedTuple):
-    """All that the next epoch needs.
-
-    Attributes:
-        params: the parameters of the network.
-        opt_state: the state of the optimizer.
-        key: the random key of the run; epoch e draws from `jax.random.fold_in(key, e)`.
-        epoch: the number of epochs done, ().
-    """
-
-    params: Params
-    opt_state: Any
-    key: jax.Array
-    epoch: jax.Array
 
 
 class DivergedError(FloatingPointError):
@@ -70,75 +56,53 @@ class DivergedError(FloatingPointError):
         self.history = history
 
 
-def run_epoch(
+def initial_state(
     net: Network,
     optimizer: optax.GradientTransformation,
-    batch_size: int,
-    state: TrainState,
-    x: jax.Array,
-    y: jax.Array,
-) -> tuple[TrainState, jax.Array]:
-    """Return the state after one pass over the data, and the mean loss met on the way.
-
-    A pure function for your own loops: jit it (the first three arguments are static), vmap it over
-    stacked states to train many networks at once. Where the loss or a parameter is no longer
-    finite at the end, the state comes back as it was and the loss is NaN.
+    key: jax.Array,
+    params: Params | None = None,
+    early_stopping: EarlyStopping | None = None,
+) -> TrainState:
+    """Return the state that training starts from, and the template for one that was saved.
 
     Args:
         net: the network.
         optimizer: from optax.
-        batch_size: examples a step; the last mini-batch holds what is left over.
-        state: from `TrainState` or an earlier epoch.
-        x: (n, *input_shape) inputs.
-        y: (n,) integer classes, or (n, n_out) targets.
+        key: the random key given to `train`.
+        params: where to start; None: `init` with a key split from `key`.
+        early_stopping: the rule given to `train`, whose state is part of this one.
+
+    Raises:
+        ValueError, TypeError: if an argument does not fit.
 
     Example:
-        >>> import jax, jax.numpy as jnp, nnjax, optax
-        >>> net, optimizer, key = nnjax.mlp([3, 2]), optax.sgd(0.5), jax.random.key(0)
-        >>> params = nnjax.init(net, key)
-        >>> state = nnjax.training.TrainState(params, optimizer.init(params), key, jnp.array(0))
-        >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
-        >>> state, loss = nnjax.training.run_epoch(net, optimizer, 2, state, x, y)
+        >>> import jax, nnjax, optax
+        >>> net = nnjax.mlp([3, 2])
+        >>> state = nnjax.training.initial_state(net, optax.sgd(0.5), jax.random.key(0))
         >>> int(state.epoch)
-        1
+        0
     """
-    n = x.shape[0]
-    steps, rest = divmod(n, batch_size)
-    shuffle_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
-    order = jax.random.permutation(shuffle_key, n)
-    x, y = x[order], y[order]
-    random = any(layer.random for layer in net.layers)
-
-    def step(carry, batch):
-        params, opt_state, total = carry
-        i, x, y = batch
-        key = jax.random.fold_in(step_key, i) if random else None
-        bp = backprop(net, params, x, y, key)
-        updates, opt_state = optimizer.update(bp.grads, opt_state, params)
-        params: Any = optax.apply_updates(params, updates)
-        return (params, opt_state, total + x.shape[0] * bp.loss), None
-
-    def split(array):
-        return array[: steps * batch_size].reshape(steps, batch_size, *array.shape[1:])
-
-    dtype = jax.tree.leaves(state.params)[0].dtype
-    carry = (state.params, state.opt_state, jnp.zeros((), dtype))
-    carry, _ = jax.lax.scan(step, carry, (jnp.arange(steps), split(x), split(y)))
-    if rest:
-        carry, _ = step(carry, (steps, x[-rest:], y[-rest:]))
-    params, opt_state, total = carry
-
-    leaves = [total, *jax.tree.leaves(params)]
-    good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-    params, opt_state, epoch = jax.tree.map(
-        lambda new, old: jnp.where(good, new, old),
-        (params, opt_state, state.epoch + 1),
-        (state.params, state.opt_state, state.epoch),
-    )
-    return TrainState(params, opt_state, state.key, epoch), jnp.where(good, total / n, jnp.nan)
-
-
-_run_epoch = partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)(run_epoch)
+    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"optimizer is {optimizer!r}; expected an optax.GradientTransformation such as "
+            "optax.sgd(0.5)"
+        )
+    check_key(key)
+    init_key, run_key = jax.random.split(key)
+    if params is None:
+        params = init(net, init_key)
+    else:
+        check_params(net, params)
+        params = jax.tree.map(jnp.copy, params)  # the caller's stay his: the state is donated
+    opt_state = optimizer.init(params)
+    stopping: Any = ()
+    if early_stopping is not None:
+        if not isinstance(early_stopping, EarlyStopping):
+            raise TypeError(f"early_stopping is {early_stopping!r}; expected an EarlyStopping")
+        if early_stopping.lower_rate_to < 1:
+            optimizers.scale_rate(opt_state, 1.0)  # says if it cannot be lowered
+        stopping = early_stopping.init(params)
+    return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32), stopping)
 
 
 def train_epochs(
@@ -151,6 +115,12 @@ def train_epochs(
     key: jax.Array,
     params: Params | None = None,
     evaluate_on: Sequence[str] = ("validation", "test"),
+    regularizer: Regularizer | None = None,
+    augment: Augmentation | None = None,
+    monitors: Iterable[str | Monitor] = (),
+    monitor_every: int | None = None,
+    early_stopping: EarlyStopping | None = None,
+    state: TrainState | None = None,
 ) -> Iterator[tuple[TrainState, Record]]:
     """Yield the state and a record after every epoch: `train`, step by step.
 
@@ -170,30 +140,61 @@ def train_epochs(
         0 ['epoch', 'seconds', 'train_loss']
         1 ['epoch', 'seconds', 'train_loss']
     """
-    _check_optimizer(optimizer)
-    check_key(key)
     require_size(epochs, "epochs")
-    init_key, run_key = jax.random.split(key)
-    if params is None:
-        start = init(net, init_key)
-    else:
-        check_params(net, params)
-        start = jax.tree.map(jnp.copy, params)  # the caller's stay his: the state is donated
-    x, y, watched = _check_data(net, start, data, evaluate_on)
-    if require_size(batch_size, "batch_size") > len(x):
+    _check_functions(regularizer, augment)
+    start = initial_state(net, optimizer, key, params, early_stopping)
+    if state is not None:
+        start = _checked_state(net, state, start)
+    data, parts = _check_data(net, start.params, data, evaluate_on)
+    n = len(data.train[0])
+    if require_size(batch_size, "batch_size") > n:
         raise ValueError(
-            f"batch_size is {batch_size}, but there are {len(x)} training examples; expected at "
+            f"batch_size is {batch_size}, but there are {n} training examples; expected at "
             "most as many"
         )
-    state = TrainState(start, optimizer.init(start), run_key, jnp.zeros((), jnp.int32))
-    return _iterate(net, optimizer, batch_size, epochs, state, x, y, watched)
+    performance = tuple(Performance(part) for part in parts)
+    chosen = tuple(map(by_name, monitors))
+    if monitor_every is not None and require_size(monitor_every, "monitor_every") > n // batch_size:
+        raise ValueError(
+            f"monitor_every is {monitor_every}, but an epoch has {n // batch_size} whole "
+            "mini-batches; expected at most as many"
+        )
+    penalty = () if regularizer is None else (Penalty(regularizer),)
+    after_steps, after_epoch = (chosen, ()) if monitor_every is not None else ((), chosen)
+    after_epoch = (*performance, *penalty, *after_epoch)
+    names = jax.eval_shape(partial(measure, net, after_epoch), start.params, data).keys()
+    if early_stopping is not None and early_stopping.measure not in {"train_loss", *names}:
+        raise ValueError(
+            f"early stopping watches {early_stopping.measure}, which is not measured; measured "
+            f"are {', '.join(['train_loss', *names])}"
+        )
+    run = partial(_run_epoch, net, optimizer, batch_size, regularizer, augment, after_steps)
+    steps = partial(run, monitor_every or 1)
+    return _iterate(steps, partial(measure, net, after_epoch), early_stopping, epochs, start, data)
 
 
-def _iterate(net, optimizer, batch_size, epochs, state, x, y, watched):
+@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6), donate_argnums=7)
+def _run_epoch(net, optimizer, batch_size, regularizer, augment, monitors, every, state, data):
+    observe = partial(measure, net, monitors, data=data) if monitors else None
+    return observed_epoch(
+        net, optimizer, batch_size, state, *data.train, regularizer, augment, observe, every
+    )
+
+
+def _iterate(
+    run: Callable[..., Any],
+    measured: Callable[..., Any],
+    early_stopping: EarlyStopping | None,
+    epochs: int,
+    state: TrainState,
+    data: Dataset,
+) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
-    for epoch in range(epochs):
+    for epoch in range(int(state.epoch), epochs):
+        if early_stopping is not None and state.stopping.stopped:
+            return
         start = time.perf_counter()
-        state, loss = _run_epoch(net, optimizer, batch_size, state, x, y)
+        state, loss, observed = run(state, data)
         record: Record = {"epoch": epoch, "train_loss": float(loss)}
         if not np.isfinite(record["train_loss"]):
             raise DivergedError(
@@ -203,14 +204,28 @@ def _iterate(net, optimizer, batch_size, epochs, state, x, y, watched):
                 state,
                 history(records),
             )
-        for name, part in watched.items():
-            result = evaluate(net, state.params, *part)
-            record[f"{name}_loss"] = float(result.loss)
-            record[f"{name}_accuracy"] = float(result.accuracy)
-            record[f"{name}_correct"] = int(result.correct)
+        rate = optimizers.rate(state.opt_state)
+        values = measured(state.params, data) | (observed or {})
+        values |= {} if rate is None else {"rate": rate}
+        record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
+        if early_stopping is not None:
+            state = _watch(early_stopping, state, epoch, record[early_stopping.measure])
+            record["best_epoch"] = int(state.stopping.best_epoch)
+            record["waited"] = int(state.stopping.waited)
         record["seconds"] = time.perf_counter() - start
         records.append(record)
         yield state, record
+
+
+def _watch(rule: EarlyStopping, state: TrainState, epoch: int, value: float) -> TrainState:
+    stopping, factor = rule.update(state.stopping, state.params, epoch, value)
+    if rule.lower_rate_to < 1:
+        state = state._replace(opt_state=optimizers.scale_rate(state.opt_state, factor))
+    return state._replace(stopping=stopping)
+
+
+def _plain(value: np.ndarray) -> Any:
+    return value.item() if value.ndim == 0 else value
 
 
 def train(
@@ -223,6 +238,12 @@ def train(
     key: jax.Array,
     params: Params | None = None,
     evaluate_on: Sequence[str] = ("validation", "test"),
+    regularizer: Regularizer | None = None,
+    augment: Augmentation | None = None,
+    monitors: Iterable[str | Monitor] = (),
+    monitor_every: int | None = None,
+    early_stopping: EarlyStopping | None = None,
+    state: TrainState | None = None,
 ) -> tuple[TrainState, History]:
     """Train a network; return the final state and the history of the run.
 
@@ -233,19 +254,33 @@ def train(
     Args:
         net: the network.
         data: `Dataset(train, validation, test)`, each part `(x, y)` or None.
-        optimizer: any `optax.GradientTransformation`, such as `optax.sgd(0.5)`.
-        epochs: how often to go through the training data.
+        optimizer: any `optax.GradientTransformation`, such as `optax.sgd(0.5)`; by name, and with
+            rate schedules, from `nnjax.training.optimizers`.
+        epochs: how often to go through the training data, those before `state` counted.
         batch_size: examples a step, at most as many as there are.
-        key: a random key: starting parameters, order of the examples, dropout.
+        key: a random key: starting parameters, order of the examples, dropout, augmentation.
         params: where to start; None: `init` with a key split from `key`.
         evaluate_on: on which parts of the data to measure loss and accuracy after each epoch;
             parts that are None are left out. Add "train" to measure the training data too.
+        regularizer: such as `nnjax.regularizers.L2(5.0)`; n is the number of training examples.
+        augment: such as `nnjax.training.augmentation.Distortion(rotation=10.0)`; any pure,
+            hashable function of (key, x).
+        monitors: what else to measure: names in `nnjax.training.monitors.MONITORS`, or functions
+            of (net, params, data).
+        monitor_every: None: after each epoch; k: after every k mini-batches, so that each record
+            holds the values in an array, one row a time.
+        early_stopping: ends the run, or lowers its rate, by a measure in the records.
+        state: where to go on: the state of an earlier run with the same arguments, which then
+            ends, bit for bit, as if it had never been interrupted.
 
     Returns:
-        `(state, history)`: `state.params` are the trained parameters. `history` maps names to
-        arrays, one value an epoch: `epoch`, `train_loss` (the mean met on the way; with "train"
-        in `evaluate_on`, that of the parameters at the end of the epoch), `seconds`, and, of
-        each part measured, `test_loss`, `test_accuracy` (a fraction), `test_correct` (a count).
+        `(state, history)`: `state.best_params` are the trained parameters, with early stopping
+        the best, else the last ones, `state.params`. `history` maps names to arrays, one value an
+        epoch: `epoch`, `train_loss` (the mean met on the way, without penalty; with "train" in
+        `evaluate_on`, that of the parameters at the end of the epoch), `seconds`, and, of each
+        part measured, `test_loss`, `test_accuracy` (a fraction), `test_correct` (a count); with a
+        regularizer `penalty`; with an optimizer by name `rate`; with early stopping `best_epoch`
+        and `waited`; what the monitors give.
 
     Raises:
         ValueError, TypeError: if an argument does not fit, or the data hold NaN or infinity.
@@ -264,11 +299,10 @@ def train(
         >>> bool(history["test_accuracy"][-1] > 0.8)
         True
 
-    Reference: Nielsen 2015, chapter 1, `SGD`.
+    Reference: Nielsen 2015, chapter 1, `SGD`, and chapter 3.
     """
-    state: Any = None
     records = []
-    for state, record in train_epochs(  # noqa: B007  (the last state is the result)
+    steps = train_epochs(
         net,
         data,
         optimizer=optimizer,
@@ -277,12 +311,20 @@ def train(
         key=key,
         params=params,
         evaluate_on=evaluate_on,
-    ):
+        regularizer=regularizer,
+        augment=augment,
+        monitors=monitors,
+        monitor_every=monitor_every,
+        early_stopping=early_stopping,
+        state=state,
+    )
+    for state, record in steps:  # noqa: B007  (the last state is the result)
         records.append(record)
+    assert state is not None  # epochs is at least 1
     return state, history(records)
 
 
-def history(records: Sequence[Record]) -> History:
+def history(records: Sequence[Mapping[str, Any]]) -> History:
     """Return the records of a run as arrays by name, one value an epoch.
 
     Example:
@@ -294,16 +336,33 @@ def history(records: Sequence[Record]) -> History:
     return {name: np.asarray([record[name] for record in records]) for name in names}
 
 
-def _check_optimizer(optimizer):
-    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+def _check_functions(regularizer, augment):
+    if regularizer is not None and not isinstance(regularizer, Regularizer):
         raise TypeError(
-            f"optimizer is {optimizer!r}; expected an optax.GradientTransformation such as "
-            "optax.sgd(0.5)"
+            f"regularizer is {regularizer!r}; expected one such as nnjax.regularizers.L2(5.0)"
+        )
+    if augment is not None and not callable(augment):
+        raise TypeError(
+            f"augment is {augment!r}; expected a function of (key, x), such as "
+            "nnjax.training.augmentation.Distortion(rotation=10.0)"
         )
 
 
+def _checked_state(net: Network, state: TrainState, template: TrainState) -> TrainState:
+    """Return a copy of a state to go on from, if it is one of this run."""
+    check_params(net, state.params, "state.params")
+    for part in ("opt_state", "stopping"):
+        came, expected = (jax.tree.map(jnp.shape, getattr(s, part)) for s in (state, template))
+        if came != expected:
+            raise ValueError(
+                f"state.{part} is of another run: of another "
+                f"{'optimizer' if part == 'opt_state' else 'early_stopping'} than is given here"
+            )
+    return jax.tree.map(jnp.copy, state)  # the caller's stays his: it will be donated
+
+
 def _check_data(net, params, data, evaluate_on):
-    """Return the training data and the parts to measure, checked and on the device."""
+    """Return the data, checked and on the device, and the names of the parts to measure."""
     if not isinstance(data, Dataset):
         raise TypeError(
             f"data is a {type(data).__name__}; expected nnjax.data.Dataset(train=(x, y), "
@@ -333,4 +392,5 @@ def _check_data(net, params, data, evaluate_on):
                     f"data.{name}: {letter} holds NaN or infinity; remove or replace those examples"
                 )
         parts[name] = (x, y)
-    return *parts["train"], {name: parts[name] for name in evaluate_on if name in parts}
+    on_device = Dataset(parts["train"], parts.get("validation"), parts.get("test"))
+    return on_device, [name for name in evaluate_on if name in parts]

@@ -21,6 +21,7 @@ from nnjax.checks import require_size
 from nnjax.data import Dataset
 from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, evaluate, forward
+from nnjax.regularizers import Regularizer
 
 __all__ = [
     "MONITORS",
@@ -28,6 +29,7 @@ __all__ = [
     "ErrorNorms",
     "GradientNorms",
     "Monitor",
+    "Penalty",
     "Performance",
     "Saturated",
     "WeightNorms",
@@ -58,6 +60,29 @@ class Performance:
     def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
         result = evaluate(net, params, *getattr(data, self.part))
         return {f"{self.part}_{name}": value for name, value in result._asdict().items()}
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What a regularizer adds to the loss on the training data: `penalty`.
+
+    Args:
+        regularizer: from `nnjax.regularizers`.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> from nnjax.regularizers import L1
+        >>> from nnjax.training.monitors import Penalty
+        >>> data = nnjax.data.Dataset((jnp.zeros((10, 2)), jnp.zeros(10, int)), None, None)
+        >>> params = (nnjax.Affine(w=jnp.array([[3.0, -4.0]]), b=jnp.array([9.0])),)
+        >>> float(Penalty(L1(10.0))(nnjax.mlp([2, 1]), params, data)["penalty"])
+        7.0
+    """
+
+    regularizer: Regularizer
+
+    def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
+        return {"penalty": self.regularizer.penalty(params, len(data.train[0]))}
 
 
 @dataclass(frozen=True)
