@@ -7,6 +7,7 @@ from nnjax import (
     curvature,
     data,
     feedback,
+    gradcheck,
     initializers,
     layers,
     losses,
@@ -28,6 +29,16 @@ from nnjax.activations import (
 )
 from nnjax.architecture import convnet, summary
 from nnjax.backprop import Backprop, Feedback, FeedbackPass, backprop, backward, sgd_step
+from nnjax.explain import Explanation, explain
+from nnjax.gradcheck import (
+    GradientError,
+    GradientReport,
+    assert_gradient,
+    check_backprop,
+    check_gradient,
+    check_layer,
+    check_vjp,
+)
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import (
@@ -51,9 +62,12 @@ __all__ = [
     "DivergedError",
     "Dropout",
     "Evaluation",
+    "Explanation",
     "Feedback",
     "FeedbackPass",
     "Flatten",
+    "GradientError",
+    "GradientReport",
     "L2Pool",
     "Layer",
     "LeakyReLU",
@@ -66,16 +80,23 @@ __all__ = [
     "accuracy",
     "activations",
     "architecture",
+    "assert_gradient",
     "backprop",
     "backward",
+    "check_backprop",
+    "check_gradient",
+    "check_layer",
+    "check_vjp",
     "checks",
     "convnet",
     "cross_entropy",
     "curvature",
     "data",
     "evaluate",
+    "explain",
     "feedback",
     "feedforward",
+    "gradcheck",
     "identity",
     "init",
     "initializers",

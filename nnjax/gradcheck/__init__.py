@@ -7,6 +7,7 @@ backpropagation of a network, `check_layer` for somebody's layer; each returns a
 from nnjax.gradcheck import convolution_mistakes, mistakes, network_mistakes
 from nnjax.gradcheck.check import assert_gradient, check_gradient, check_vjp
 from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
+from nnjax.gradcheck.layer import check_layer
 from nnjax.gradcheck.network import check_backprop
 from nnjax.gradcheck.report import GradientError, GradientReport, Verdict
 
@@ -19,6 +20,7 @@ __all__ = [
     "assert_gradient",
     "check_backprop",
     "check_gradient",
+    "check_layer",
     "check_vjp",
     "convolution_mistakes",
     "mistake",

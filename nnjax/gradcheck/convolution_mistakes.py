@@ -19,7 +19,7 @@ from nnjax.layers.windows import shifted
 
 __all__ = []
 
-KERNEL = "∂C/∂a{l} = δ{next} correlated with the kernel of layer {next} turned by 180°"
+KERNEL = "∂C/∂a{l} = δ{next} correlated with w{next} turned by 180°"
 GRADIENT = "∂C/∂w{l} = (1/n) Σ a{prev} correlated with δ{l}"
 POOLS = (MaxPool, MeanPool, L2Pool)
 
@@ -36,7 +36,7 @@ def _with_kernel(d, l, delta, w):
 @mistake(
     "kernel not turned",
     "the error is correlated with the kernel as it is, not turned by 180°",
-    have="∂C/∂a{l} = δ{next} correlated with the kernel of layer {next}",
+    have="∂C/∂a{l} = δ{next} correlated with w{next}",
     expected=KERNEL,
     step="pull_back",
 )
@@ -48,7 +48,7 @@ def kernel_not_turned(d, l, delta):
 @mistake(
     "kernel transposed",
     "rows and columns of the kernel are interchanged in the backward pass",
-    have="∂C/∂a{l} = δ{next} correlated with the turned kernel, transposed",
+    have="∂C/∂a{l} = δ{next} correlated with w{next}, turned and transposed",
     expected=KERNEL,
     step="pull_back",
 )
@@ -60,7 +60,7 @@ def kernel_transposed(d, l, delta):
 @mistake(
     "kernel channels swapped",
     "the kernel's input and output channels are interchanged in the backward pass",
-    have="∂C/∂a{l} = δ{next} correlated with w[c, …, j]",
+    have="∂C/∂a{l} = δ{next} correlated with w{next}[c, …, j], turned",
     expected=KERNEL,
     step="pull_back",
 )
@@ -72,7 +72,7 @@ def kernel_channels_swapped(d, l, delta):
 @mistake(
     "kernel channels reversed",
     "the kernel's input channels run backwards, as when it is turned in all its axes",
-    have="∂C/∂a{l} = δ{next} correlated with w[…, ::-1]",
+    have="∂C/∂a{l} = δ{next} correlated with w{next}[…, ::-1], turned",
     expected=KERNEL,
     step="pull_back",
 )

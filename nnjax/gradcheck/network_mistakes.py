@@ -27,7 +27,7 @@ from nnjax.activations import (
 )
 from nnjax.gradcheck.derivation import derivative, softmax_derivative
 from nnjax.gradcheck.hypotheses import Undetermined, mistake
-from nnjax.layers import Dense, Dropout
+from nnjax.layers import Dropout
 
 __all__ = ["another_activation", "another_layer", "of"]
 
@@ -368,6 +368,48 @@ another_activation("relu", relu, same_as=(LeakyReLU,))
 another_activation("absolute", absolute)
 
 
+@mistake(
+    "the error with the wrong sign",
+    "the error changes its sign on its way back",
+    have="δ{l} = −{arrives} ⊙ σ'(z{l})",
+    expected="δ{l} = {arrives} ⊙ σ'(z{l})",
+    step="through",
+)
+def error_sign(d, l, g):
+    _hidden(d, l)
+    return -d.through(l, g)
+
+
+@mistake(
+    "the error divided by n",
+    "the error of every example is divided by the number of examples before it travels on",
+    have="δ{l} = (1/n) {arrives} ⊙ σ'(z{l})",
+    expected="δ{l} = {arrives} ⊙ σ'(z{l})",
+    step="through",
+)
+def error_over_n(d, l, g):
+    _hidden(d, l)
+    return d.through(l, g) / d.n
+
+
+@mistake(
+    "the error scaled",
+    "the error is multiplied by a constant, {t}, on its way back",
+    have="δ{l} = {t} · {arrives} ⊙ σ'(z{l})",
+    expected="δ{l} = {arrives} ⊙ σ'(z{l})",
+    step="through",
+    fitted=True,
+)
+def error_scaled(d, l, g, t):
+    _hidden(d, l)
+    return t * d.through(l, g)
+
+
+def _hidden(d, l):
+    if l == d.L:
+        raise TypeError("there this is the whole gradient, scaled")
+
+
 # BP2, first half: the weights.
 
 
@@ -379,7 +421,8 @@ another_activation("absolute", absolute)
     step="pull_back",
 )
 def not_transposed(d, l, delta):
-    of(d.layer(l), Dense)
+    if d.w(l).ndim != 2:
+        raise TypeError("only a matrix is transposed")
     return d.pull_back(l, delta, d.params[l - 1]._replace(w=d.w(l).T))
 
 

@@ -1,0 +1,422 @@
+"""One training step worked by hand: every number, with its equation and the numbers put in.
+
+`explain(net, params, x, y)` returns it as data; printed, it reads like the working on paper:
+
+    z¹₁ = w¹₁₁ x₁ + w¹₁₂ x₂ + b¹₁ = 2·0.4 + 3·0.5 + 0 = 2.3
+    a¹₁ = σ(z¹₁) = σ(2.3) = 0.908877
+
+The numbers are those of `nnjax.backprop`; only their wording is made here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.activations import Elementwise
+from nnjax.backprop import backprop
+from nnjax.checks import check_batch, require_number
+from nnjax.gradcheck.localise import superscript
+from nnjax.layers import Affine, Dense
+from nnjax.losses import CrossEntropy, Loss, Quadratic, targets
+from nnjax.network import Network
+
+__all__ = ["Explanation", "Line", "explain"]
+
+LIMIT = 2000  # lines: more than a hundred pages are no working by hand any more
+
+
+class Line(NamedTuple):
+    """One number of the working.
+
+    Attributes:
+        section: "forward", "loss", "backward", "gradient" or "update".
+        equation: its name: "BP1" to "BP4", or what it says.
+        symbol: what is computed, such as "z¹₁".
+        formula: in symbols.
+        numbers: the formula with the numbers put in.
+        value: the result.
+        example: of which example of the batch, from 0; −1 where it is of the whole batch.
+    """
+
+    section: str
+    equation: str
+    symbol: str
+    formula: str
+    numbers: str
+    value: float
+    example: int = -1
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A training step as a list of lines; `str()` is the working as text.
+
+    Attributes:
+        title: the network in words.
+        lines: in the order of the working.
+        loss: C before the step.
+        params: the new parameters, in the structure of the old ones.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    loss: float
+    params: Any
+
+    def __getitem__(self, symbol: str) -> float:
+        """Return the value of a symbol, such as `explanation["δ¹₁"]`, of the first example."""
+        for line in self.lines:
+            if line.symbol == symbol:
+                return line.value
+        raise KeyError(
+            f"{symbol} is not in this working; there are, for example, "
+            f"{', '.join(line.symbol for line in self.lines[:5])}"
+        )
+
+    def __str__(self) -> str:
+        titles = {
+            "forward": "Forward",
+            "loss": "Loss",
+            "backward": "Backward: the errors δ = ∂C/∂z",
+            "gradient": "Gradient: the partial derivatives",
+            "update": "Update: one step of gradient descent",
+        }
+        examples = {line.example for line in self.lines if line.example >= 0}
+        out, heading = [self.title], None
+        for line in self.lines:
+            of = f", example {line.example + 1}" if len(examples) > 1 and line.example >= 0 else ""
+            if (line.section, line.example) != heading:
+                heading = (line.section, line.example)
+                out += ["", titles[line.section] + of]
+            steps = [line.formula, line.numbers, _number(line.value)]
+            chain = " = ".join(dict.fromkeys(step for step in steps if step))
+            name = f"  [{line.equation}]" if line.equation else ""
+            out.append(f"  {line.symbol} = {chain}{name}")
+        return "\n".join(out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return title, loss and lines as plain dictionaries, strings and numbers."""
+        return {
+            "title": self.title,
+            "loss": self.loss,
+            "lines": [line._asdict() for line in self.lines],
+        }
+
+
+def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Explanation:
+    """Return one training step of a dense network as worked by hand.
+
+    Every weighted input, activation, error, partial derivative and new weight, each with its
+    equation and the numbers put in. Works for batches; the gradient is then the mean over them.
+
+    Args:
+        net: a network of dense layers, small enough to be worked by hand.
+        params: its parameters.
+        x: (n, n_in) inputs, or (n_in,) for one example.
+        y: (n, n_out) targets or (n,) classes, or (n_out,) for one example.
+        eta: the learning rate η.
+
+    Raises:
+        TypeError: if a layer is not `Dense`.
+        ValueError: if the working would be longer than 2000 lines, or an argument does not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([2, 1], loss=nnjax.quadratic)
+        >>> params = (nnjax.Affine(w=jnp.array([[2.0, 3.0]]), b=jnp.zeros(1)),)
+        >>> working = nnjax.explain(net, params, jnp.array([[0.4, 0.5]]), jnp.array([[1.0]]))
+        >>> round(working["z¹₁"], 3), round(working["a¹₁"], 3)
+        (2.3, 0.909)
+
+    Reference: Nielsen 2015, chapter 2.
+    """
+    if not isinstance(net, Network):
+        raise TypeError(f"net is {net!r}; expected a Network, such as nnjax.mlp([2, 2, 1])")
+    for i, layer in enumerate(net.layers):
+        if not isinstance(layer, Dense):
+            raise TypeError(f"layers[{i}] is {layer}; only dense layers are worked by hand")
+    eta = require_number(eta, "eta", "a learning rate of at least 0", 0, float("inf"))
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    if x.ndim == 1:
+        x, y = x[None], y[None]
+    x, y = check_batch(net, params, x, y)
+    length = _length(net, len(x))
+    if length > LIMIT:
+        raise ValueError(
+            f"the working would have {length} lines, more than {LIMIT}; take a smaller network or "
+            "fewer examples"
+        )
+    working = _Working(net, params, x, y, eta)
+    return Explanation(
+        title=f"One training step of {' → '.join(map(str, (s[0] for s in net.shapes)))}, "
+        f"{working.loss_name}, η = {_number(eta)}",
+        lines=tuple(working.lines()),
+        loss=float(working.bp.loss),
+        params=working.updated(),
+    )
+
+
+def _length(net, n):
+    sizes = [shape[0] for shape in net.shapes]
+    neurons = sum(sizes[1:])
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    return n * (3 * neurons + 1) + 2 * (weights + neurons)
+
+
+class _Working:
+    """The numbers of the step, and the lines that show them."""
+
+    def __init__(self, net, params, x, y, eta):
+        self.net, self.eta, self.L, self.n = net, eta, len(net.layers), len(x)
+        self.bp = backprop(net, params, x, y)
+        self.structure = params
+        self.params = [None, *((np.asarray(p.w), np.asarray(p.b)) for p in params)]
+        self.grads = [None, *((np.asarray(g.w), np.asarray(g.b)) for g in self.bp.grads)]
+        self.a = [np.asarray(a) for a in self.bp.activations]
+        self.z = [None, *(np.asarray(z) for z in self.bp.weighted_inputs)]
+        self.delta = [None, *(np.asarray(d) for d in self.bp.errors)]
+        self.y = np.asarray(targets(y, self.bp.activations[-1]))
+        self.loss_name = type(net.loss).__name__
+
+    def updated(self):
+        return tuple(
+            Affine(p.w - self.eta * g.w, p.b - self.eta * g.b)
+            for p, g in zip(self.structure, self.bp.grads, strict=True)
+        )
+
+    def lines(self) -> Iterator[Line]:
+        for i in range(self.n):
+            yield from self._forward(i)
+        for i in range(self.n):
+            yield self._loss(i)
+        if self.n > 1:
+            values = [float(self._loss_of(i)) for i in range(self.n)]
+            yield Line(
+                "loss",
+                "mean over the batch",
+                "C",
+                f"1/{self.n} Σ C",
+                f"({_sum([_number(v) for v in values])})/{self.n}",
+                float(np.mean(values)),
+            )
+        for i in range(self.n):
+            yield from self._backward(i)
+        yield from self._gradient()
+        yield from self._update()
+
+    def _activation_name(self, l):
+        return type(self.net.layers[l - 1].activation).__name__.lower()
+
+    def _input(self, l, k):
+        return f"x{_sub(k)}" if l == 1 else f"a{superscript(l - 1)}{_sub(k)}"
+
+    def _forward(self, i):
+        for l in range(1, self.L + 1):
+            w, b = self.params[l]
+            up, name = superscript(l), self._activation_name(l)
+            for j in range(len(b)):
+                symbol = f"z{up}{_sub(j)}"
+                inputs = range(w.shape[1])
+                yield Line(
+                    "forward",
+                    "",
+                    symbol,
+                    _sum(
+                        [
+                            *(f"w{up}{_sub(j, k)} {self._input(l, k)}" for k in inputs),
+                            f"b{up}{_sub(j)}",
+                        ]
+                    ),
+                    _sum(
+                        [
+                            *(f"{_factor(w[j, k])}·{_factor(self.a[l - 1][i, k])}" for k in inputs),
+                            _number(b[j]),
+                        ]
+                    ),
+                    float(self.z[l][i, j]),
+                    i,
+                )
+            for j in range(len(b)):
+                z = self.z[l][i]
+                given = f"z{up}{_sub(j)}" if self._elementwise(l) else f"z{up}"
+                put_in = _number(z[j]) if self._elementwise(l) else _vector(z)
+                yield Line(
+                    "forward",
+                    "",
+                    f"a{up}{_sub(j)}",
+                    f"{name}({given})",
+                    f"{name}({put_in})" + ("" if self._elementwise(l) else _sub(j)),
+                    float(self.a[l][i, j]),
+                    i,
+                )
+
+    def _elementwise(self, l):
+        return isinstance(self.net.layers[l - 1].activation, Elementwise)
+
+    def _loss_of(self, i):
+        loss, activation = self.net.loss, self.net.layers[-1].activation
+        arrays = (self.z[-1][i], self.a[-1][i], self.y[i])
+        return loss.at(activation, *map(jnp.asarray, arrays))
+
+    def _loss(self, i):
+        a, y, up = self.a[-1][i], self.y[i], superscript(self.L)
+        formula, numbers = _loss_text(self.net.loss, a, y, up)
+        symbol = "C" if self.n == 1 else f"C (example {i + 1})"
+        return Line("loss", "", symbol, formula, numbers, float(self._loss_of(i)), i)
+
+    def _backward(self, i):
+        for l in range(self.L, 0, -1):
+            up, act = superscript(l), self.net.layers[l - 1].activation
+            last = l == self.L
+            g = self._arriving(l, i)
+            a, delta = self.a[l][i], self.delta[l][i]
+            canonical = last and np.allclose(delta, a - self.y[i], rtol=1e-5, atol=1e-6)
+            canonical = canonical and not np.allclose(g, delta)
+            for j in range(len(delta)):
+                symbol, at = f"δ{up}{_sub(j)}", f"z{up}{_sub(j)}"
+                equation = "BP1" if last else "BP2"
+                if canonical:
+                    formula = f"a{up}{_sub(j)} − y{_sub(j)}"
+                    numbers = f"{_number(a[j])} − {_factor(self.y[i][j])}"
+                elif self._elementwise(l):
+                    slope = float(act.derivative(jnp.asarray(self.z[l][i]))[j])
+                    arriving, put_in = self._arriving_text(l, i, j)
+                    formula = f"{arriving} · {self._activation_name(l)}'({at})"
+                    numbers = f"{put_in} · {_factor(slope)}"
+                else:
+                    formula = f"a{up}{_sub(j)} (g{_sub(j)} − Σ g a), g = ∂C/∂a{up}"
+                    numbers = f"{_factor(a[j])} · ({_number(g[j])} − {_factor(float(g @ a))})"
+                    scale = getattr(act, "scale", 1.0)
+                    if scale != 1:
+                        formula = f"{scale:g} " + formula
+                        numbers = f"{scale:g} · " + numbers
+                yield Line("backward", equation, symbol, formula, numbers, float(delta[j]), i)
+
+    def _arriving(self, l, i):
+        """Return ∂C/∂a^l."""
+        if l == self.L:
+            return np.asarray(self.net.loss.gradient(jnp.asarray(self.a[l][i]), self.y[i]))
+        return self.delta[l + 1][i] @ self.params[l + 1][0]
+
+    def _arriving_text(self, l, i, j):
+        if l == self.L:
+            value = self._arriving(l, i)[j]
+            up = superscript(l)
+            if isinstance(self.net.loss, Quadratic):
+                a, y = self.a[l][i, j], self.y[i, j]
+                return f"(a{up}{_sub(j)} − y{_sub(j)})", f"({_number(a)} − {_factor(y)})"
+            return f"∂C/∂a{up}{_sub(j)}", _factor(value)
+        w, delta, up = self.params[l + 1][0], self.delta[l + 1][i], superscript(l + 1)
+        rows = range(len(delta))
+        formula = _sum([f"w{up}{_sub(k, j)} δ{up}{_sub(k)}" for k in rows])
+        numbers = _sum([f"{_factor(w[k, j])}·{_factor(delta[k])}" for k in rows])
+        return f"({formula})", f"({numbers})"
+
+    def _gradient(self):
+        mean = "" if self.n == 1 else f"1/{self.n} Σ "
+        for l in range(1, self.L + 1):
+            up, (gw, gb) = superscript(l), self.grads[l]
+            delta, a = self.delta[l], self.a[l - 1]
+            for j in range(gw.shape[0]):
+                for k in range(gw.shape[1]):
+                    products = [
+                        f"{_factor(d)}·{_factor(v)}"
+                        for d, v in zip(delta[:, j], a[:, k], strict=True)
+                    ]
+                    yield Line(
+                        "gradient",
+                        "BP4",
+                        f"∂C/∂w{up}{_sub(j, k)}",
+                        f"{mean}δ{up}{_sub(j)} {self._input(l, k)}",
+                        self._mean(products),
+                        float(gw[j, k]),
+                    )
+                yield Line(
+                    "gradient",
+                    "BP3",
+                    f"∂C/∂b{up}{_sub(j)}",
+                    f"{mean}δ{up}{_sub(j)}",
+                    self._mean([_factor(d) for d in delta[:, j]]),
+                    float(gb[j]),
+                )
+
+    def _mean(self, terms):
+        if self.n == 1:
+            return terms[0] if "·" in terms[0] else ""
+        return f"({_sum(terms)})/{self.n}"
+
+    def _update(self):
+        for l, new in enumerate(self.updated(), 1):
+            up, (w, b), (gw, gb) = superscript(l), self.params[l], self.grads[l]
+            new_w, new_b = np.asarray(new.w), np.asarray(new.b)
+            for j in range(w.shape[0]):
+                for k in range(w.shape[1]):
+                    yield self._step(f"w{up}{_sub(j, k)}", w[j, k], gw[j, k], new_w[j, k])
+                yield self._step(f"b{up}{_sub(j)}", b[j], gb[j], new_b[j])
+
+    def _step(self, symbol, old, slope, new):
+        return Line(
+            "update",
+            "w → w − η ∂C/∂w" if symbol[0] == "w" else "b → b − η ∂C/∂b",
+            f"new {symbol}",
+            f"{symbol} − η ∂C/∂{symbol}",
+            f"{_number(old)} − {_factor(self.eta)}·{_factor(slope)}",
+            float(new),
+        )
+
+
+def _loss_text(loss: Loss, a, y, up) -> tuple[str, str]:
+    """Return the loss of one example in symbols and with its numbers put in."""
+    n = range(len(a))
+    if isinstance(loss, Quadratic):
+        squares = _sum([f"(a{up}{_sub(j)} − y{_sub(j)})²" for j in n])
+        numbers = _sum([f"({_number(a[j])} − {_factor(y[j])})²" for j in n])
+        return f"½ ({squares})", f"½ ({numbers})"
+    if isinstance(loss, CrossEntropy):
+        terms = _sum(
+            [f"y{_sub(j)} ln a{up}{_sub(j)} + (1 − y{_sub(j)}) ln(1 − a{up}{_sub(j)})" for j in n]
+        )
+        numbers = _sum(
+            [
+                f"{_factor(y[j])}·ln {_number(a[j])} + {_factor(1 - y[j])}·ln {_number(1 - a[j])}"
+                for j in n
+            ]
+        )
+        return f"−({terms})", f"−({numbers})"
+    terms = _sum([f"y{_sub(j)} ln a{up}{_sub(j)}" for j in n])
+    return f"−({terms})", f"−({_sum([f'{_factor(y[j])}·ln {_number(a[j])}' for j in n])})"
+
+
+def _sub(*indices: int) -> str:
+    """Return indices, counted from 1, as subscripts, with a comma where they could be misread."""
+    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+    numbers = [str(i + 1) for i in indices]
+    return ("," if any(len(n) > 1 for n in numbers) else "").join(numbers).translate(digits)
+
+
+def _number(value: float) -> str:
+    return f"{float(value):.6g}".replace("-", "−")
+
+
+def _factor(value: float) -> str:
+    """Return a number as a factor: in parentheses where it is negative."""
+    text = _number(value)
+    return f"({text})" if text.startswith("−") else text
+
+
+def _vector(values) -> str:
+    return "[" + ", ".join(_number(v) for v in values) + "]"
+
+
+def _sum(terms: list[str]) -> str:
+    """Join terms by plus signs, turning "+ −" into "−"."""
+    text = terms[0]
+    for term in terms[1:]:
+        text += f" − {term[1:]}" if term.startswith("−") else f" + {term}"
+    return text

@@ -1,0 +1,104 @@
+"""The working by hand shows the numbers of backprop, and those of the textbook."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.explain import explain
+
+
+def neuron():
+    params = (nnjax.Affine(w=jnp.array([[2.0, 3.0]]), b=jnp.zeros(1)),)
+    return nnjax.mlp([2, 1], loss=nnjax.quadratic), params, jnp.array([[0.4, 0.5]])
+
+
+def test_the_neuron_worked_by_hand():
+    # Signals 0.4 and 0.5, weights 2 and 3, error t − o = 1.5, learning rate 1.
+    with jax.enable_x64(True):
+        net, params, x = neuron()
+        y = nnjax.feedforward(net, params, x) + 1.5
+        working = explain(net, params, x, y, eta=1.0)
+    assert working["z¹₁"] == pytest.approx(2.3, abs=1e-12)
+    assert round(working["a¹₁"], 3) == 0.909
+    assert round(working["∂C/∂w¹₁₁"], 4) == -0.0497
+    assert working["∂C/∂w¹₁₁"] == pytest.approx(-1.5 * 0.08281956699 * 0.4, rel=1e-8)
+    assert working["new w¹₁₁"] == pytest.approx(2.0 - working["∂C/∂w¹₁₁"], rel=1e-12)
+    assert round(working["new w¹₁₁"], 3) == 2.050
+    text = str(working)
+    assert "z¹₁ = w¹₁₁ x₁ + w¹₁₂ x₂ + b¹₁ = 2·0.4 + 3·0.5 + 0 = 2.3" in text
+    assert re.search(
+        r"δ¹₁ = \(a¹₁ − y₁\) · sigmoid'\(z¹₁\) = .* · 0.0828196 = −0.124229 +\[BP1\]", text
+    )
+
+
+@pytest.mark.parametrize("loss", [nnjax.quadratic, nnjax.cross_entropy, nnjax.log_likelihood])
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_numbers_are_those_of_backprop(loss, n):
+    net = nnjax.mlp([3, 4, 2], activation=nnjax.tanh, loss=loss)
+    params = nnjax.init(net, jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (n, 3))
+    y = jnp.arange(n) % 2
+    working, bp = explain(net, params, x, y, eta=0.5), nnjax.backprop(net, params, x, y)
+    values = {(line.symbol, line.example): line.value for line in working.lines}
+    for i in range(n):
+        for j in range(4):
+            assert values[f"δ¹{'₁₂₃₄'[j]}", i] == pytest.approx(float(bp.errors[0][i, j]))
+    assert values["∂C/∂w²₂₃", -1] == pytest.approx(float(bp.grads[1].w[1, 2]))
+    assert working.loss == pytest.approx(float(bp.loss))
+    stepped = nnjax.sgd_step(net, params, x, y, 0.5)
+    for one, other in zip(jax.tree.leaves(working.params), jax.tree.leaves(stepped), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [nnjax.quadratic, nnjax.cross_entropy, nnjax.log_likelihood])
+@pytest.mark.parametrize("output", [nnjax.sigmoid, nnjax.softmax, nnjax.Softmax(2.0)])
+def test_the_numbers_put_in_give_the_value_that_is_written(loss, output):
+    net = nnjax.mlp([2, 3, 2], output=output, loss=loss)
+    params = nnjax.init(net, jax.random.key(3))
+    working = explain(net, params, jnp.array([[0.3, -0.7]]), jnp.array([1]), eta=0.1)
+    checked = 0
+    for line in working.lines:
+        numbers = line.numbers.replace("−", "-").replace("·", "*").replace("½", "0.5 *")
+        numbers = re.sub(r"\)²", ")**2", numbers)
+        numbers = re.sub(r"ln (\d[^ )]*)", r"log(\1)", numbers)
+        if not numbers or "[" in numbers or "sigmoid" in numbers:
+            continue
+        value = eval(numbers, {"log": np.log})  # our own arithmetic, nothing from outside
+        assert value == pytest.approx(line.value, rel=1e-3, abs=2e-5), line
+        checked += 1
+    assert checked > 30
+
+
+def test_a_single_example_needs_no_batch_axis_and_data_is_plain():
+    net, params, x = neuron()
+    one = explain(net, params, x[0], jnp.array([1.0]))
+    assert str(one) == str(explain(net, params, x, jnp.array([[1.0]])))
+    assert one.to_dict()["lines"][0]["symbol"] == "z¹₁"
+    with pytest.raises(KeyError, match="q is not in this working"):
+        one["q"]
+
+
+def test_two_digit_indices_are_kept_apart():
+    net = nnjax.mlp([11, 1])
+    working = explain(net, nnjax.init(net, jax.random.key(0)), jnp.ones((1, 11)), jnp.ones((1, 1)))
+    assert "∂C/∂w¹₁,₁₁" in {line.symbol for line in working.lines}
+
+
+def test_what_cannot_be_worked_by_hand_is_refused():
+    net, params, x = neuron()
+    with pytest.raises(TypeError, match="expected a Network"):
+        explain("net", params, x, x)
+    with pytest.raises(ValueError, match="eta is -1\\.0; expected a learning rate"):
+        explain(net, params, x, jnp.ones((1, 1)), eta=-1.0)
+    big = nnjax.mlp([784, 30, 10])
+    with pytest.raises(ValueError, match="more than 2000; take a smaller network"):
+        explain(big, nnjax.init(big, jax.random.key(0)), jnp.ones((1, 784)), jnp.ones((1, 10)))
+    image = nnjax.Network((2, 2, 1), [nnjax.layers.Flatten(), nnjax.Dense(1)], nnjax.quadratic)
+    with pytest.raises(TypeError, match="only dense layers are worked by hand"):
+        explain(
+            image, nnjax.init(image, jax.random.key(0)), jnp.ones((1, 2, 2, 1)), jnp.ones((1, 1))
+        )
