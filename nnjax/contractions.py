@@ -20,17 +20,19 @@ chunk of examples at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from nnjax.layers.base import Affine, AffineLayer, Layer
-from nnjax.network import Network, Params, layer_keys
+from nnjax.network import Network, Params, forward_layer, layer_keys
 
 __all__ = [
     "Factors",
     "by_gram",
+    "each_layer",
     "factors",
     "gradient",
     "gram",
@@ -38,6 +40,7 @@ __all__ = [
     "instantiate",
     "squared_norms",
     "sum_of_squares",
+    "total",
 ]
 
 _CHUNK = 2**21  # numbers instantiated at once: what stays near the caches of a CPU
@@ -79,9 +82,26 @@ def factors(net: Network, params: Params, bp: Any, errors: Any) -> list[Factors 
     ]
 
 
+def each_layer(
+    contract: Callable[[Factors], Any], net: Network, params: Params, bp: Any, errors: Any
+) -> tuple[Any, ...]:
+    """Return what a contraction gives for each layer, () where there are no parameters."""
+    return tuple(() if f is None else contract(f) for f in factors(net, params, bp, errors))
+
+
 def gradient(layer: Layer, params: Any, a: jax.Array, key: Any, delta: jax.Array) -> Any:
     """Return the gradient of one example: BP3 and BP4 by the layer's own `gradients`."""
     return layer.gradients(layer.forward(params, a, key)[1], delta)
+
+
+def total(net: Network, params: Params, bp: Any, errors: Any) -> Params:
+    """Return the sum of all gradients, given one (n, ...) a layer in the place of `bp.errors`."""
+
+    def of_layer(l):
+        cache = forward_layer(net, params, l, bp.activations[l], bp.key)[1]
+        return net.layers[l].gradients(cache, errors[l])
+
+    return tuple(of_layer(l) if jax.tree.leaves(p) else () for l, p in enumerate(params))
 
 
 def instantiate(f: Factors) -> Any:

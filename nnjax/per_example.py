@@ -319,13 +319,10 @@ def weighted_gradient(net: Network, params: Params, bp: Pass, weights: jax.Array
 
 @jax.jit
 def _weighted_gradient(net, params, bp, weights):
-    def of_layer(l):
-        delta = bp.errors[l]
-        c = jnp.asarray(weights, delta.dtype).reshape(-1, *[1] * (delta.ndim - 1))
-        cache = forward_layer(net, params, l, bp.activations[l], bp.key)[1]
-        return net.layers[l].gradients(cache, c * delta)
+    def weighted(delta):
+        return delta * jnp.asarray(weights, delta.dtype).reshape(-1, *[1] * (delta.ndim - 1))
 
-    return tuple(of_layer(l) if jax.tree.leaves(params[l]) else () for l in range(len(params)))
+    return contractions.total(net, params, bp, [weighted(delta) for delta in bp.errors])
 
 
 def clipped_gradient(net: Network, params: Params, bp: Pass, clip_norm: float | jax.Array) -> Any:
@@ -469,6 +466,4 @@ def _mean(bp):
 
 
 def _each_layer(contract, net, params, bp):
-    """Return what a contraction gives for each layer, () where there are no parameters."""
-    factors = contractions.factors(net, params, bp, [delta[None] for delta in bp.errors])
-    return tuple(() if f is None else contract(f) for f in factors)
+    return contractions.each_layer(contract, net, params, bp, [d[None] for d in bp.errors])
