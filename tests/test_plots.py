@@ -1,0 +1,123 @@
+"""Plots: what they draw, that they can be saved, and what they refuse."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax import plots
+
+HISTORY = {
+    "epoch": np.arange(3),
+    "train_loss": np.array([0.5, 0.4, 0.3]),
+    "validation_accuracy": np.array([0.8, 0.9, 0.95]),
+    "error_norms": np.array([[0.1, 0.3], [0.05, 0.2], [0.02, 0.1]]),
+    "weight_norms": np.ones((3, 4, 2)),
+}
+
+
+def labels(axes):
+    return [line.get_label() for line in axes.lines]
+
+
+def test_curves_of_one_run_are_its_parts():
+    figure = plots.curves({"a": HISTORY}, title="the setting")
+    loss, accuracy = figure.axes
+    assert labels(loss) == ["train"]
+    assert labels(accuracy) == ["validation"]
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [80, 90, 95])
+    assert figure.get_suptitle() == "the setting"
+
+
+def test_runs_over_each_other_have_their_own_colours():
+    figure = plots.curves({"a": HISTORY, "b": HISTORY})
+    assert labels(figure.axes[0]) == ["a, train", "b, train"]
+    assert [line.get_color() for line in figure.axes[0].lines] == list(plots.COLORS[:2])
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        "a, train",
+        "b, train",
+        "a, validation",
+        "b, validation",
+    ]
+
+
+def test_layers_are_drawn_by_epoch_and_by_step():
+    figure = plots.layer_curves(HISTORY, "error_norms")
+    assert figure.axes[0].get_yscale() == "log"
+    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), [0.3, 0.2, 0.1])
+    by_step = plots.layer_curves(HISTORY, "weight_norms").axes[0].lines[0]
+    np.testing.assert_allclose(by_step.get_xdata(), np.arange(-0.75, 2.01, 0.25))
+    zero = plots.layer_curves({"error_norms": np.zeros((2, 1))}, "error_norms")
+    assert zero.axes[0].get_yscale() == "linear"
+
+
+def test_first_layer_shows_weights_and_filters():
+    w = np.arange(24.0).reshape(2, 12)
+    pictures = [
+        axes.images[0].get_array()
+        for axes in plots.first_layer(w, (3, 4)).axes
+        if axes.images and not axes.get_label().startswith("<colorbar")
+    ]
+    np.testing.assert_array_equal(pictures[1], w[1].reshape(3, 4))
+    assert len(plots.first_layer(np.zeros((2, 3, 4, 2)), (3, 4, 2)).axes) == 3
+
+
+def test_confusion_counts_stand_in_their_cells():
+    axes = plots.confusion([[9, 0], [2, 8]]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["9", "·", "2", "8"]
+
+
+def test_misread_pictures_say_what_was_read():
+    x = np.zeros((4, 8, 8, 1), np.uint8)
+    figure = plots.misread(x, [0, 1, 2, 3], [0, 7, 2, 5], most=1)
+    assert [axes.get_title() for axes in figure.axes] == ["1 read as 7"]
+    assert figure.get_suptitle() == "2 of 4 misread"
+
+
+def test_activation_functions_have_derivatives_below():
+    values, slopes = plots.activation_functions([nnjax.relu, nnjax.step]).axes
+    assert labels(values) == ["ReLU", "Step"]
+    assert labels(slopes) == ["ReLU"]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_figures_can_be_saved(tmp_path, kind):
+    path = tmp_path / f"picture.{kind}"
+    plots.curves({"a": HISTORY}).savefig(path)
+    assert path.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[kind])
+
+
+def test_the_history_of_a_run_can_be_plotted():
+    x = np.eye(4, dtype=np.float32)
+    data = nnjax.data.Dataset((x, np.arange(4) % 2), None, None)
+    setting = {"epochs": 2, "batch_size": 2, "key": jax.random.key(0), "monitors": ["weight_norms"]}
+    _, history = nnjax.train(
+        nnjax.mlp([4, 2]), data, optimizer=nnjax.training.optimizers.by_name("sgd", 0.1), **setting
+    )
+    assert labels(plots.curves({"run": history}).axes[0]) == ["train"]
+    assert labels(plots.layer_curves(history, "weight_norms").axes[0]) == ["layer 1"]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: plots.curves({"a": {"epoch": [0]}}), "no loss and no accuracy in the histories"),
+        (lambda: plots.layer_curves(HISTORY, "norms"), "the history has no norms; it has epoch"),
+        (lambda: plots.layer_curves(HISTORY, "train_loss"), r"shape \(3,\); expected \(epochs, la"),
+        (lambda: plots.first_layer(np.ones((2, 5)), (3, 4)), r"w has shape \(2, 5\), which is no"),
+        (lambda: plots.confusion([[1, 2]]), r"matrix has shape \(1, 2\); expected a square one"),
+        (lambda: plots.misread(np.zeros((2, 5)), [0, 1], [1, 0]), r"x has shape \(2, 5\); expec"),
+        (lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [0, 1]), "every picture was read rig"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+def test_without_matplotlib_the_way_to_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "nnjax\[plots\]"'):
+        plots.curves({"a": HISTORY})
