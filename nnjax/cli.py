@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nnjax.console import KEPT
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     try:
-        status = _command(argv)()
+        status = _parse(argv)()
         sys.stdout.flush()
     except SystemExit as stop:  # after --help, or options that do not parse: tyro has said which
         return stop.code if isinstance(stop.code, int) else 2
@@ -51,19 +51,14 @@ _EXPECTED = (
 )
 
 
-def _command(argv: Sequence[str] | None):
+def _parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
     try:
-        import tyro
+        import tyro  # noqa: F401
     except ImportError:
         raise ImportError('the command line takes tyro: pip install "nnjax[cli]"') from None
-    from nnjax.commands import COMMANDS
+    from nnjax.commands import parse
 
-    return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        args=None if argv is None else list(argv),
-        prog="nnjax",
-        description="Neural networks whose gradients are derived by hand.",
-    )
+    return parse(argv)
 
 
 def _sentence(error: Exception) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +25,10 @@ from nnjax.config import TrainConfig, n_classes
 from nnjax.console import KEPT, progress
 from nnjax.data import Dataset
 from nnjax.network import Network, Params, evaluate, feedforward, init
-from nnjax.training import DivergedError, train_epochs
+from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
 from nnjax.training.run import Run
 
-__all__ = ["COMMANDS", "Evaluate", "Predict", "Train", "open_run"]
+__all__ = ["COMMANDS", "Evaluate", "Predict", "Train", "open_run", "parse"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Train:
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ("validation",)
-    """What to measure the accuracy on after each epoch. The test data come at the end anyway."""
     out: Path | None = None
     """Folder for the run; otherwise a new one in runs/."""
+    resume: Path | None = None
+    """Go on with the run in this folder from its last checkpoint, with the options it had."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
     """Where to compute; otherwise where jax would."""
 
@@ -51,31 +51,28 @@ class Train:
             _use(self.platform)
         config, data = self.config, self.config.dataset()
         shape, n_out = data.train[0].shape[1:], n_classes(data)
-        net = config.network(shape, n_out)
-        evaluate_on = tuple(part for part in self.evaluate_on if getattr(data, part) is not None)
-        steps = train_epochs(
-            net,
-            data,
-            optimizer=config.transformation(),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            key=config.key(),
-            evaluate_on=evaluate_on,
-        )
-        content = {"train": config.to_json(), "input_shape": shape, "n_out": n_out}
+        net, arguments = config.network(shape, n_out), config.arguments(data)
         params: Any = None
-        with _new_run(self.out, config.data, content) as run:
-            print(_opening(config, data, net, evaluate_on), flush=True)
+        with self._run({"train": config.to_json(), "input_shape": shape, "n_out": n_out}) as run:
+            state = _restored(run, net, arguments) if self.resume else None
+            steps = train_epochs(net, data, **arguments, state=state)
+            print(_opening(config, data, net, arguments["evaluate_on"]), flush=True)
+            params = None if state is None else state.best_params
             try:
-                with progress(data, evaluate_on, config.epochs) as show:
+                with progress(data, arguments["evaluate_on"], config.epochs) as show:
                     for state, record in steps:
                         # A copy: the next epoch works in the memory of this state.
-                        params = jax.device_get(state.params)
+                        params = jax.device_get(state.best_params)
                         run.log(record)
+                        done = record["epoch"] + 1
+                        if config.save_every and (
+                            done % config.save_every == 0 or done == config.epochs
+                        ):
+                            run.save_checkpoint(state, done, score=_score(record))
                         show(record)
             except (DivergedError, OSError, KeyboardInterrupt) as stop:
                 if isinstance(stop, DivergedError):
-                    params = stop.state.params
+                    params = stop.state.best_params
                 if params is not None:
                     run.save_params(params)
                     stop.add_note(f"{KEPT} {run.folder}")
@@ -88,6 +85,21 @@ class Train:
                     f"({100 * float(result.accuracy):.2f} %), loss {float(result.loss):.4g}"
                 )
             print(f"Saved in {run.folder}")
+
+    def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
+        """Open the run: a new one, or, if it was asked for the same, the one to go on with."""
+        if self.resume is None:
+            return _new_run(self.out or _free_folder(self.config.data), content)
+        if self.out is not None:
+            raise ValueError("resume goes on in the folder of the run; leave out --out")
+        before = open_run(self.resume)[1].to_json()
+        for name, value in content["train"].items():
+            if value != before[name] and name not in ("epochs", "data_dir", "save_every"):
+                raise ValueError(
+                    f"{self.resume} was trained with {name} {before[name]}, not {value}; to resume "
+                    "it, leave that out"
+                )
+        return Run.resume(self.resume)
 
 
 @dataclass(frozen=True)
@@ -202,9 +214,8 @@ def _use(platform: str) -> None:
 
 
 @contextmanager
-def _new_run(out: Path | None, dataset: str, content: dict[str, Any]) -> Iterator[Run]:
+def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
     """A new run, of which nothing stays if it breaks off before parameters are saved in it."""
-    folder = out or _free_folder(dataset)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with Run.create(folder, content) as run:
@@ -227,5 +238,56 @@ def _free_folder(dataset: str) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
+def _restored(run: Run, net: Network, arguments: dict[str, Any]) -> TrainState | None:
+    """The state after the last checkpoint; None where the run broke off before the first."""
+    if run.config["train"]["save_every"] and not run.checkpoints:
+        (run.folder / "history.jsonl").unlink(missing_ok=True)
+        return None
+    names = ("optimizer", "key", "early_stopping")
+    return run.restore(initial_state(net, **{name: arguments[name] for name in names}))
+
+
+def _score(record: Record) -> float | None:
+    """How good the parameters of an epoch are: by what may be chosen by, the validation data."""
+    return record.get("validation_accuracy")
+
+
 COMMANDS: dict[str, Any] = {"train": Train, "predict": Predict, "evaluate": Evaluate}
 """The commands by name."""
+
+
+def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
+    """Return the command that the arguments ask for, to be called; it may return an exit status.
+
+    Args:
+        argv: what follows `nnjax`; None: the arguments of this process.
+
+    Raises:
+        SystemExit: after help, or a message about arguments that do not parse.
+        OSError, ValueError: if a run is to be resumed that is not there or damaged.
+
+    Example:
+        >>> from nnjax.commands import parse
+        >>> parse(["train", "--hidden", "30", "20"]).config.hidden
+        (30, 20)
+    """
+    command = _parse(argv, Train())
+    if isinstance(command, Train) and command.resume is not None:
+        # Once more: what is not given is what the run was given.
+        command = _parse(argv, Train(open_run(command.resume)[1]))
+    return command
+
+
+def _parse(argv: Sequence[str] | None, train: Train) -> Any:
+    defaults = {"train": train}
+    kinds = [
+        Annotated[kind, tyro.conf.subcommand(name, default=defaults.get(name, tyro.MISSING))]
+        for name, kind in COMMANDS.items()
+    ]
+    one_of: Any = Union[tuple(kinds)]  # noqa: UP007  (made while running)
+    return tyro.cli(
+        one_of,
+        args=argv,
+        prog="nnjax",
+        description="Neural networks whose gradients are derived by hand.",
+    )

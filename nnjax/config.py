@@ -9,19 +9,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import optax
 
 from nnjax import activations, architecture, initializers, losses
-from nnjax.checks import require_number
+from nnjax.checks import require_number, require_size
 from nnjax.data import Dataset, load
 from nnjax.layers.base import Shape
 from nnjax.network import Network, mlp
+from nnjax.regularizers import L1, L2, MaxNorm, Regularizer
 from nnjax.training import optimizers
+from nnjax.training.augmentation import Distortion, shifted
+from nnjax.training.early_stopping import EarlyStopping
 
 __all__ = ["TrainConfig", "n_classes"]
 
@@ -45,6 +47,11 @@ class TrainConfig:
     """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, .npz, mnist.pkl.gz)."""
     data_dir: Path | None = None
     """Where the files of mnist or fashion-mnist are; else $NNJAX_DATA, else they are downloaded."""
+    expand: bool = False
+    """Add to the training images four copies of each, moved by one pixel."""
+    distort: Distortion = field(default_factory=Distortion)
+    """How far training images are distorted at random, anew every time they are seen."""
+
     hidden: tuple[int, ...] = (200,)
     """Sizes of the hidden layers, from the input to the output; none: a single layer."""
     net: tuple[str, ...] = ()
@@ -55,10 +62,15 @@ class TrainConfig:
     """What is made small; log_likelihood makes the output layer a softmax, the others sigmoid."""
     init: Literal["default", "large", "he", "glorot", "zeros"] = "he"
     """How weights start: randn / √n_in, randn, He's for ReLU, Glorot's, or all 0."""
+
     optimizer: str = "momentum"
     """How the gradient is followed: sgd, momentum, nesterov, adam, ..., or any other of optax."""
     rate: float | None = None
     """The learning rate η; otherwise 0.3 for sgd, 0.05 with momentum, 0.001 for all the others."""
+    mu: float | None = None
+    """The coefficient of momentum and nesterov; otherwise 0.9."""
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    """How the rate changes over the run; step: to a tenth after each third."""
     batch_size: int = 10
     """Examples a step: the size of a mini-batch."""
     epochs: int = 30
@@ -66,9 +78,34 @@ class TrainConfig:
     seed: int = 0
     """The same seed gives the same run, on one machine."""
 
+    l2: float = 0.0
+    """λ of L2 regularisation, as in the book: λ/2n Σ w² is added to the loss."""
+    l1: float = 0.0
+    """λ of L1 regularisation: λ/n Σ |w| is added to the loss."""
+    max_norm: float | None = None
+    """The largest length that the weights into one neuron may have."""
+
+    evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ("validation",)
+    """What to measure after each epoch. The test data come at the end anyway."""
+    monitors: tuple[
+        Literal["error_norms", "gradient_norms", "weight_norms", "saturated", "dead"], ...
+    ] = ()
+    """What else to measure, by layer, for history.jsonl."""
+    monitor_every: int | None = None
+    """Measure that after every so many mini-batches; otherwise after each epoch."""
+    patience: int | None = None
+    """Stop after so many epochs without improvement, and keep the best parameters."""
+    measure: str = "validation_accuracy"
+    """Where improvement is looked for: a name in history.jsonl."""
+    lower_rate_to: float = 1.0
+    """Halve the rate instead of stopping, down to this fraction of it (the book: 1/128)."""
+    save_every: int | None = None
+    """Write a checkpoint after every so many epochs, from which --resume can go on."""
+
     def dataset(self) -> Dataset:
         """Return the data set to train on."""
-        return load(self.data, data_dir=self.data_dir)
+        dataset = load(self.data, data_dir=self.data_dir)
+        return shifted(dataset) if self.expand else dataset
 
     def network(self, input_shape: Shape, n_out: int) -> Network:
         """Return the network.
@@ -97,9 +134,49 @@ class TrainConfig:
         """The learning rate η: what was asked for, or what usually suits the optimizer."""
         return _RATES.get(self.optimizer, 0.001) if self.rate is None else self.rate
 
-    def transformation(self) -> optax.GradientTransformation:
-        """Return the optimizer, with its learning rate."""
-        return optimizers.by_name(self.optimizer, self.learning_rate)
+    def arguments(self, dataset: Dataset) -> dict[str, Any]:
+        """Return the arguments of `nnjax.train` after the network and the data set.
+
+        Args:
+            dataset: what to train on; parts that it does not have are not measured.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        if self.patience is None and self.lower_rate_to != 1:
+            raise ValueError("lower_rate_to says what happens after patience epochs; give both")
+        if self.save_every is not None:
+            require_size(self.save_every, "save_every")
+        rate: Any = self.learning_rate
+        if self.schedule != "constant":
+            batches = -(-len(dataset.train[0]) // require_size(self.batch_size, "batch_size"))
+            steps = batches * require_size(self.epochs, "epochs")
+            rate = optimizers.schedule(self.schedule, rate, steps)
+        options = {} if self.mu is None else {"mu": self.mu}
+        return {
+            "optimizer": optimizers.by_name(self.optimizer, rate, **options),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "key": self.key(),
+            "evaluate_on": [part for part in self.evaluate_on if getattr(dataset, part)],
+            "regularizer": self._regularizer(),
+            "augment": None if self.distort == Distortion() else self.distort,
+            "monitors": self.monitors,
+            "monitor_every": self.monitor_every,
+            "early_stopping": None
+            if self.patience is None
+            else EarlyStopping(self.patience, self.measure, self.lower_rate_to),
+        }
+
+    def _regularizer(self) -> Regularizer | None:
+        parts: list[Regularizer] = []
+        if self.l2 != 0:
+            parts.append(L2(self.l2))
+        if self.l1 != 0:
+            parts.append(L1(self.l1))
+        if self.max_norm is not None:
+            parts.append(MaxNorm(self.max_norm))
+        return sum(parts[1:], start=parts[0]) if parts else None
 
     def key(self) -> jax.Array:
         """Return the random key of the run, made from the seed."""
@@ -128,6 +205,8 @@ class TrainConfig:
         }
         if values.get("data_dir") is not None:
             values["data_dir"] = Path(values["data_dir"])
+        if "distort" in values:
+            values["distort"] = Distortion(**values["distort"])
         return cls(**values)
 
 

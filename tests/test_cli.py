@@ -17,10 +17,14 @@ import pytest
 from PIL import Image
 
 import nnjax
-from nnjax import commands, data, images
+from nnjax import commands, data, images, initializers
 from nnjax.checks import check_params
 from nnjax.cli import main
 from nnjax.config import TrainConfig
+from nnjax.regularizers import L1, L2, MaxNorm
+from nnjax.training import optimizers
+from nnjax.training.augmentation import Distortion
+from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.run import Run
 
 SMALL = ["--hidden", "16", "--epochs", "2"]
@@ -31,6 +35,13 @@ def here(tmp_path, monkeypatch):
     """An empty folder to run in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def usual_dtypes():
+    """As outside of the tests: optax's own Adam and schedules rest on dtype promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +158,58 @@ def test_layers_in_words(here, words):
     )
 
 
+def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtypes):
+    argv = (
+        "train --epochs 12 --hidden 16 --optimizer adam --rate 0.3 --l2 0.5 --l1 0.1 --max-norm 3 "
+        "--evaluate-on train validation --monitors weight_norms --monitor-every 60 "
+        "--patience 2 --measure validation_loss --lower-rate-to 0.5 --distort.shift 1 --out run"
+    )
+    assert main(argv.split()) == 0
+    net = nnjax.mlp(
+        [64, 16, 10], nnjax.relu, loss=nnjax.log_likelihood, initializer=initializers.he
+    )
+    state, history = nnjax.train(
+        net,
+        data.load("digits"),
+        optimizer=optimizers.by_name("adam", 0.3),
+        epochs=12,
+        batch_size=10,
+        key=jax.random.key(0),
+        evaluate_on=["train", "validation"],
+        regularizer=L2(0.5) + L1(0.1) + MaxNorm(3.0),
+        augment=Distortion(shift=1),
+        monitors=["weight_norms"],
+        monitor_every=60,
+        early_stopping=EarlyStopping(2, "validation_loss", 0.5),
+    )
+    again, params = params_of("run")
+    assert again == net
+    jax.tree.map(np.testing.assert_array_equal, params, state.best_params)
+    records = Run("run").history
+    assert len(records) == len(history["epoch"]) < 12
+    for name in history.keys() - {"seconds"}:
+        np.testing.assert_allclose([record[name] for record in records], history[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "keywords"),
+    [
+        ({"optimizer": "momentum", "mu": 0.5}, 0.05, {"mu": 0.5}),
+        ({"optimizer": "sgd"}, 0.3, {}),
+        ({"optimizer": "rmsprop"}, 0.001, {}),
+        ({"schedule": "cosine", "epochs": 3}, optimizers.schedule("cosine", 0.05, 3 * 126), {}),
+    ],
+)
+def test_the_optimizer_asked_for_is_used(options, rate, keywords):
+    config = TrainConfig(**options)
+    expected = optimizers.by_name(config.optimizer, rate, **keywords)
+    assert config.arguments(data.load("digits"))["optimizer"] is expected
+
+
+def test_the_training_images_are_expanded():
+    assert len(TrainConfig(expand=True).dataset().train[0]) == 5 * 1257
+
+
 def test_several_parts_are_told_apart_and_parts_that_are_not_there_left_out(here, capsys):
     assert main(["train", *SMALL, "--evaluate-on", "validation", "test"]) == 0
     assert re.search(
@@ -165,6 +228,56 @@ def test_on_a_terminal_the_same_lines_come_above_a_bar(here, capsys, monkeypatch
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["train", *SMALL]) == 0
     assert re.search(r"Epoch 1: \d+ / 180, loss", capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------- resume
+
+RESUMED = [
+    *("--net", "dropout0.2", "dense12", "--optimizer", "adam", "--schedule", "cosine"),
+    *("--patience", "100", "--save-every", "1"),
+]
+
+
+def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes):
+    assert main(["train", *RESUMED, "--epochs", "40", "--out", "whole"]) == 0
+    for moment in ("Data", "Epoch 3"):
+        with command("train", *RESUMED, "--epochs", "40", "--out", moment) as process:
+            for line in process.stdout:
+                if line.startswith(moment):
+                    process.kill()
+                    break
+        assert main(["train", "--resume", moment]) == 0
+        jax.tree.map(np.testing.assert_array_equal, params_of("whole")[1], params_of(moment)[1])
+        records = [
+            [{**record, "seconds": 0} for record in Run(run).history] for run in ("whole", moment)
+        ]
+        assert records[0] == records[1]
+
+
+def test_a_finished_run_can_be_made_longer(here, capsys):
+    assert main(["train", *SMALL, "--save-every", "5", "--out", "run"]) == 0
+    assert main(["train", "--resume", "run", "--epochs", "4"]) == 0
+    assert main(["train", *SMALL[:2], "--epochs", "4", "--out", "whole"]) == 0
+    jax.tree.map(np.testing.assert_array_equal, params_of("run")[1], params_of("whole")[1])
+    assert [record["epoch"] for record in Run("run").history] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--resume no-run", "no-run is no run"),
+        ("--resume RUN", "has no checkpoint to resume from; train with --save-every"),
+        ("--resume RUN --rate 3", r"was trained with rate None, not 3\.0; to resume it, leave"),
+        ("--resume RUN --out other", "leave out --out"),
+    ],
+)
+def test_resume_refuses(trained, here, capsys, argv, message):
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*.*")}
+    assert main(["train", *argv.replace("RUN", str(trained)).split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"nnjax: .*{message}.*\n", err)
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*.*")} == before
 
 
 # ---------------------------------------------------------------- predict
@@ -253,6 +366,16 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--data mnist --data-dir .", "holds the files of mnist: put train-images"),
         ("--data empty.npz", "empty.npz: "),
         ("--platform tpu", "platform is tpu, but jax has .* for it here"),
+        ("--l2 -1", "lmbda of L2 is -1.0; expected"),
+        ("--patience 0", "patience is 0; expected"),
+        ("--patience 2 --measure wit", "early stopping watches wit, which is not measured"),
+        ("--lower-rate-to 0.5", "lower_rate_to says what happens after patience epochs"),
+        ("--mu 2", "mu is 2.0; expected 0 ≤ μ ≤ 1"),
+        ("--optimizer sgd --mu 0.5", "the optimizer sgd has no option mu"),
+        ("--schedule cosine --batch-size 0", "batch_size is 0; expected"),
+        ("--monitor-every 0 --monitors dead", "monitor_every is 0; expected"),
+        ("--distort.rotation 200", "rotation of Distortion is 200.0; expected"),
+        ("--save-every 0", "save_every is 0; expected an integer of at least 1"),
         ("--net dense30 --hidden 30", "net and hidden both say what the layers are"),
         ("--hiden 3", r"Unrecognized options: --hiden.*--hidden"),
     ],
@@ -411,6 +534,13 @@ def test_every_name_offered_builds_a_network(name):
 
 
 def test_the_configuration_survives_json():
-    config = TrainConfig(data="mnist", data_dir=Path("there"), hidden=(3, 2), rate=0.25)
+    config = TrainConfig(
+        data="mnist",
+        data_dir=Path("there"),
+        distort=Distortion(shift=2),
+        hidden=(3, 2),
+        rate=0.25,
+        monitors=("dead",),
+    )
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert set(config.to_json()) == {field.name for field in dataclasses.fields(TrainConfig)}
