@@ -274,6 +274,145 @@ def _epochs_of_torch(sizes, x, y, batch, eta):
     return {threads: partial(epoch, threads) for threads in sorted({1, os.cpu_count() or 1})}
 
 
+@section
+def per_example(options: argparse.Namespace) -> None:
+    """Per-example norms, clipping and curvature, beside one gradient and beside vmap(grad)."""
+    _norms_of_dense_layers(options)
+    for shape, layer in (
+        ((28, 28, 1), nnjax.Conv(20, 5)),
+        ((12, 12, 20), nnjax.Conv(40, 5)),
+        ((8, 8, 64), nnjax.Conv(64, 3, padding="same")),
+    ):
+        _norms_of_a_convolution(options, shape, layer)
+    _diagonal_beside_backpack(options)
+
+
+def _norms_by_vmap(net, params, x, y):
+    """Return the loss and every example's squared norm, by `jax.vmap(jax.grad)`."""
+
+    def one(x, y):
+        grads = jax.grad(nnjax.loss, argnums=1)(net, params, x[None], y[None])
+        return sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)), grads
+
+    norms, grads = jax.vmap(one)(x, y)
+    return norms, jax.tree.map(lambda g: jnp.mean(g, axis=0), grads)
+
+
+def _batch_for(net, n):
+    params = nnjax.init(net, jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (n, *net.input_shape))
+    return params, x, jax.random.randint(jax.random.key(2), (n,), 0, net.n_out)
+
+
+def _compiled(function, *args):
+    """Return a compiled function of no arguments, and the megabytes it needs on the way."""
+    program = jax.jit(function).lower(*args).compile()
+    return lambda: program(*args), program.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def _norms_of_dense_layers(options):
+    net = nnjax.mlp([800] * 4, activation=nnjax.tanh)
+    args = _batch_for(net, 256)
+
+    def gradient(params, x, y):
+        return nnjax.backprop(net, params, x, y).grads
+
+    def norms(params, x, y):
+        bp = nnjax.backprop(net, params, x, y)
+        return bp.grads, nnjax.per_example.squared_norms(net, params, bp)
+
+    def clipped(params, x, y):
+        bp = nnjax.backprop(net, params, x, y)
+        return nnjax.per_example.clipped_gradient(net, params, bp, 1.0)
+
+    programs = {
+        "the gradient alone": _compiled(gradient, *args),
+        "gradient and norms": _compiled(norms, *args),
+        "clipped gradient": _compiled(clipped, *args),
+        "gradient and norms, vmap(grad)": _compiled(partial(_norms_by_vmap, net), *args),
+    }
+    seconds = timed({name: Rival(run) for name, (run, _) in programs.items()}, 5 * options.repeats)
+    table(
+        "Per-example norms, three dense layers of 800, batch 256",
+        seconds,
+        "ms",
+        1e3,
+        ours="the gradient alone",
+    )
+    alone = programs["the gradient alone"][1]
+    for name, (_, megabytes) in programs.items():
+        print(f"  {name:30}  {megabytes:10.1f} MB temporary, {megabytes - alone:+.1f}")
+
+
+def _norms_of_a_convolution(options, shape, layer):
+    net = nnjax.Network(
+        shape, [layer, nnjax.MeanPool(2), nnjax.Flatten(), nnjax.Dense(10)], nnjax.cross_entropy
+    )
+    args = _batch_for(net, 64)
+
+    def norms(params, x, y):
+        bp = nnjax.backprop(net, params, x, y)
+        return nnjax.per_example.squared_norms(net, params, bp), bp.grads
+
+    rivals = {
+        "nnjax": Rival(_compiled(norms, *args)[0]),
+        "vmap(grad)": Rival(_compiled(partial(_norms_by_vmap, net), *args)[0]),
+    }
+    height, width, filters = net.shapes[1]
+    weights = args[0][0].w.size
+    table(
+        f"Gradient and per-example norms, Conv({filters}, {layer.kernel[0]}) on {shape}: "
+        f"2T² = {2 * (height * width) ** 2}, {weights} weights, batch 64",
+        timed(rivals, 5 * options.repeats),
+        "ms",
+        1e3,
+    )
+
+
+def _diagonal_beside_backpack(options):
+    sizes, n = [784, 256, 256, 10], 128
+    net = nnjax.mlp(sizes, activation=nnjax.tanh, loss=nnjax.log_likelihood)
+    params, x, y = _batch_for(net, n)
+
+    def diagonal(params, x, y):
+        bp = nnjax.backprop(net, params, x, y)
+        return bp.grads, nnjax.curvature.ggn_diagonal(net, params, bp)
+
+    rivals = {"nnjax": Rival(_compiled(diagonal, params, x, y)[0])}
+    if theirs := _diagonal_of_backpack(sizes, np.asarray(x), np.asarray(y)):
+        rivals["BackPACK"] = Rival(theirs)
+    table(
+        f"Gradient and exact diagonal of the Gauss-Newton matrix, {sizes}, batch {n}",
+        timed(rivals, 3 * options.repeats),
+        "ms",
+        1e3,
+    )
+
+
+def _diagonal_of_backpack(sizes, x, y):
+    try:
+        import backpack
+        import torch
+        from backpack.extensions import DiagGGNExact
+    except ImportError:
+        return None
+    torch.set_num_threads(os.cpu_count() or 1)
+    layers = []
+    for k, j in itertools.pairwise(sizes):
+        layers += [torch.nn.Linear(k, j), torch.nn.Tanh()]
+    model = backpack.extend(torch.nn.Sequential(*layers[:-1]))
+    loss = backpack.extend(torch.nn.CrossEntropyLoss())
+    x, y = torch.tensor(x), torch.tensor(y, dtype=torch.long)
+
+    def run():
+        with warnings.catch_warnings(), backpack.backpack(DiagGGNExact()):
+            warnings.simplefilter("ignore")  # of PyTorch's hooks
+            model.zero_grad()
+            loss(model(x), y).backward()
+
+    return run
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
