@@ -26,9 +26,17 @@ import jax.numpy as jnp
 
 from nnjax.checks import check_backprop_of, check_batch, check_params, require_number
 from nnjax.losses import targets
-from nnjax.network import Network, Params, Passed, forward, forward_layer
+from nnjax.network import Network, Params, Passed, example_keys, forward, forward_layer, piece_size
 
-__all__ = ["Backprop", "Feedback", "FeedbackPass", "backprop", "backward", "sgd_step"]
+__all__ = [
+    "Backprop",
+    "Feedback",
+    "FeedbackPass",
+    "backprop",
+    "backward",
+    "loss_and_gradient",
+    "sgd_step",
+]
 
 
 class Backprop(NamedTuple):
@@ -203,6 +211,55 @@ def _backprop(net, params, x, y, key, feedback=None):
     return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
 
 
+def loss_and_gradient(
+    net: Network, params: Params, x: jax.Array, y: jax.Array, key: jax.Array | None = None
+) -> tuple[jax.Array, Any]:
+    """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
+
+    The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
+    as convolutions do for patches, the mini-batch is worked through in pieces and the gradients
+    are added up: faster, as the patches stay in the cache, and in the memory of one piece.
+
+    Args, raises: see `backprop`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> from nnjax.backprop import loss_and_gradient
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> loss, grads = loss_and_gradient(net, params, jnp.eye(3), jnp.ones((3, 2)))
+        >>> grads[0].w.shape
+        (2, 3)
+    """
+    x, y = check_batch(net, params, x, y, key=key)
+    return _loss_and_gradient(net, params, x, y, key)
+
+
+@jax.jit
+def _loss_and_gradient(net, params, x, y, key):
+    n, most = x.shape[0], piece_size(net)
+    if most is None or n <= most:
+        bp = _backprop(net, params, x, y, key)
+        return bp.loss, bp.grads
+    pieces = -(-n // most)
+    size = -(-n // pieces)  # as equal as can be
+    batch = (x, y, None if key is None else example_keys(key, n))
+
+    def add_piece(total, piece):
+        bp = _backprop(net, params, *piece)
+        share = piece[0].shape[0] / n
+        return jax.tree.map(lambda t, v: t + share * v, total, (bp.loss, bp.grads)), None
+
+    whole = n // size
+    dtype = jax.tree.leaves(params)[0].dtype
+    zero = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params))
+    split = jax.tree.map(lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:]), batch)
+    total, _ = jax.lax.scan(add_piece, zero, split)
+    if whole * size < n:
+        total, _ = add_piece(total, jax.tree.map(lambda a: a[whole * size :], batch))
+    return total
+
+
 def _carry_back(net, params, passed, delta, y=None, feedback=None):
     """Return δ¹, …, δ^L, given δ^L."""
     a, z, caches = passed  # a[l] and caches[l] go into layer l, z[l] comes out
@@ -335,5 +392,5 @@ def sgd_step(
 
 @jax.jit
 def _sgd_step(net, params, x, y, eta, key):
-    grads = _backprop(net, params, x, y, key).grads
+    _, grads = _loss_and_gradient(net, params, x, y, key)
     return jax.tree.map(lambda p, g: p - jnp.asarray(eta, p.dtype) * g, params, grads)

@@ -33,6 +33,7 @@ __all__ = [
     "Passed",
     "accuracy",
     "evaluate",
+    "example_keys",
     "feedforward",
     "forward",
     "forward_layer",
@@ -40,11 +41,13 @@ __all__ = [
     "layer_keys",
     "loss",
     "mlp",
+    "piece_size",
     "predict",
 ]
 
 Params = tuple[Any, ...]
 _CHUNK = 1000  # examples worked through at once where a whole data set comes in
+_SCRATCH = 2**20  # numbers that layers write beside their z at once: what stays near the caches
 
 
 @jax.tree_util.register_static
@@ -214,7 +217,24 @@ def layer_keys(net: Network, l: int, n: int, key: jax.Array | None) -> jax.Array
     """Return the n keys, one an example, that layer l draws from; None where it draws nothing."""
     if key is None or not net.layers[l].random:
         return None
-    return jax.random.split(jax.random.fold_in(key, l), n)
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(example_keys(key, n), l)
+
+
+def example_keys(key: jax.Array, n: int) -> jax.Array:
+    """Return n keys, one an example, given one key; n keys already are returned as they are."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jax.random.split(key, n) if key.ndim == (0 if typed else 1) else key
+
+
+def piece_size(net: Network) -> int | None:
+    """Return how many examples to work through at once, None where more is always better.
+
+    Layers that write much beside their outputs, as convolutions do with patches, are faster, and
+    take less memory, while that stays in the cache of the processor.
+    """
+    shapes = zip(net.layers, net.shapes, strict=False)
+    scratch = sum(layer.scratch(shape) for layer, shape in shapes)
+    return max(1, _SCRATCH // scratch) if scratch else None
 
 
 def _as_inputs(net, params, x):
@@ -318,7 +338,7 @@ def _predict(net, params, x):
     def one_chunk(x):
         return _classes(forward(net, params, x, None).activations[-1])
 
-    return _in_chunks(one_chunk, x)
+    return _in_chunks(one_chunk, x, piece_size(net) or _CHUNK)
 
 
 def accuracy(net: Network, params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -384,7 +404,7 @@ def _evaluate(net, params, x, y):
         right = _classes(a) == _classes(targets(y, a))
         return net.loss.at(net.layers[-1].activation, z, a, y), right
 
-    losses, right = _in_chunks(one_chunk, (x, y))
+    losses, right = _in_chunks(one_chunk, (x, y), piece_size(net) or _CHUNK)
     return Evaluation(jnp.mean(losses), jnp.mean(right, dtype=losses.dtype), jnp.sum(right))
 
 
@@ -392,13 +412,13 @@ def _classes(a):
     return jnp.argmax(a, axis=-1) if a.shape[-1] > 1 else (a[..., 0] > 0.5).astype(int)
 
 
-def _in_chunks(f, xs):
+def _in_chunks(f, xs, size):
     """Map f, which takes a batch, over a data set of any size."""
     n = jax.tree.leaves(xs)[0].shape[0]
-    if n <= _CHUNK:
+    if n <= size:
         return f(xs)
-    whole = n - n % _CHUNK
-    body = jax.tree.map(lambda x: x[:whole].reshape(-1, _CHUNK, *x.shape[1:]), xs)
+    whole = n - n % size
+    body = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
     out = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), jax.lax.map(f, body))
     if whole == n:
         return out

@@ -85,6 +85,10 @@ class Layer:
         """Return the gradient with respect to the parameters, summed over all rows of δ."""
         return ()
 
+    def scratch(self, in_shape: Shape) -> int:
+        """Return how many numbers the layer writes for one example beside z: patches, say."""
+        return 0
+
 
 class AffineLayer(Layer):
     """A layer z = w X + b, where X (T, K) are the inputs that meet the weights: BP3 and BP4.

@@ -26,6 +26,7 @@ the program is compiled for.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -268,6 +269,11 @@ class Conv(AffineLayer):
             w=_choose(lambda way, a, d: way.weight_gradient(a, d, geometry), cache, delta),  # BP4
             b=jnp.sum(delta.reshape(-1, delta.shape[-1]), axis=0),  #                          BP3
         )
+
+    def scratch(self, in_shape):
+        height, width, _ = self.out_shape(in_shape)
+        patches_are_made = jax.default_backend() == "cpu"  # as `_choose` chooses
+        return patches_are_made * height * width * math.prod(self.w_shape(in_shape)[1:])
 
     def geometry(self, in_shape):
         """Return where the windows lie on an image (..., H, W, C) that comes in."""

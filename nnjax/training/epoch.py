@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnjax.backprop import backprop
+from nnjax.backprop import loss_and_gradient
 from nnjax.network import Network, Params
 from nnjax.regularizers import Regularizer
 
@@ -135,15 +135,14 @@ def observed_epoch(
         if augment is not None:
             key, augment_key = jax.random.split(key)
             x = augment(augment_key, x)
-        bp = backprop(net, params, x, y, key if random else None)
-        grads = bp.grads
+        loss, grads = loss_and_gradient(net, params, x, y, key if random else None)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
         updates, opt_state = optimizer.update(grads, opt_state, params)
         params: Any = optax.apply_updates(params, updates)
         if regularizer is not None:
             params = regularizer.project(params)
-        return (params, opt_state, total + x.shape[0] * bp.loss), None
+        return (params, opt_state, total + x.shape[0] * loss), None
 
     def walk(carry, batches):
         carry, _ = jax.lax.scan(step, carry, batches)
