@@ -20,6 +20,7 @@ import nnjax
 from nnjax import commands, data, images, initializers
 from nnjax.checks import check_params
 from nnjax.cli import main
+from nnjax.commands import saved
 from nnjax.config import TrainConfig
 from nnjax.regularizers import L1, L2, MaxNorm
 from nnjax.training import optimizers
@@ -53,7 +54,7 @@ def trained(tmp_path_factory):
 
 
 def params_of(folder):
-    run, _, net, _ = commands.open_run(Path(folder))
+    run, _, net, _ = saved.open_run(Path(folder))
     key = jax.random.key(0)
     return net, run.load_params(jax.eval_shape(lambda key: nnjax.init(net, key), key))
 
@@ -509,7 +510,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(here, capsys, monkeypatch)
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(commands, "train_epochs", interrupted)
+    monkeypatch.setattr(commands.train, "train_epochs", interrupted)
     assert main(["train", *SMALL]) == 130
     assert capsys.readouterr().err == "nnjax: stopped\n"
     assert list(here.iterdir()) == []

@@ -1,0 +1,178 @@
+"""`nnjax train`: train a network and keep the run in a folder."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from nnjax.architecture import summary
+from nnjax.commands.saved import open_run
+from nnjax.config import TrainConfig, n_classes
+from nnjax.console import KEPT, progress
+from nnjax.data import Dataset
+from nnjax.network import Network, Params, evaluate
+from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
+from nnjax.training.run import Run
+
+__all__ = ["Train"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network; without options, on the embedded digits.
+
+    Every run is kept in a folder: config.json, history.jsonl, params.safetensors.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    out: Path | None = None
+    """Folder for the run; otherwise a new one in runs/."""
+    resume: Path | None = None
+    """Go on with the run in this folder from its last checkpoint, with the options it had."""
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    """Where to compute; otherwise where jax would."""
+
+    def __call__(self) -> None:
+        if self.platform is not None:
+            _use(self.platform)
+        config, data = self.config, self.config.dataset()
+        shape, n_out = data.train[0].shape[1:], n_classes(data)
+        net, arguments = config.network(shape, n_out), config.arguments(data)
+        with self._run({"train": config.to_json(), "input_shape": shape, "n_out": n_out}) as run:
+            state = _restored(run, net, arguments) if self.resume else None
+            steps = train_epochs(net, data, **arguments, state=state)
+            print(_opening(config, data, net, arguments["evaluate_on"]), flush=True)
+            with progress(data, arguments["evaluate_on"], config.epochs) as show:
+                params = _follow(steps, state, run, config, show)
+            run.save_params(params)
+            if data.test is not None:
+                result = evaluate(net, params, *map(jnp.asarray, data.test))
+                print(
+                    f"Test: {int(result.correct)} / {len(data.test[0])} "
+                    f"({100 * float(result.accuracy):.2f} %), loss {float(result.loss):.4g}"
+                )
+            print(f"Saved in {run.folder}")
+
+    def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
+        """Open the run: a new one, or, if it was asked for the same, the one to go on with."""
+        if self.resume is None:
+            return _new_run(self.out or _free_folder(self.config.data), content)
+        if self.out is not None:
+            raise ValueError("resume goes on in the folder of the run; leave out --out")
+        before = open_run(self.resume)[1].to_json()
+        for name, value in content["train"].items():
+            if value != before[name] and name not in ("epochs", "data_dir", "save_every"):
+                raise ValueError(
+                    f"{self.resume} was trained with {name} {before[name]}, not {value}; to resume "
+                    "it, leave that out"
+                )
+        return Run.resume(self.resume)
+
+
+def _follow(
+    steps: Iterable[tuple[TrainState, Record]],
+    state: TrainState | None,
+    run: Run,
+    config: TrainConfig,
+    show: Callable[[Record], None],
+) -> Params:
+    """Go through the epochs, write them down, and return the parameters that came of them.
+
+    Where that breaks off, the last good parameters are saved.
+    """
+    params: Any = None if state is None else state.best_params
+    try:
+        for state, record in steps:
+            # A copy: the next epoch works in the memory of this state.
+            params = jax.device_get(state.best_params)
+            run.log(record)
+            done = record["epoch"] + 1
+            if config.save_every and (done % config.save_every == 0 or done == config.epochs):
+                # Chosen by the validation data, as everything should be.
+                run.save_checkpoint(state, done, score=record.get("validation_accuracy"))
+            show(record)
+    except (DivergedError, OSError, KeyboardInterrupt) as stop:
+        if isinstance(stop, DivergedError):
+            params = stop.state.best_params
+        if params is not None:
+            run.save_params(params)
+            stop.add_note(f"{KEPT} {run.folder}")
+        raise
+    return params
+
+
+def _opening(config: TrainConfig, data: Dataset, net: Network, evaluate_on: Sequence[str]) -> str:
+    """The lines above the first epoch: what is trained on what, and what its numbers will mean."""
+    parts = {"train": "to train on", "validation": "for validation", "test": "to test on"}
+    sizes = [f"{len(part[0]):,} {parts[name]}" for name, part in data._asdict().items() if part]
+    lines = [
+        f"Data: {config.data}, {', '.join(sizes)}",
+        f"Training: {config.loss}, {config.optimizer}, η = {config.learning_rate:g}, "
+        f"mini-batches of {config.batch_size}",
+        "",
+        str(summary(net)),
+        "",
+    ]
+    if evaluate_on:
+        lines.append(f"Read rightly after each epoch, of the {' and '.join(evaluate_on)} data:")
+    return "\n".join(lines)
+
+
+def _use(platform: str) -> None:
+    """Make jax compute there; it has to be said before jax has computed anything."""
+    before = jax.config.values["jax_platforms"]
+    jax.config.update("jax_platforms", platform)
+    try:
+        found = jax.default_backend()
+    except RuntimeError:
+        jax.config.update("jax_platforms", before)
+        found = "nothing"
+    if found != platform:
+        raise ValueError(
+            f"platform is {platform}, but jax has {found} for it here; leave it out, or install "
+            'jax for it, as pip install "nnjax[cuda]" does for NVIDIA'
+        )
+
+
+@contextmanager
+def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
+    """A new run, of which nothing stays if it breaks off before parameters are saved in it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with Run.create(folder, content) as run:
+            yield run
+    except (FileExistsError, BlockingIOError):  # it is another's
+        raise
+    except BaseException:
+        if not any(folder.rglob("*.safetensors")):
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in made:
+                with suppress(OSError):  # another run may have come into it
+                    path.rmdir()
+        raise
+
+
+def _free_folder(dataset: str) -> Path:
+    """The first of runs/<data set>-<day>-1, -2, ... that is not there yet."""
+    name = f"{Path(dataset).name.split('.')[0]}-{time.strftime('%Y-%m-%d')}"
+    folders = (Path("runs", f"{name}-{n}") for n in itertools.count(1))
+    return next(folder for folder in folders if not folder.exists())
+
+
+def _restored(run: Run, net: Network, arguments: dict[str, Any]) -> TrainState | None:
+    """The state after the last checkpoint; None where the run broke off before the first."""
+    if run.config["train"]["save_every"] and not run.checkpoints:
+        (run.folder / "history.jsonl").unlink(missing_ok=True)
+        return None
+    names = ("optimizer", "key", "early_stopping")
+    return run.restore(initial_state(net, **{name: arguments[name] for name in names}))
