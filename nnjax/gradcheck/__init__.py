@@ -4,7 +4,12 @@
 backpropagation of a network, `check_layer` for somebody's layer; each returns a `GradientReport`.
 """
 
-from nnjax.gradcheck import convolution_mistakes, mistakes, network_mistakes
+from nnjax.gradcheck import (
+    convolution_mistakes,
+    mistakes,
+    network_mistakes,
+    pull_back_mistakes,
+)
 from nnjax.gradcheck.check import assert_gradient, check_gradient, check_vjp
 from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
 from nnjax.gradcheck.layer import check_layer
@@ -26,4 +31,5 @@ __all__ = [
     "mistake",
     "mistakes",
     "network_mistakes",
+    "pull_back_mistakes",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ import numpy as np
 
 from nnjax.gradcheck.compare import named_leaves
 from nnjax.gradcheck.examine import examine
+from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
+from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.subject import Claim, Subject
@@ -63,7 +66,9 @@ def check_gradient(
         argnums = positions[0] if isinstance(argnums, int) else positions
         claim = Claim(grad_f, time_limit)
         subject = Subject(f, claim, argnums, **_names(f, args, argnums), **_batch(args, positions))
-        return examine(f"the gradient {_name(grad_f)} of {_name(f)}", claim, _probes(subject, args))
+        probes = _probes(subject, args)
+        _by_jax(f, lambda: probes[0].expected)
+        return examine(f"the gradient {_name(grad_f)} of {_name(f)}", claim, probes)
 
 
 def check_vjp(
@@ -130,7 +135,12 @@ def check_vjp(
             subject.at(label, (_weights(outputs, seed), *around[1:]))
             for seed, label, around in _around(subject, (None, *args))
         ]
-        return examine(f"the pull-back {_name(vjp)} of {_name(f)}", claim, probes)
+        return examine(
+            f"the pull-back {_name(vjp)} of {_name(f)}",
+            claim,
+            probes,
+            candidates=partial(_pull_back_candidates, f),
+        )
 
 
 def assert_gradient(f: Callable, grad_f: Callable, *args: Any, **options: Any) -> None:
@@ -143,6 +153,23 @@ def assert_gradient(f: Callable, grad_f: Callable, *args: Any, **options: Any) -
         >>> nnjax.assert_gradient(jnp.sin, jnp.cos, 0.3)
     """
     check_gradient(f, grad_f, *args, **options).raise_if_wrong()
+
+
+def _pull_back_candidates(f, probes):
+    """Yield the mistakes about a Jacobian, where f maps one array to one, then the general ones."""
+    args = probes[0].args
+    if len(args) == 2 and all(hasattr(argument, "shape") for argument in args):
+        jacobian = jax.jit(jax.jacrev(f))
+
+        def predict(made, probe, t):
+            g, x = probe.args
+            matrix = np.asarray(jacobian(x)).reshape(g.size, x.size)
+            return [(0, made.change(matrix, np.asarray(g).ravel()).reshape(x.shape))]
+
+        for made in MISTAKES:
+            if made.step == "pull-back":
+                yield Candidate(made, "", partial(predict, made), {})
+    yield from general_candidates(probes)
 
 
 def _probes(subject, args):
@@ -214,22 +241,29 @@ def _checked_positions(argnums, args):
 
 
 def _require_scalar(f, args):
-    try:
-        out = jax.eval_shape(lambda: f(*args))
-    except Exception as error:
-        message = " ".join(str(error).split())[:300]
-        raise TypeError(
-            f"{_name(f)} cannot be evaluated by JAX at the example arguments: "
-            f"{type(error).__name__}: {message}"
-        ) from error
-    if not hasattr(out, "shape") or out.shape != () or not jnp.issubdtype(out.dtype, jnp.floating):
-        came = f"an array of shape {out.shape}" if hasattr(out, "shape") else type(out).__name__
-        if hasattr(out, "shape") and out.shape == ():
-            came = f"a scalar of dtype {out.dtype}"
+    out = _by_jax(f, lambda: f(*args))
+    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
+    if shape is None and isinstance(out, float):
+        return
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        came = f"a {type(out).__name__}" if shape is None else f"an array of shape {shape}"
+        came = f"a scalar of dtype {dtype}" if shape == () else came
         raise TypeError(
             f"{_name(f)} returns {came}; a gradient needs a real scalar: return the sum, or use "
             "check_vjp"
         )
+
+
+def _by_jax(f, call):
+    """Return what a call of f by JAX returns; TypeError in one sentence where that fails."""
+    try:
+        return call()
+    except Exception as error:
+        message = " ".join(str(error).split())[:200]
+        raise TypeError(
+            f"{_name(f)} cannot be differentiated by JAX at the example arguments: "
+            f"{type(error).__name__}: {message}"
+        ) from error
 
 
 def _names(f, args, argnums):

@@ -235,9 +235,9 @@ def compare(
     if wrong.any() and not wrong[index]:
         index = np.unravel_index(int(np.argmax(excess)), shape)
     error = relative_error(claimed, expected)
-    allowed = LEAF_TOLERANCE + norm(np.broadcast_to(noise, shape)) / max(norm(expected), TINY)
+    allowed = LEAF_TOLERANCE * norm(expected) + norm(np.broadcast_to(noise, shape))
     return row(
-        "wrong" if wrong.any() or error > allowed else "right",
+        "wrong" if wrong.any() or norm(difference) > allowed else "right",
         relative_error=error,
         index=tuple(int(i) for i in index),
         claimed=float(claimed[index]),
@@ -246,9 +246,6 @@ def compare(
         ratio=_ratio(claimed, expected),
         wrong_entries=int(wrong.sum()),
     )
-
-
-TINY = float(np.finfo(np.float64).tiny)
 
 
 def norm(array: np.ndarray) -> float:

@@ -162,7 +162,7 @@ def _require_same_again(probe: Probe) -> None:
     ):
         if one is None or other is None or one.shape != other.shape:
             continue
-        if relative_error(one, other) > 1e-12 and np.isfinite(one).all():
+        if np.isfinite(one).all() and relative_error(one, other) > 1e-12:
             raise Misfit(
                 f"is not deterministic: called twice with the same arguments, {name} differs by "
                 f"{relative_error(one, other):.1e}; fix the random numbers it draws"
@@ -307,7 +307,7 @@ def _along(probe, i, direction) -> _Along:
 
     def line(h):
         leaves = [np.asarray(p) for p in probe.parameters]
-        leaves[i] = leaves[i] + h * direction
+        leaves[i] = np.asarray(leaves[i] + h * direction)
         return probe.value(_with_parameters(probe, leaves))
 
     claimed = probe.claimed_arrays[i]
@@ -349,8 +349,8 @@ def _difference(probe, i):
     """Return the direction in which claim and autodiff differ, of the size of the parameters."""
     claimed, expected = probe.claimed_arrays[i], probe.expected[i]
     usable = claimed is not None and claimed.shape == expected.shape
-    difference = claimed - expected if usable else expected
-    size = norm(np.asarray(difference)) if np.isfinite(difference).all() else 0.0
+    difference = claimed - expected if usable and np.isfinite(claimed).all() else expected
+    size = norm(difference) if np.isfinite(difference).all() else 0.0
     if not size:
         return _random_direction(probe, i)
     return difference / size * typical_size(probe.parameters[i])

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -188,13 +188,14 @@ class Subject:
         """Return the probe at these arguments."""
         return Probe(self, label, args, on_kinks)
 
-    def split(self, args: tuple) -> tuple[list, Callable]:
-        """Return the arrays among the arguments, and f's gradient and value as functions of them.
+    def compiled(self, args: tuple) -> tuple[Callable, Callable, list]:
+        """Return value(arrays) and gradient(arrays), compiled where f can be, and the arrays.
 
-        The rest, such as a network or a flag, is closed over: it need not be an array.
+        Whatever else is among the arguments, such as a network or a flag, is closed over.
         """
         leaves, structure = jax.tree.flatten(args)
         dynamic = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))]
+        arrays = [leaves[i] for i in dynamic]
 
         def rebuild(arrays):
             full = list(leaves)
@@ -202,31 +203,33 @@ class Subject:
                 full[i] = array
             return jax.tree.unflatten(structure, full)
 
-        return [leaves[i] for i in dynamic], rebuild
-
-    def compiled(self, args: tuple) -> tuple[Callable, Callable, list]:
-        """Return value(arrays), gradient(arrays), compiled where f can be, and the arrays."""
-        arrays, rebuild = self.split(args)
         signature = self._signature(args, arrays)
         if signature not in self._programs:
-
-            def value(arrays):
-                return self.function(*rebuild(arrays))
-
-            derived = self.gradient or jax.grad(self.function, argnums=self.argnums)
-
-            def gradient(arrays):
-                return derived(*rebuild(arrays))
-
-            programs = value, gradient
-            if self.gradient is None:
-                programs = jax.jit(value), jax.jit(gradient)
-                try:
-                    programs[1](arrays)
-                except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-                    programs = value, gradient  # Python looks at values: no jit, but a gradient
-            self._programs[signature] = programs
+            value, gradient = self._compile(arrays, rebuild, len(arrays) == len(leaves))
+            self._programs[signature] = value, gradient
         return *self._programs[signature], arrays
+
+    def _compile(self, arrays, rebuild, only_arrays):
+        f, argnums = self.function, self.argnums
+        if self.gradient is not None:
+            compiled = self.gradient
+            return lambda arrays: f(*rebuild(arrays)), lambda arrays: compiled(*rebuild(arrays))
+        try:
+            if only_arrays:  # the same function again is not compiled again
+                _gradient(f, argnums, rebuild(arrays))
+                return (
+                    lambda arrays: _value(f, rebuild(arrays)),
+                    lambda arrays: _gradient(f, argnums, rebuild(arrays)),
+                )
+            gradient = jax.jit(lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)))
+            gradient(arrays)
+            return jax.jit(lambda arrays: f(*rebuild(arrays))), gradient
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+            # Python looks at values in f: it cannot be compiled, but it has a gradient.
+            return (
+                lambda arrays: f(*rebuild(arrays)),
+                lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)),
+            )
 
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
@@ -246,6 +249,16 @@ class Subject:
     @cached_property
     def _programs(self) -> dict:
         return {}
+
+
+@partial(jax.jit, static_argnums=0)
+def _value(f, args):
+    return f(*args)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _gradient(f, argnums, args):
+    return jax.grad(f, argnums)(*args)
 
 
 @dataclass
