@@ -130,7 +130,11 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The records, oldest first; a last line that is not complete yet is left out."""
-        return [json.loads(line) for line in self._lines()]
+        path = self.folder / "history.jsonl"
+        try:
+            return [_with_nan(json.loads(line)) for line in self._lines()]
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged: {error}") from None
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -162,7 +166,10 @@ class Run:
     # ------------------------------------------------------------ writing, under the lock
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Add a record to the history: names with numbers or arrays of them; NaN becomes null."""
+        """Add a record to the history: names with numbers or arrays of them.
+
+        What is not finite is written as null, and read as NaN.
+        """
         try:
             with open(self.folder / "history.jsonl", "ab") as file:
                 file.write(_json(record) + b"\n")
@@ -260,3 +267,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
