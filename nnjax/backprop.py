@@ -184,13 +184,7 @@ def backprop(net, params, x, y, key=None, feedback=None):
     Reference: Rumelhart, Hinton and Williams 1986; Nielsen 2015, chapter 2.
     """
     x, y = check_batch(net, params, x, y, key=key)
-    if feedback is not None:
-        if not isinstance(feedback, Feedback):
-            raise TypeError(
-                f"feedback is {feedback!r}; expected None or a rule with its weights, such as "
-                'nnjax.feedback.init(net, key, "feedback_alignment")'
-            )
-        feedback.check(net)
+    check_feedback(net, feedback)
     return _backprop(net, params, x, y, key, feedback)
 
 
@@ -211,10 +205,29 @@ def _backprop(net, params, x, y, key, feedback=None):
     return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
 
 
+def check_feedback(net: Network, feedback: Any) -> None:
+    """Raise TypeError or ValueError unless `feedback` is None or a rule that fits the network."""
+    if feedback is None:
+        return
+    if not isinstance(feedback, Feedback):
+        raise TypeError(
+            f"feedback is {feedback!r}; expected None or a rule with its weights, such as "
+            'nnjax.feedback.init(net, key, "feedback_alignment")'
+        )
+    feedback.check(net)
+
+
 def loss_and_gradient(
-    net: Network, params: Params, x: jax.Array, y: jax.Array, key: jax.Array | None = None
+    net: Network,
+    params: Params,
+    x: jax.Array,
+    y: jax.Array,
+    key: jax.Array | None = None,
+    feedback: Feedback | None = None,
 ) -> tuple[jax.Array, Any]:
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
+
+    With a feedback, its updates take the place of the gradient.
 
     The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
     as convolutions do for patches, the mini-batch is worked through in pieces and the gradients
@@ -232,23 +245,23 @@ def loss_and_gradient(
         (2, 3)
     """
     x, y = check_batch(net, params, x, y, key=key)
-    return _loss_and_gradient(net, params, x, y, key)
+    check_feedback(net, feedback)
+    return _loss_and_gradient(net, params, x, y, key, feedback)
 
 
 @jax.jit
-def _loss_and_gradient(net, params, x, y, key):
+def _loss_and_gradient(net, params, x, y, key, feedback=None):
     n, most = x.shape[0], piece_size(net)
     if most is None or n <= most:
-        bp = _backprop(net, params, x, y, key)
-        return bp.loss, bp.grads
+        return _backprop(net, params, x, y, key, feedback)[:2]
     pieces = -(-n // most)
     size = -(-n // pieces)  # as equal as can be
     batch = (x, y, None if key is None else example_keys(key, n))
 
     def add_piece(total, piece):
-        bp = _backprop(net, params, *piece)
+        loss_and_gradient = _backprop(net, params, *piece, feedback)[:2]
         share = piece[0].shape[0] / n
-        return jax.tree.map(lambda t, v: t + share * v, total, (bp.loss, bp.grads)), None
+        return jax.tree.map(lambda t, v: t + share * v, total, loss_and_gradient), None
 
     whole = n // size
     dtype = jax.tree.leaves(params)[0].dtype

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import nnjax
@@ -274,3 +275,41 @@ def test_every_rule_is_a_frozen_description():
     for kind in filter(None, feedback.rules.values()):
         assert issubclass(kind, nnjax.Feedback)
         assert dataclasses.is_dataclass(kind)
+
+
+def digits(n=200):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(n, 6)))
+    part = (x, jnp.argmax(x[:, :3] * x[:, 3:], axis=1))
+    return nnjax.data.Dataset(part, None, part)
+
+
+def test_train_takes_a_feedback():
+    """Gradients lead, feedback alignment follows, random features come last; one rule learns."""
+    net, data, key = nnjax.mlp([6, 16, 3], activation=nnjax.tanh), digits(), jax.random.key(0)
+    setting = {"optimizer": optax.sgd(0.3), "epochs": 30, "batch_size": 10, "key": key}
+    losses = {}
+    for rule in ("transpose", "feedback_alignment", "output_only", "kolen_pollack"):
+        fb = feedback.init(net, jax.random.key(1), rule, jnp.float64)
+        state, history = nnjax.train(net, data, feedback=fb, **setting)
+        losses[rule] = history["test_loss"][-1]
+        before, after = jax.tree.leaves(fb), jax.tree.leaves(state.feedback)
+        moved = [bool(jnp.any(a != b)) for a, b in zip(before, after, strict=True)]
+        assert any(moved) == (rule == "kolen_pollack")
+    assert losses["transpose"] < losses["feedback_alignment"] < losses["output_only"]
+
+
+def test_train_goes_on_with_feedback_weights_that_learn():
+    net, data = nnjax.mlp([6, 8, 3], activation=nnjax.tanh), digits(60)
+    rule = feedback.init(net, jax.random.key(1), "kolen_pollack", jnp.float64)
+    setting = {"optimizer": optax.sgd(0.3), "batch_size": 10, "key": jax.random.key(0)}
+    setting |= {"feedback": rule, "evaluate_on": []}
+    whole, _ = nnjax.train(net, data, epochs=4, **setting)
+    half, _ = nnjax.train(net, data, epochs=2, **setting)
+    rest, _ = nnjax.train(net, data, epochs=4, state=half, **setting)
+    for a, b in zip(*(jax.tree.leaves((s.params, s.feedback)) for s in (whole, rest)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"state\.feedback is of another run: of another feedback"):
+        nnjax.train(net, data, epochs=5, state=half, **(setting | {"feedback": None}))
+    with pytest.raises(TypeError, match="feedback is 'dfa'; expected None or a rule"):
+        nnjax.train(net, data, epochs=1, **(setting | {"feedback": "dfa"}))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnjax.backprop import loss_and_gradient
+from nnjax.backprop import Feedback, loss_and_gradient
 from nnjax.network import Network, Params
 from nnjax.regularizers import Regularizer
 
@@ -33,6 +33,7 @@ class TrainState(NamedTuple):
         key: the random key of the run; epoch e draws from `jax.random.fold_in(key, e)`.
         epoch: the number of epochs done, ().
         stopping: the state of early stopping, or () without it.
+        feedback: what carries errors back in the place of wᵀ, with its weights; None: wᵀ itself.
     """
 
     params: Params
@@ -40,6 +41,7 @@ class TrainState(NamedTuple):
     key: jax.Array
     epoch: jax.Array
     stopping: Any = ()
+    feedback: Feedback | None = None
 
     @property
     def best_params(self) -> Params:
@@ -129,20 +131,22 @@ def observed_epoch(
     random = any(layer.random for layer in net.layers)
 
     def step(carry, batch):
-        params, opt_state, total = carry
+        params, opt_state, feedback, total = carry
         i, x, y = batch
         key = jax.random.fold_in(step_key, i)
         if augment is not None:
             key, augment_key = jax.random.split(key)
             x = augment(augment_key, x)
-        loss, grads = loss_and_gradient(net, params, x, y, key if random else None)
+        loss, grads = loss_and_gradient(net, params, x, y, key if random else None, feedback)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
         updates, opt_state = optimizer.update(grads, opt_state, params)
-        params: Any = optax.apply_updates(params, updates)
+        stepped: Any = optax.apply_updates(params, updates)
+        if feedback is not None:
+            stepped, feedback = feedback.follow(params, stepped)
         if regularizer is not None:
-            params = regularizer.project(params)
-        return (params, opt_state, total + x.shape[0] * loss), None
+            stepped = regularizer.project(stepped)
+        return (stepped, opt_state, feedback, total + x.shape[0] * loss), None
 
     def walk(carry, batches):
         carry, _ = jax.lax.scan(step, carry, batches)
@@ -150,7 +154,7 @@ def observed_epoch(
 
     batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
     dtype = jax.tree.leaves(state.params)[0].dtype
-    carry = (state.params, state.opt_state, jnp.zeros((), dtype))
+    carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
     if observe is None:
         carry, observed = walk(carry, batches)
     else:
@@ -161,16 +165,16 @@ def observed_epoch(
         carry, _ = jax.lax.scan(step, carry, left_over)
     if rest:
         carry, _ = step(carry, (steps, x[-rest:], y[-rest:]))
-    params, opt_state, total = carry
+    params, opt_state, feedback, total = carry
 
     leaves = [total, *jax.tree.leaves(params)]
     good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-    params, opt_state, epoch = jax.tree.map(
+    params, opt_state, feedback, epoch = jax.tree.map(
         lambda new, old: jnp.where(good, new, old),
-        (params, opt_state, state.epoch + 1),
-        (state.params, state.opt_state, state.epoch),
+        (params, opt_state, feedback, state.epoch + 1),
+        (state.params, state.opt_state, state.feedback, state.epoch),
     )
-    state = state._replace(params=params, opt_state=opt_state, epoch=epoch)
+    state = state._replace(params=params, opt_state=opt_state, feedback=feedback, epoch=epoch)
     return state, jnp.where(good, total / n, jnp.nan), observed
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nnjax.backprop import Feedback, check_feedback
 from nnjax.checks import check_batch, check_key, check_params, require_size
 from nnjax.data import Dataset
 from nnjax.network import Network, Params, init
@@ -62,6 +63,7 @@ def initial_state(
     key: jax.Array,
     params: Params | None = None,
     early_stopping: EarlyStopping | None = None,
+    feedback: Feedback | None = None,
 ) -> TrainState:
     """Return the state that training starts from, and the template for one that was saved.
 
@@ -71,6 +73,7 @@ def initial_state(
         key: the random key given to `train`.
         params: where to start; None: `init` with a key split from `key`.
         early_stopping: the rule given to `train`, whose state is part of this one.
+        feedback: the one given to `train`, whose weights are part of this state.
 
     Raises:
         ValueError, TypeError: if an argument does not fit.
@@ -102,7 +105,9 @@ def initial_state(
         if early_stopping.lower_rate_to < 1:
             optimizers.scale_rate(opt_state, 1.0)  # says if it cannot be lowered
         stopping = early_stopping.init(params)
-    return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32), stopping)
+    check_feedback(net, feedback)
+    feedback = jax.tree.map(jnp.copy, feedback)
+    return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32), stopping, feedback)
 
 
 def train_epochs(
@@ -120,6 +125,7 @@ def train_epochs(
     monitors: Iterable[str | Monitor] = (),
     monitor_every: int | None = None,
     early_stopping: EarlyStopping | None = None,
+    feedback: Feedback | None = None,
     state: TrainState | None = None,
 ) -> Iterator[tuple[TrainState, Record]]:
     """Yield the state and a record after every epoch: `train`, step by step.
@@ -142,7 +148,7 @@ def train_epochs(
     """
     require_size(epochs, "epochs")
     _check_functions(regularizer, augment)
-    start = initial_state(net, optimizer, key, params, early_stopping)
+    start = initial_state(net, optimizer, key, params, early_stopping, feedback)
     if state is not None:
         start = _checked_state(net, state, start)
     data, parts = _check_data(net, start.params, data, evaluate_on)
@@ -243,6 +249,7 @@ def train(
     monitors: Iterable[str | Monitor] = (),
     monitor_every: int | None = None,
     early_stopping: EarlyStopping | None = None,
+    feedback: Feedback | None = None,
     state: TrainState | None = None,
 ) -> tuple[TrainState, History]:
     """Train a network; return the final state and the history of the run.
@@ -270,6 +277,9 @@ def train(
         monitor_every: None: after each epoch; k: after every k mini-batches, so that each record
             holds the values in an array, one row a time.
         early_stopping: ends the run, or lowers its rate, by a measure in the records.
+        feedback: None: backpropagation; else what carries errors back in the place of wᵀ, such as
+            `nnjax.feedback.init(net, key, "feedback_alignment")`. Weights that learn are in
+            `state.feedback`.
         state: where to go on: the state of an earlier run with the same arguments, which then
             ends, bit for bit, as if it had never been interrupted.
 
@@ -316,6 +326,7 @@ def train(
         monitors=monitors,
         monitor_every=monitor_every,
         early_stopping=early_stopping,
+        feedback=feedback,
         state=state,
     )
     for state, record in steps:  # noqa: B007  (the last state is the result)
@@ -351,14 +362,19 @@ def _check_functions(regularizer, augment):
 def _checked_state(net: Network, state: TrainState, template: TrainState) -> TrainState:
     """Return a copy of a state to go on from, if it is one of this run."""
     check_params(net, state.params, "state.params")
-    for part in ("opt_state", "stopping"):
-        came, expected = (jax.tree.map(jnp.shape, getattr(s, part)) for s in (state, template))
+    givers = {"opt_state": "optimizer", "stopping": "early_stopping", "feedback": "feedback"}
+    for part, giver in givers.items():
+        came, expected = (_shapes(getattr(s, part)) for s in (state, template))
         if came != expected:
             raise ValueError(
-                f"state.{part} is of another run: of another "
-                f"{'optimizer' if part == 'opt_state' else 'early_stopping'} than is given here"
+                f"state.{part} is of another run: of another {giver} than is given here"
             )
     return jax.tree.map(jnp.copy, state)  # the caller's stays his: it will be donated
+
+
+def _shapes(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [jnp.shape(leaf) for leaf in leaves]
 
 
 def _check_data(net, params, data, evaluate_on):
