@@ -184,6 +184,13 @@ class TrainConfig:
         require_number(self.seed, "seed", f"an integer from 0 to {largest}", 0, largest)
         return jax.random.key(self.seed)
 
+    @property
+    def title(self) -> str:
+        """The setting in a line, as for a plot."""
+        layers = " ".join(self.net) or " ".join(f"dense{size}" for size in self.hidden)
+        rate = f"η = {self.learning_rate:g}"
+        return f"{self.data}: {layers}, {self.activation}, {self.loss}, {self.optimizer} {rate}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields in the kinds that JSON has."""
         fields = dataclasses.asdict(self)

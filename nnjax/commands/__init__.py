@@ -12,12 +12,17 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from nnjax.commands.saved import Evaluate, Predict, open_run
+from nnjax.commands.saved import Evaluate, Plot, Predict, open_run
 from nnjax.commands.train import Train
 
-__all__ = ["COMMANDS", "Evaluate", "Predict", "Train", "parse"]
+__all__ = ["COMMANDS", "Evaluate", "Plot", "Predict", "Train", "parse"]
 
-COMMANDS: dict[str, Any] = {"train": Train, "predict": Predict, "evaluate": Evaluate}
+COMMANDS: dict[str, Any] = {
+    "train": Train,
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "plot": Plot,
+}
 """The commands by name."""
 
 
@@ -44,11 +49,12 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
 
 
 def _parse(argv: Sequence[str] | None, train: Train) -> Any:
-    defaults = {"train": train}
-    kinds = [
-        Annotated[kind, tyro.conf.subcommand(name, default=defaults.get(name, tyro.MISSING))]
+    kinds: list[Any] = [
+        Annotated[kind, tyro.conf.subcommand(name)]
         for name, kind in COMMANDS.items()
+        if kind is not Train
     ]
+    kinds.insert(0, Annotated[Train, tyro.conf.subcommand("train", default=train)])
     one_of: Any = Union[tuple(kinds)]  # noqa: UP007  (made while running)
     return tyro.cli(
         one_of,

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import tyro
 
+from nnjax.activations import Elementwise, Identity
 from nnjax.config import TrainConfig
+from nnjax.layers import Affine
+from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, feedforward, init
+from nnjax.training import history
+from nnjax.training.checkpoint import write_atomically
 from nnjax.training.run import Run
 
-__all__ = ["Evaluate", "Predict", "open_run"]
+__all__ = ["Evaluate", "Plot", "Predict", "open_run"]
 
 
-def open_run(folder: Path) -> tuple[Run, TrainConfig, Network, tuple[int, ...]]:
+def open_run(folder: Path) -> tuple[Run, TrainConfig, Network, Shape]:
     """Return a run, what it was asked for, its network and the shape of one example.
 
     Raises:
@@ -31,6 +38,15 @@ def open_run(folder: Path) -> tuple[Run, TrainConfig, Network, tuple[int, ...]]:
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{folder / 'config.json'}: damaged, or not of a training run") from None
     return run, config, config.network(shape, n_out), shape
+
+
+def _part(config: TrainConfig, name: str, data_dir: Path | None) -> tuple[jax.Array, jax.Array]:
+    """One part of the data that a run was trained on, on the device."""
+    part = getattr(replace(config, data_dir=data_dir or config.data_dir).dataset(), name)
+    if part is None:
+        raise ValueError(f"{config.data} has no {name} data; ask for another --part")
+    x, y = part
+    return jnp.asarray(x), jnp.asarray(y)
 
 
 def _params(run: Run, net: Network) -> Params:
@@ -88,8 +104,75 @@ class Evaluate:
         from nnjax.evaluation import evaluate_classes
 
         run, config, net, _ = open_run(self.run)
-        asked = {"data": self.data or config.data, "data_dir": self.data_dir or config.data_dir}
-        part = getattr(replace(config, **asked).dataset(), self.part)
-        if part is None:
-            raise ValueError(f"{asked['data']} has no {self.part} data; ask for another --part")
-        print(evaluate_classes(net, _params(run, net), *map(jnp.asarray, part)))
+        if self.data is not None:
+            config = replace(config, data=self.data, data_dir=None)
+        x, y = _part(config, self.part, self.data_dir)
+        print(evaluate_classes(net, _params(run, net), x, y))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw runs: learning curves, norms by layer, weights, confusion matrix, misread pictures.
+
+    The learning curves of several runs are drawn over each other, all else run by run.
+    """
+
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]]
+    """Folders of runs, as nnjax train has saved them."""
+    out: Path = Path("plots")
+    """Folder for the pictures."""
+    format: Literal["png", "svg"] = "png"
+    """Format of the pictures."""
+    data_dir: Path | None = None
+    """Where the files of mnist or fashion-mnist are."""
+    part: Literal["train", "validation", "test"] = "test"
+    """Which part of the data set is read for the confusion matrix and the misread pictures."""
+
+    def __call__(self) -> None:
+        from nnjax import plots
+
+        if not self.runs:
+            raise ValueError("no run to draw: name at least one folder")
+        opened = {str(folder): open_run(folder) for folder in self.runs}
+        histories = {name: history(run.history) for name, (run, *_) in opened.items()}
+        alone = len(opened) == 1
+        _, config, *_ = opened[str(self.runs[0])]
+        self._save("curves", plots.curves(histories, config.title if alone else ""))
+        for name, (run, config, net, shape) in opened.items():
+            stem = "" if alone else f"{Path(name).name}-"
+            figures = {
+                monitor: plots.layer_curves(histories[name], monitor, config.title)
+                for monitor in config.monitors
+            }
+            figures |= self._network(config, net, _params(run, net), shape)
+            for kind, figure in figures.items():
+                self._save(stem + kind, figure)
+
+    def _network(self, config: TrainConfig, net: Network, params: Params, shape: Shape):
+        """The figures of one network: what it has learnt, and what it reads."""
+        from nnjax import plots
+        from nnjax.evaluation import evaluate_classes
+
+        figures = {}
+        first = next(entry for entry in params if isinstance(entry, Affine))
+        seen = first.w.shape[1:] if first.w.ndim > 2 else shape  # a filter, or the whole input
+        if len(seen) == 3 and first.w[0].size == math.prod(seen):
+            figures["weights"] = plots.first_layer(first.w, seen, config.title)
+        functions = dict.fromkeys(layer.activation for layer in net.layers)
+        shown = [f for f in functions if isinstance(f, Elementwise) and not isinstance(f, Identity)]
+        if shown:
+            figures["activations"] = plots.activation_functions(shown)
+        x, y = _part(config, self.part, self.data_dir)
+        result = evaluate_classes(net, params, x, y)
+        figures["confusion"] = plots.confusion(result.confusion, config.title)
+        if result.accuracy < 1 and x.ndim == 4:
+            figures["misread"] = plots.misread(x, y, result.predictions)
+        return figures
+
+    def _save(self, name: str, figure: Any) -> None:
+        content = io.BytesIO()
+        figure.savefig(content, format=self.format)
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / f"{name}.{self.format}"
+        write_atomically(path, content.getvalue())
+        print(path)
