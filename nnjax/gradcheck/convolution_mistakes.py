@@ -15,7 +15,6 @@ import numpy as np
 from nnjax.gradcheck.hypotheses import mistake
 from nnjax.gradcheck.network_mistakes import of
 from nnjax.layers import Conv, Flatten, L2Pool, MaxPool, MeanPool
-from nnjax.layers.windows import shifted
 
 __all__ = []
 
@@ -164,7 +163,7 @@ def _conv_pieces(d, l, delta):
     """Return what each window hands to each of its inputs, (n, oh, ow, kh, kw, C), and where."""
     layer = d.layer(l)
     of(layer, Conv)
-    sizes, strides, margins = layer._geometry(d.a[l - 1].shape[1:])
+    sizes, strides, margins = layer.geometry(d.a[l - 1].shape[1:])
     pieces = np.einsum("nyxj,jikc->nyxikc", delta, d.w(l))
     return pieces, (sizes, strides, margins)
 
@@ -183,9 +182,9 @@ def _pieces(d, l, delta):
 
 def _windows(d, l):
     """Return the inputs of every window of a pool, (n, oh, ow, kh, kw, C)."""
-    layer, a = d.layer(l), jnp.asarray(d.a[l - 1])
-    inputs = np.stack([np.asarray(s) for s in shifted(a, layer.size, layer.stride)], axis=3)
-    return inputs.reshape(*inputs.shape[:3], *layer.size, inputs.shape[-1])
+    (height, width), (down, right) = d.layer(l).size, d.layer(l).stride
+    every = np.lib.stride_tricks.sliding_window_view(d.a[l - 1], (height, width), axis=(1, 2))
+    return np.moveaxis(every[:, ::down, ::right], 3, 5)
 
 
 def _pool_shares(d, l):
@@ -317,7 +316,7 @@ def gradient_of_last_place(d, l, delta):
 def _correlated(d, l, delta, strides, margins):
     layer = d.layer(l)
     of(layer, Conv)
-    sizes, right_strides, right_margins = layer._geometry(d.a[l - 1].shape[1:])
+    sizes, right_strides, right_margins = layer.geometry(d.a[l - 1].shape[1:])
     if (strides or right_strides) == right_strides and (margins or right_margins) == right_margins:
         raise ValueError("nothing would be different")
     strides, margins = strides or right_strides, margins or right_margins

@@ -13,7 +13,6 @@ from nnjax import Dense, Network, regularizers
 from nnjax.activations import LeakyReLU, relu, softmax, tanh
 from nnjax.gradcheck import check_backprop
 from nnjax.layers import Conv, Dropout, Flatten, L2Pool, MaxPool, MeanPool
-from nnjax.layers.windows import fold, shifted
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 
 QUADRATIC = nnjax.mlp([11, 7, 5, 3], loss=quadratic)
@@ -479,14 +478,28 @@ def with_gradient(change):
     return {"gradients": gradients}
 
 
+def inputs_of(a):
+    """Return the inputs of the 2×2 windows of an image that overlap, first to last."""
+    height, width, _ = a.shape
+    return [a[i : height - 1 + i, j : width - 1 + j] for i in (0, 1) for j in (0, 1)]
+
+
+def add_up(pieces, shape):
+    """Add what the windows hold for their four inputs: the transpose of `inputs_of`."""
+    image, (height, width, _) = jnp.zeros(shape), shape
+    for k, piece in enumerate(pieces):
+        i, j = divmod(k, 2)
+        image = image.at[i : height - 1 + i, j : width - 1 + j].add(piece)
+    return image
+
+
 def max_to(shares):
     """Return a pull-back that multiplies δ by shares(inputs of the windows, their maximum)."""
 
     def pull_back(self, params, cache, delta):
-        inputs = shifted(cache[0], self.size, self.stride)
+        inputs = inputs_of(cache[0])
         best = jnp.stack(inputs).max(0)
-        pieces = [delta * share for share in shares(inputs, best)]
-        return fold(pieces, cache[0].shape, self.size, self.stride)
+        return add_up([delta * share for share in shares(inputs, best)], cache[0].shape)
 
     return {"pull_back": pull_back}
 
@@ -550,7 +563,11 @@ LAYERS = [
         "L2 pool without its quotient",
         POOLED,
         3,
-        {"pull_back": lambda s, p, c, d: c[0] * fold([d] * 4, c[0].shape, s.size, s.stride)},
+        {
+            "pull_back": lambda s, p, c, d: (
+                c[0] * jnp.pad(d.repeat(2, 0).repeat(2, 1), ((0, 0), (0, 1), (0, 0)))
+            )
+        },
     ),
     (
         "flattened in another order (channels first)",
