@@ -54,7 +54,7 @@ def norms(depth: int, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]
     params = nnjax.init(net, jax.random.key(seed))
     x, y = data.train
     few = Dataset((x[:1000], y[:1000]), None, None)
-    start = measure(net, [NORMS], params, few)["ErrorNorms"]
+    start = measure(net, [NORMS], params, few)["error_norms"]
     _, history = TRAIN(
         net,
         few,
@@ -64,7 +64,7 @@ def norms(depth: int, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]
         params=params,
         monitors=[NORMS],
     )
-    return np.asarray(start[:-1]), history["ErrorNorms"][-1, :-1]
+    return np.asarray(start[:-1]), history["error_norms"][-1, :-1]
 
 
 def main() -> None:

@@ -251,10 +251,10 @@ def by_name(monitor: str | Monitor) -> Monitor:
 
 @partial(jax.jit, static_argnums=1)
 def _measure(net, monitors, params, data):
-    named = {monitor: name for name, monitor in MONITORS.items()}
+    named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}
     for monitor in monitors:
-        name = named.get(monitor) or _name(monitor)
+        name = named.get(type(monitor)) or _name(monitor)
         values = monitor(net, params, data)
         for key, value in (values if isinstance(values, dict) else {name: values}).items():
             if key in measured:
@@ -268,8 +268,8 @@ def measure(
 ) -> dict[str, jax.Array]:
     """Return what the monitors say, by name: one jitted program for all of them.
 
-    A monitor that returns an array gives it the monitor's own name: that in `MONITORS`, or of the
-    function or its class.
+    A monitor that returns an array gives it the monitor's own name: that of its kind in
+    `MONITORS`, or that of the function.
 
     Args:
         net: the network.

@@ -1,0 +1,51 @@
+"""What TensorBoard reads back is what was recorded."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from nnjax.training.tensorboard import tensorboard
+
+
+def test_every_number_becomes_a_point(tmp_path, monkeypatch):
+    points = {}
+
+    class Writer:
+        def __init__(self, folder):
+            assert folder == str(tmp_path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            points["closed"] = True
+
+        def add_scalar(self, tag, value, step):
+            points[tag, step] = value
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr("tensorboardX.SummaryWriter", Writer)
+    with tensorboard(tmp_path) as write:
+        write({"epoch": 0, "train_loss": 0.5, "error_norms": np.array([0.1, 0.2])})
+        write({"epoch": 1, "train_loss": 0.25, "error_norms": [[1.0], [2.0]]})
+    assert points == {
+        ("train_loss", 0): 0.5,
+        ("error_norms/0", 0): 0.1,
+        ("error_norms/1", 0): 0.2,
+        ("train_loss", 1): 0.25,
+        ("error_norms/0/0", 1): 1.0,
+        ("error_norms/1/0", 1): 2.0,
+        "closed": True,
+    }
+
+
+def test_without_tensorboardx_the_way_to_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with (
+        pytest.raises(ImportError, match=r'pip install "nnjax\[tensorboard\]"'),
+        tensorboard(tmp_path),
+    ):
+        pass
