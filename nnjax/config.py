@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import jax
 
-from nnjax import activations, architecture, initializers, losses
+from nnjax import activations, architecture, feedback, initializers, losses
+from nnjax.backprop import Feedback
 from nnjax.checks import require_number, require_size
 from nnjax.data import Dataset, load
 from nnjax.layers.base import Shape
@@ -62,6 +63,17 @@ class TrainConfig:
     """What is made small; log_likelihood makes the output layer a softmax, the others sigmoid."""
     init: Literal["default", "large", "he", "glorot", "zeros"] = "he"
     """How weights start: randn / √n_in, randn, He's for ReLU, Glorot's, or all 0."""
+
+    feedback: Literal[
+        "transpose",
+        "feedback_alignment",
+        "sign_symmetry",
+        "kolen_pollack",
+        "direct_feedback_alignment",
+        "direct_random_target_projection",
+        "output_only",
+    ] = "transpose"
+    """What carries errors back: the transpose is backpropagation, the others learn without it."""
 
     optimizer: str = "momentum"
     """How the gradient is followed: sgd, momentum, nesterov, adam, ..., or any other of optax."""
@@ -166,7 +178,13 @@ class TrainConfig:
             "early_stopping": None
             if self.patience is None
             else EarlyStopping(self.patience, self.measure, self.lower_rate_to),
+            "feedback": self._feedback(dataset),
         }
+
+    def _feedback(self, dataset: Dataset) -> Feedback | None:
+        net = self.network(dataset.train[0].shape[1:], n_classes(dataset))
+        # `train` makes two keys of the run's own; this is a third
+        return feedback.init(net, jax.random.fold_in(self.key(), 2), self.feedback)
 
     def _regularizer(self) -> Regularizer | None:
         parts: list[Regularizer] = []

@@ -63,7 +63,7 @@ def compare(args: argparse.Namespace) -> None:
 def run(args, net, data, name, seed):
     """Return the test error in %, and the angles on 1,000 training images, after training."""
     key = jax.random.key(seed)
-    rule = feedback.init(net, jax.random.fold_in(key, 1), name)
+    rule = feedback.init(net, jax.random.fold_in(key, 2), name)
     steps = args.epochs * (len(data.train[0]) // args.batch_size)
     state, record = None, {}
     for state, record in train_epochs(  # noqa: B007  (the last one is looked at)
