@@ -12,16 +12,19 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from nnjax.commands.check import Check, Explain
 from nnjax.commands.saved import Evaluate, Plot, Predict, open_run
 from nnjax.commands.train import Train
 
-__all__ = ["COMMANDS", "Evaluate", "Plot", "Predict", "Train", "parse"]
+__all__ = ["COMMANDS", "Check", "Evaluate", "Explain", "Plot", "Predict", "Train", "parse"]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,
+    "check": Check,
+    "explain": Explain,
 }
 """The commands by name."""
 

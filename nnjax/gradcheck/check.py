@@ -22,12 +22,17 @@ from nnjax.gradcheck.subject import Claim, Subject
 __all__ = ["assert_gradient", "check_gradient", "check_vjp"]
 
 
+COVERED = "3 points in float64"
+NOT_COVERED = "other shapes, other precisions, other devices"
+
+
 def check_gradient(
     f: Callable,
     grad_f: Callable,
     *args: Any,
     argnums: int | Sequence[int] = 0,
     time_limit: float = 60.0,
+    repeat: str = "",
 ) -> GradientReport:
     """Return a report on whether `grad_f` is the gradient of the scalar function f.
 
@@ -42,6 +47,7 @@ def check_gradient(
             as they are.
         argnums: which of them the gradient is for.
         time_limit: seconds that one call of `grad_f` may take.
+        repeat: the command that repeats the check, for the report.
 
     Raises:
         TypeError: if f returns no scalar, or the gradient is asked for an argument that holds
@@ -68,7 +74,14 @@ def check_gradient(
         subject = Subject(f, claim, argnums, **_names(f, args, argnums), **_batch(args, positions))
         probes = _probes(subject, args)
         _by_jax(f, lambda: probes[0].expected)
-        return examine(f"the gradient {_name(grad_f)} of {_name(f)}", claim, probes)
+        return examine(
+            f"the gradient {_name(grad_f)} of {_name(f)}",
+            claim,
+            probes,
+            covered=f"{COVERED}: {'; '.join(probe.label for probe in probes)}",
+            not_covered=NOT_COVERED,
+            repeat=repeat,
+        )
 
 
 def check_vjp(
@@ -140,6 +153,9 @@ def check_vjp(
             claim,
             probes,
             candidates=partial(_pull_back_candidates, f),
+            covered=f"{COVERED}, random output weights: "
+            f"{'; '.join(probe.label for probe in probes)}",
+            not_covered=NOT_COVERED,
         )
 
 
