@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, NamedTuple, overload
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from nnjax.checks import check_backprop_of, check_batch, check_params, require_number

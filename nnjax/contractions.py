@@ -149,7 +149,7 @@ def gram(f: Factors) -> jax.Array:
     shape = f.deltas.shape[:2] * 2
     if not isinstance(f.layer, AffineLayer):
         rows = [g.reshape(math.prod(shape[:2]), -1) for g in jax.tree.leaves(instantiate(f))]
-        return sum(g @ g.T for g in rows).reshape(shape)
+        return jax.tree.reduce(jnp.add, [g @ g.T for g in rows]).reshape(shape)
     x, d = inputs_and_errors(f)
     of_b = jnp.einsum("vnj,umj->vnum", *[jnp.sum(d, axis=2)] * 2)
     if x.shape[1] == 1:
@@ -217,7 +217,7 @@ def _sum_in_chunks(f, xs, chunk):
     """Return the sum of f over chunks of the leading axis; f takes (chunk, ...), or the rest."""
     n = jax.tree.leaves(xs)[0].shape[0]
     whole, rest = n - n % chunk, n % chunk
-    total = f(jax.tree.map(lambda x: x[whole:], xs)) if rest else None
+    total: Any = f(jax.tree.map(lambda x: x[whole:], xs)) if rest else None
     if not whole:
         return total
     chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), xs)

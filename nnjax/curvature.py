@@ -30,6 +30,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -126,7 +127,8 @@ def sampled_seeds(net: Network, bp: Backprop, key: jax.Array, samples: int = 1) 
     check_key(key)
     require_size(samples, "samples")
     z, a = bp.weighted_inputs[-1], bp.activations[-1]
-    activation, shape = net.layers[-1].activation, (samples, *a.shape)
+    activation: Any = net.layers[-1].activation
+    shape = (samples, *a.shape)
     if isinstance(net.loss, Quadratic):
         errors = jax.vmap(partial(activation.pull_back, z, a))(
             jax.random.normal(key, shape, a.dtype)
@@ -457,7 +459,7 @@ def neural_tangent_kernel(
         seeds = jnp.broadcast_to(unit[:, None, :], (net.n_out, n, net.n_out))
     errors = backward(net, params, bp, seeds)
     grams = _each_layer(contractions.gram, net, params, bp, errors)
-    return jnp.transpose(sum(jax.tree.leaves(grams)), (1, 3, 0, 2))
+    return jnp.transpose(jax.tree.reduce(jnp.add, grams), (1, 3, 0, 2))
 
 
 _each_layer = jax.jit(contractions.each_layer, static_argnums=0)

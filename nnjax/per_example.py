@@ -147,7 +147,7 @@ def squared_norms(net: Network, params: Params, bp: Pass) -> jax.Array:
     Reference: Goodfellow 2015, arXiv:1510.01799; convolutions: Rochette et al. 2019,
     arXiv:1912.06015, Bu et al. 2022, arXiv:2205.10683.
     """
-    return sum(jax.tree.leaves(squared_norms_by_layer(net, params, bp)))
+    return jax.tree.reduce(jnp.add, squared_norms_by_layer(net, params, bp))
 
 
 def squared_norms_by_layer(net: Network, params: Params, bp: Pass) -> Any:
@@ -280,7 +280,8 @@ def gram(net: Network, params: Params, bp: Pass) -> jax.Array:
 
 @jax.jit
 def _gram(net, params, bp):
-    return sum(jax.tree.leaves(_each_layer(contractions.gram, net, params, bp)))[0, :, 0, :]
+    grams = _each_layer(contractions.gram, net, params, bp)
+    return jax.tree.reduce(jnp.add, grams)[0, :, 0, :]
 
 
 def weighted_gradient(net: Network, params: Params, bp: Pass, weights: jax.Array) -> Any:

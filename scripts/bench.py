@@ -307,7 +307,8 @@ def _batch_for(net, n):
 def _compiled(function, *args):
     """Return a compiled function of no arguments, and the megabytes it needs on the way."""
     program = jax.jit(function).lower(*args).compile()
-    return lambda: program(*args), program.memory_analysis().temp_size_in_bytes / 2**20
+    memory: Any = program.memory_analysis()
+    return lambda: program(*args), memory.temp_size_in_bytes / 2**20
 
 
 def _norms_of_dense_layers(options):
@@ -346,7 +347,7 @@ def _norms_of_dense_layers(options):
 
 def _norms_of_a_convolution(options, shape, layer):
     net = nnjax.Network(
-        shape, [layer, nnjax.MeanPool(2), nnjax.Flatten(), nnjax.Dense(10)], nnjax.cross_entropy
+        shape, (layer, nnjax.MeanPool(2), nnjax.Flatten(), nnjax.Dense(10)), nnjax.cross_entropy
     )
     args = _batch_for(net, 64)
 
@@ -411,6 +412,183 @@ def _diagonal_of_backpack(sizes, x, y):
             loss(model(x), y).backward()
 
     return run
+
+
+@section
+def conv(options: argparse.Namespace) -> None:
+    """The book's network of two convolutions: an epoch of 50,000, and inference, beside peers."""
+    layers = [
+        nnjax.Conv(20, 5), nnjax.MaxPool(2), nnjax.Conv(40, 5), nnjax.MaxPool(2), nnjax.Flatten(),
+        nnjax.Dense(100), nnjax.Dense(10, nnjax.softmax),
+    ]  # fmt: skip
+    net = nnjax.Network((28, 28, 1), layers, nnjax.log_likelihood)
+    rng = np.random.default_rng(0)
+    x = rng.integers(256, size=(10_000, 28, 28, 1), dtype=np.uint8)
+    y = rng.integers(10, size=10_000)
+    peers = [_ConvOfNnjax(net), _ConvOfLax(net), _ConvOfFlax.make()]
+    peers += [_ConvOfTorch.make(threads, last) for threads in _threads() for last in (False, True)]
+    for batch in (100, 10):
+        for job in ("epoch", "inference"):
+            rivals = {}
+            for peer in filter(None, peers):
+                n = int(len(x) * peer.part)
+                run = getattr(peer, job)(x[:n], y[:n], batch)
+                rivals[peer.name] = Rival(run, n / 50_000)
+            title = "An epoch of 50,000" if job == "epoch" else "Inference of 50,000"
+            title += f", conv20k5 pool2 conv40k5 pool2 dense100, sigmoid, batch {batch}"
+            table(title, timed(rivals, options.repeats))
+
+
+class _ConvOfNnjax:
+    name, part = "nnjax", 1.0
+
+    def __init__(self, net):
+        self.net, self.params = net, nnjax.init(net, jax.random.key(0))
+
+    def epoch(self, x, y, batch):
+        return _epoch_of_nnjax(self.net, x, y, batch, 0.1)
+
+    def inference(self, x, y, batch):
+        return _scanned(lambda params, x: nnjax.feedforward(self.net, params, x), self, x, batch)
+
+
+class _ConvOfLax:
+    """The same network by `lax.conv_general_dilated`, `reduce_window` and `jax.grad`."""
+
+    name, part = "jax.grad of lax.conv, same loop", 0.02
+
+    def __init__(self, net):
+        self.params = tuple(p for p in nnjax.init(net, jax.random.key(0)) if p)
+
+    @staticmethod
+    def apply(params, x):
+        a = x.astype(jnp.float32) / 255
+        for w, b in params[:2]:
+            z = jax.lax.conv_general_dilated(
+                a, w, (1, 1), "VALID", dimension_numbers=("NHWC", "OHWI", "NHWC")
+            )
+            window = (1, 2, 2, 1)
+            a = jax.nn.sigmoid(z + b)
+            a = jax.lax.reduce_window(a, -np.inf, jax.lax.max, window, window, "VALID")
+        (w, b), (w_out, b_out) = params[2:]
+        a = jax.nn.sigmoid(a.reshape(len(a), -1) @ w.T + b)
+        return a @ w_out.T + b_out
+
+    def epoch(self, x, y, batch):
+        def step(params, batch):
+            x, y = batch
+
+            def loss(params):
+                logits = self.apply(params, x)
+                return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+            grads = jax.grad(loss)(params)
+            return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), None
+
+        epoch = jax.jit(lambda params, *batches: jax.lax.scan(step, params, batches)[0])
+        batches = [jnp.asarray(a).reshape(-1, batch, *a.shape[1:]) for a in (x, y)]
+        return lambda: epoch(self.params, *batches)
+
+    def inference(self, x, y, batch):
+        return _scanned(self.apply, self, x, batch)
+
+
+class _ConvOfFlax(_ConvOfLax):
+    name = "Flax NNX, same loop"
+
+    def __init__(self, nnx):
+        rngs = nnx.Rngs(0)
+
+        class Net(nnx.Module):
+            def __init__(self):
+                self.conv1 = nnx.Conv(1, 20, (5, 5), padding="VALID", rngs=rngs)
+                self.conv2 = nnx.Conv(20, 40, (5, 5), padding="VALID", rngs=rngs)
+                self.dense1 = nnx.Linear(640, 100, rngs=rngs)
+                self.dense2 = nnx.Linear(100, 10, rngs=rngs)
+
+            def __call__(self, x):
+                for conv in (self.conv1, self.conv2):
+                    x = nnx.max_pool(nnx.sigmoid(conv(x)), (2, 2), (2, 2))
+                return self.dense2(nnx.sigmoid(self.dense1(x.reshape(len(x), -1))))
+
+        graph, self.params = nnx.split(Net())
+        self.apply = lambda params, x: nnx.merge(graph, params)(x.astype(jnp.float32) / 255)
+
+    @classmethod
+    def make(cls):
+        try:
+            from flax import nnx
+        except ImportError:
+            return None
+        return cls(nnx)
+
+
+class _ConvOfTorch:
+    part = 0.1
+
+    def __init__(self, torch, threads, channels_last):
+        self.torch, self.threads = torch, threads
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.name = f"PyTorch, {threads} thread(s){', channels last' * channels_last}"
+
+    @classmethod
+    def make(cls, threads, channels_last):
+        try:
+            import torch
+        except ImportError:
+            return None
+        return cls(torch, threads, channels_last)
+
+    def model(self):
+        nn = self.torch.nn
+        self.torch.set_num_threads(self.threads)
+        model = nn.Sequential(
+            nn.Conv2d(1, 20, 5), nn.Sigmoid(), nn.MaxPool2d(2),
+            nn.Conv2d(20, 40, 5), nn.Sigmoid(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(640, 100), nn.Sigmoid(), nn.Linear(100, 10),
+        )  # fmt: skip
+        return model.to(memory_format=self.format)
+
+    def images(self, x):
+        x = self.torch.tensor(x.astype(np.float32) / 255).permute(0, 3, 1, 2)
+        return x.contiguous(memory_format=self.format)
+
+    def epoch(self, x, y, batch):
+        torch, x, y = self.torch, self.images(x), self.torch.tensor(y)
+
+        def run():
+            model = self.model()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            order = torch.randperm(len(x))
+            for start in range(0, len(x), batch):
+                rows = order[start : start + batch]
+                loss = torch.nn.functional.cross_entropy(model(x[rows]), y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+        return run
+
+    def inference(self, x, y, batch):
+        x = self.images(x)
+
+        def run():
+            model = self.model().eval()
+            with self.torch.inference_mode():
+                for start in range(0, len(x), batch):
+                    model(x[start : start + batch])
+
+        return run
+
+
+def _scanned(apply, peer, x, batch):
+    batches = jnp.asarray(x).reshape(-1, batch, *x.shape[1:])
+    run = jax.jit(lambda params, xs: jax.lax.map(lambda x: apply(params, x), xs))
+    return lambda: run(peer.params, batches)
+
+
+def _threads():
+    return sorted({1, os.cpu_count() or 1})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

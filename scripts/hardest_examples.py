@@ -81,7 +81,7 @@ def draw(path, net, params, part, norms, rows=4, columns=8):
         raise ImportError('plotting needs matplotlib: pip install "nnjax[plots]"') from None
     hardest = np.argsort(-norms)[: rows * columns]
     x, y = (np.asarray(array)[hardest] for array in part)
-    read = np.asarray(nnjax.predict(net, params, x))
+    read = np.asarray(nnjax.predict(net, params, jnp.asarray(x)))
     figure = Figure(figsize=(columns * 1.15, rows * 1.5), layout="constrained")
     figure.suptitle("MNIST training images with the largest gradients (label, read as, norm)")
     for i, axes in enumerate(figure.subplots(rows, columns).ravel()):
