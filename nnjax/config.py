@@ -16,7 +16,6 @@ from typing import Any, Literal
 import jax
 
 from nnjax import activations, architecture, feedback, initializers, losses
-from nnjax.backprop import Feedback
 from nnjax.checks import require_number, require_size
 from nnjax.data import Dataset, load
 from nnjax.layers.base import Shape
@@ -146,10 +145,11 @@ class TrainConfig:
         """The learning rate η: what was asked for, or what usually suits the optimizer."""
         return _RATES.get(self.optimizer, 0.001) if self.rate is None else self.rate
 
-    def arguments(self, dataset: Dataset) -> dict[str, Any]:
+    def arguments(self, net: Network, dataset: Dataset) -> dict[str, Any]:
         """Return the arguments of `nnjax.train` after the network and the data set.
 
         Args:
+            net: the network.
             dataset: what to train on; parts that it does not have are not measured.
 
         Raises:
@@ -178,13 +178,9 @@ class TrainConfig:
             "early_stopping": None
             if self.patience is None
             else EarlyStopping(self.patience, self.measure, self.lower_rate_to),
-            "feedback": self._feedback(dataset),
+            # `train` makes two keys of the run's own; this is a third.
+            "feedback": feedback.init(net, jax.random.fold_in(self.key(), 2), self.feedback),
         }
-
-    def _feedback(self, dataset: Dataset) -> Feedback | None:
-        net = self.network(dataset.train[0].shape[1:], n_classes(dataset))
-        # `train` makes two keys of the run's own; this is a third
-        return feedback.init(net, jax.random.fold_in(self.key(), 2), self.feedback)
 
     def _regularizer(self) -> Regularizer | None:
         parts: list[Regularizer] = []

@@ -204,7 +204,8 @@ def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtype
 def test_the_optimizer_asked_for_is_used(options, rate, keywords):
     config = TrainConfig(**options)
     expected = optimizers.by_name(config.optimizer, rate, **keywords)
-    assert config.arguments(data.load("digits"))["optimizer"] is expected
+    net = config.network((8, 8, 1), 10)
+    assert config.arguments(net, data.load("digits"))["optimizer"] is expected
 
 
 def test_the_training_images_are_expanded():
@@ -225,6 +226,12 @@ def test_several_parts_are_told_apart_and_parts_that_are_not_there_left_out(here
     assert "Saved in runs/mine-" in out
 
 
+def test_what_is_measured_goes_to_tensorboard(here):
+    assert main(["train", *SMALL, "--tensorboard", "--out", "run"]) == 0
+    (file,) = Path("run", "tensorboard").iterdir()
+    assert b"validation_accuracy" in file.read_bytes()
+
+
 def test_on_a_terminal_the_same_lines_come_above_a_bar(here, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["train", *SMALL]) == 0
@@ -235,7 +242,7 @@ def test_on_a_terminal_the_same_lines_come_above_a_bar(here, capsys, monkeypatch
 
 RESUMED = [
     *("--net", "dropout0.2", "dense12", "--optimizer", "adam", "--schedule", "cosine"),
-    *("--patience", "100", "--save-every", "1"),
+    *("--patience", "100", "--save-every", "1", "--feedback", "kolen_pollack"),
 ]
 
 

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from nnjax.data import Dataset
 from nnjax.network import Network, Params, evaluate
 from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
 from nnjax.training.run import Run
+from nnjax.training.tensorboard import tensorboard
 
 __all__ = ["Train"]
 
@@ -39,6 +40,8 @@ class Train:
     """Folder for the run; otherwise a new one in runs/."""
     resume: Path | None = None
     """Go on with the run in this folder from its last checkpoint, with the options it had."""
+    tensorboard: bool = False
+    """Write what is measured for TensorBoard too, into the folder of the run."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
     """Where to compute; otherwise where jax would."""
 
@@ -47,13 +50,19 @@ class Train:
             _use(self.platform)
         config, data = self.config, self.config.dataset()
         shape, n_out = data.train[0].shape[1:], n_classes(data)
-        net, arguments = config.network(shape, n_out), config.arguments(data)
+        net = config.network(shape, n_out)
+        arguments = config.arguments(net, data)
         with self._run({"train": config.to_json(), "input_shape": shape, "n_out": n_out}) as run:
             state = _restored(run, net, arguments) if self.resume else None
             steps = train_epochs(net, data, **arguments, state=state)
             print(_opening(config, data, net, arguments["evaluate_on"]), flush=True)
-            with progress(data, arguments["evaluate_on"], config.epochs) as show:
-                params = _follow(steps, state, run, config, show)
+            with ExitStack() as stack:
+                listeners: list[Callable[[Record], None]] = [run.log]
+                if self.tensorboard:
+                    listeners.append(stack.enter_context(tensorboard(run.folder / "tensorboard")))
+                shown = progress(data, arguments["evaluate_on"], config.epochs)
+                listeners.append(stack.enter_context(shown))
+                params = _follow(steps, state, run, config, listeners)
             run.save_params(params)
             if data.test is not None:
                 result = evaluate(net, params, *map(jnp.asarray, data.test))
@@ -84,23 +93,24 @@ def _follow(
     state: TrainState | None,
     run: Run,
     config: TrainConfig,
-    show: Callable[[Record], None],
+    listeners: Sequence[Callable[[Record], None]],
 ) -> Params:
-    """Go through the epochs, write them down, and return the parameters that came of them.
+    """Go through the epochs, tell of each, and return the parameters that came of them.
 
     Where that breaks off, the last good parameters are saved.
     """
     params: Any = None if state is None else state.best_params
+    every, epochs = config.save_every, config.epochs
     try:
         for state, record in steps:
             # A copy: the next epoch works in the memory of this state.
             params = jax.device_get(state.best_params)
-            run.log(record)
+            for listen in listeners:
+                listen(record)
             done = record["epoch"] + 1
-            if config.save_every and (done % config.save_every == 0 or done == config.epochs):
-                # Chosen by the validation data, as everything should be.
+            if every is not None and (done % every == 0 or done == epochs):
+                # The best is chosen by the validation data, as everything should be.
                 run.save_checkpoint(state, done, score=record.get("validation_accuracy"))
-            show(record)
     except (DivergedError, OSError, KeyboardInterrupt) as stop:
         if isinstance(stop, DivergedError):
             params = stop.state.best_params
@@ -174,5 +184,5 @@ def _restored(run: Run, net: Network, arguments: dict[str, Any]) -> TrainState |
     if run.config["train"]["save_every"] and not run.checkpoints:
         (run.folder / "history.jsonl").unlink(missing_ok=True)
         return None
-    names = ("optimizer", "key", "early_stopping")
+    names = ("optimizer", "key", "early_stopping", "feedback")
     return run.restore(initial_state(net, **{name: arguments[name] for name in names}))
