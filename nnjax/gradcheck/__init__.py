@@ -1,7 +1,8 @@
 """Is my gradient right, and if not, which term is wrong.
 
 `check_gradient` for a scalar function, `check_vjp` for a pull-back, `check_backprop` for somebody's
-backpropagation of a network, `check_layer` for somebody's layer; each returns a `GradientReport`.
+backpropagation of a network, `check_layer` for somebody's layer, `check_update` for somebody's step
+of gradient descent; each returns a `GradientReport`.
 """
 
 from nnjax.gradcheck import (
@@ -15,6 +16,7 @@ from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
 from nnjax.gradcheck.layer import check_layer
 from nnjax.gradcheck.network import check_backprop
 from nnjax.gradcheck.report import GradientError, GradientReport, Verdict
+from nnjax.gradcheck.update import check_update
 
 __all__ = [
     "MISTAKES",
@@ -26,6 +28,7 @@ __all__ = [
     "check_backprop",
     "check_gradient",
     "check_layer",
+    "check_update",
     "check_vjp",
     "convolution_mistakes",
     "mistake",

@@ -91,6 +91,8 @@ class GradientReport:
                 f"{f' ({self.nearest.where})' if self.nearest.where else ''}, leaves "
                 f"{self.nearest.residual:.1e}"
             )
+        if self.leaves and self.verdict == Verdict.WRONG:
+            return "no known mistake explains it, nor comes near"
         return self.reason
 
     def raise_if_wrong(self) -> None:
@@ -134,6 +136,8 @@ class GradientReport:
             lines += _wrap("mistake", "none of the known ones explains it; the nearest:")
             lines += self._finding("", self.nearest, paint)
             lines += _wrap("", f"which leaves a relative difference of {self.nearest.residual:.1e}")
+        elif self.leaves and self.verdict == Verdict.WRONG:
+            lines += ["", *_wrap("mistake", "none of the known ones explains it, nor comes near")]
         notes = []
         for label, text in (
             ("noticed", "; ".join(self.remarks)),

@@ -61,7 +61,7 @@ class Claim:
             ) from None
         except Misfit:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = " ".join(str(error).split())
             message = message if len(message) < 300 else message[:300] + " …"
             raise Misfit(f"raises {type(error).__name__}: {message}") from error
