@@ -158,7 +158,7 @@ def first_layer(w: Any, input_shape: Sequence[int], title: str = "", most: int =
     pictures = w.reshape(len(w), height, width, *(channels or [1])).sum(axis=-1)[:most]
     largest = float(np.quantile(np.abs(pictures), 0.995)) or 1.0
     figure, axes = _pictures(len(pictures), title)
-    drawn = None
+    drawn: Any = None
     for panel, picture in zip(axes, pictures, strict=True):
         drawn = panel.imshow(picture, cmap="RdBu", vmin=-largest, vmax=largest)
     figure.colorbar(drawn, ax=list(axes), label="weight", shrink=0.6, extend="both")

@@ -24,6 +24,8 @@ from nnjax.layers.base import Affine
 
 __all__ = ["L1", "L2", "MaxNorm", "Regularizer"]
 
+_FLOAT32 = jnp.finfo(jnp.float32)
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class MaxNorm(Regularizer):
     most: float
 
     def __post_init__(self):
-        tiny, huge = jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max
+        tiny, huge = (float(limit) for limit in (_FLOAT32.tiny, _FLOAT32.max))
         require_number(self.most, "most of MaxNorm", "a positive finite norm", tiny, huge)
 
     def project(self, params):
@@ -192,7 +194,7 @@ def _require_strength(regularizer: Regularizer, lmbda: Any) -> None:
         f"lmbda of {type(regularizer).__name__}",
         "a finite strength λ of at least 0 (a negative one would reward large weights)",
         0,
-        float(jnp.finfo(jnp.float32).max),
+        float(_FLOAT32.max),
     )
 
 

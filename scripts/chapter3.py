@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,8 +62,8 @@ class Experiment:
     (accuracies in percent)."""
 
 
-FEW = {"examples": 1000, "epochs": 400}
-SLOW = {"eta": 0.1, "lmbda": 5.0}
+FEW: dict[str, Any] = {"examples": 1000, "epochs": 400}
+SLOW: dict[str, Any] = {"eta": 0.1, "lmbda": 5.0}
 EXPERIMENTS = {
     "overfitting": [
         Experiment(

@@ -14,6 +14,7 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,10 +80,10 @@ def train(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     recipe = RECIPES[args.recipe]
     epochs = recipe.epochs if args.epochs is None else args.epochs
-    data = nnjax.data.load("mnist", data_dir=args.data_dir)
-    net = Network(784, recipe.layers, log_likelihood)
+    data: Any = nnjax.data.load("mnist", data_dir=args.data_dir)
+    net = Network((784,), recipe.layers, log_likelihood)
     rate = optimizers.schedule("one_cycle", recipe.peak, epochs * (len(data.train[0]) // BATCH))
-    state = None
+    state: Any = None
     for state, record in train_epochs(  # noqa: B007  (the last state is the result)
         net,
         data,
@@ -96,7 +97,7 @@ def train(args: argparse.Namespace) -> None:
         early_stopping=EarlyStopping(patience=epochs),  # stops never, but keeps the best
     ):
         print(
-            f"Epoch {record['epoch']}: {record['validation_correct']} / {len(data.validation[0])}, "
+            f"Epoch {record['epoch']}: {record['validation_accuracy']:.2%}, "
             f"loss {record['train_loss']:.4f}, {record['seconds']:.1f} s",
             flush=True,
         )

@@ -1,5 +1,6 @@
 """Training: the loop, and what it can be given."""
 
+from nnjax.training import augmentation, monitors, optimizers
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.loop import (
@@ -18,8 +19,11 @@ __all__ = [
     "History",
     "Record",
     "TrainState",
+    "augmentation",
     "history",
     "initial_state",
+    "monitors",
+    "optimizers",
     "run_epoch",
     "train",
     "train_epochs",

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.backprop import Feedback, check_feedback
 from nnjax.checks import check_batch, check_key, check_params, require_size
 from nnjax.data import Dataset
+from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, init
 from nnjax.regularizers import Regularizer
 from nnjax.training import optimizers
@@ -93,21 +93,21 @@ def initial_state(
     check_key(key)
     init_key, run_key = jax.random.split(key)
     if params is None:
-        params = init(net, init_key)
+        start = init(net, init_key)
     else:
         check_params(net, params)
-        params = jax.tree.map(jnp.copy, params)  # the caller's stay his: the state is donated
-    opt_state = optimizer.init(params)
+        start = jax.tree.map(jnp.copy, params)  # the caller's stay his: the state is donated
+    opt_state = optimizer.init(start)
     stopping: Any = ()
     if early_stopping is not None:
         if not isinstance(early_stopping, EarlyStopping):
             raise TypeError(f"early_stopping is {early_stopping!r}; expected an EarlyStopping")
         if early_stopping.lower_rate_to < 1:
             optimizers.scale_rate(opt_state, 1.0)  # says if it cannot be lowered
-        stopping = early_stopping.init(params)
+        stopping = early_stopping.init(start)
     check_feedback(net, feedback)
     feedback = jax.tree.map(jnp.copy, feedback)
-    return TrainState(params, opt_state, run_key, jnp.zeros((), jnp.int32), stopping, feedback)
+    return TrainState(start, opt_state, run_key, jnp.zeros((), jnp.int32), stopping, feedback)
 
 
 def train_epochs(
@@ -174,16 +174,17 @@ def train_epochs(
             f"early stopping watches {early_stopping.measure}, which is not measured; measured "
             f"are {', '.join(['train_loss', *names])}"
         )
-    run = partial(_run_epoch, net, optimizer, batch_size, regularizer, augment, after_steps)
-    steps = partial(run, monitor_every or 1)
-    return _iterate(steps, partial(measure, net, after_epoch), early_stopping, epochs, start, data)
+    fixed = (net, optimizer, batch_size, regularizer, augment, after_steps, monitor_every or 1)
+    run, measured = partial(_run_epoch, *fixed), partial(measure, net, after_epoch)
+    return _iterate(run, measured, early_stopping, epochs, start, data)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6), donate_argnums=7)
 def _run_epoch(net, optimizer, batch_size, regularizer, augment, monitors, every, state, data):
+    x, y = data.train
     observe = partial(measure, net, monitors, data=data) if monitors else None
     return observed_epoch(
-        net, optimizer, batch_size, state, *data.train, regularizer, augment, observe, every
+        net, optimizer, batch_size, state, x, y, regularizer, augment, observe, every
     )
 
 

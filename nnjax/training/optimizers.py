@@ -185,7 +185,7 @@ def by_name(
 @lru_cache(maxsize=256)
 def _by_name(name: str, learning_rate: Any, options: tuple[tuple[str, Any], ...]) -> Any:
     kinds = {"momentum": momentum, "nesterov": nesterov}
-    kind = kinds.get(name) or vars(optax).get(name)
+    kind: Any = kinds.get(name) or vars(optax).get(name)
     if not _is_optimizer(kind):
         theirs = [each for each, value in vars(optax).items() if _is_optimizer(value)]
         known = sorted({*kinds, *theirs} - {"scale_by_rprop"})
