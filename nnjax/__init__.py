@@ -28,8 +28,10 @@ from nnjax.activations import (
     tanh,
 )
 from nnjax.architecture import convnet, summary
-from nnjax.backprop import Backprop, Feedback, FeedbackPass, backprop, backward, sgd_step
+from nnjax.backprop import Backprop, FeedbackPass, backprop
+from nnjax.backward import backward
 from nnjax.explain import Explanation, explain
+from nnjax.feedback import Feedback
 from nnjax.gradcheck import (
     GradientError,
     GradientReport,
@@ -52,6 +54,7 @@ from nnjax.network import (
     mlp,
     predict,
 )
+from nnjax.step import sgd_step
 from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [

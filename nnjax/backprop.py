@@ -12,32 +12,23 @@ through both gives BP2. z_j^l depends on b_j^l with slope 1 and on w_jk^l with s
 that gives BP3 and BP4. A convolution is the same with patches of the image for a; pooling,
 dropout and flattening have no parameters, and their w is a fixed map.
 
-The code is the book's algorithm, step by step. What a layer contributes (wᵀδ, BP3, BP4) stands in
-its own file.
+The code is the book's algorithm, step by step: `backpropagate`, and below it `carry_back`. What a
+layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.step`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple, overload
 
 import jax
-import jax.core
 import jax.numpy as jnp
 
-from nnjax.checks import check_backprop_of, check_batch, check_params, require_number
+from nnjax.checks import check_batch
+from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
-from nnjax.network import Network, Params, Passed, example_keys, forward, forward_layer, piece_size
+from nnjax.network import Network, Params, Passed, forward
 
-__all__ = [
-    "Backprop",
-    "Feedback",
-    "FeedbackPass",
-    "backprop",
-    "backward",
-    "loss_and_gradient",
-    "sgd_step",
-]
+__all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "carry_back"]
 
 
 class Backprop(NamedTuple):
@@ -82,56 +73,6 @@ class FeedbackPass(NamedTuple):
     errors: tuple[jax.Array, ...]
     targets: jax.Array
     key: jax.Array | None = None
-
-
-class Feedback:
-    """What may take the place of wᵀδ in BP2. The rules are in `nnjax.feedback`.
-
-    A rule is a pytree whose leaves are its feedback weights. A subclass defines `check` and
-    `pull_back`, and `follow` if its weights learn.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> net = nnjax.mlp([3, 4, 2], activation=nnjax.tanh)
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> rule = nnjax.feedback.init(net, jax.random.key(1), "feedback_alignment")
-        >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
-        >>> type(nnjax.backprop(net, params, x, y, feedback=rule)).__name__
-        'FeedbackPass'
-    """
-
-    def check(self, net: Network) -> None:
-        """Raise ValueError if the feedback weights do not fit the network."""
-        raise NotImplementedError(f"{type(self).__name__} must define check(net)")
-
-    def pull_back(
-        self,
-        net: Network,
-        params: Params,
-        l: int,
-        cache: Any,
-        delta: jax.Array,
-        output_error: jax.Array,
-        y: jax.Array,
-    ) -> jax.Array:
-        """Return what stands for ∂C/∂a (n, ...), a being what goes into layers[l].
-
-        Args:
-            net, params: the network and its parameters.
-            l: index of a layer, at least 1.
-            cache: what its forward pass has left, one row an example.
-            delta: the error of that layer, (n, ...).
-            output_error: δ^L, (n, n_out).
-            y: the targets, (n, n_out).
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define pull_back(...)")
-
-    def follow(self, before: Params, after: Params) -> tuple[Params, Feedback]:
-        """Return parameters and feedback weights after a step that took `before` to `after`.
-
-        Here both stay as they are: most rules keep their feedback weights fixed.
-        """
-        return after, self
 
 
 @overload
@@ -186,18 +127,19 @@ def backprop(net, params, x, y, key=None, feedback=None):
     """
     x, y = check_batch(net, params, x, y, key=key)
     check_feedback(net, feedback)
-    return _backprop(net, params, x, y, key, feedback)
+    return backpropagate(net, params, x, y, key, feedback)
 
 
 @jax.jit
-def _backprop(net, params, x, y, key, feedback=None):
+def backpropagate(net, params, x, y, key, feedback=None):
+    """Do what `backprop` does, for arrays that have been checked; key may be one an example."""
     passed = forward(net, params, x, key)
     a, z = passed.activations[-1], passed.weighted_inputs[-1]
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
 
     loss = jnp.mean(net.loss.at(output, z, a, y))
     delta = net.loss.output_error(output, z, a, y)  #                                BP1
-    errors = _carry_back(net, params, passed, delta, y, feedback)  #                 BP2
+    errors = carry_back(net, params, passed, delta, y, feedback)  #                  BP2
     grads = tuple(
         layer.gradients(cache, delta / n)  #                                         BP3, BP4
         for layer, cache, delta in zip(net.layers, passed.caches, errors, strict=True)
@@ -206,76 +148,15 @@ def _backprop(net, params, x, y, key, feedback=None):
     return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
 
 
-def check_feedback(net: Network, feedback: Any) -> None:
-    """Raise TypeError or ValueError unless `feedback` is None or a rule that fits the network."""
-    if feedback is None:
-        return
-    if not isinstance(feedback, Feedback):
-        raise TypeError(
-            f"feedback is {feedback!r}; expected None or a rule with its weights, such as "
-            'nnjax.feedback.init(net, key, "feedback_alignment")'
-        )
-    feedback.check(net)
-
-
-def loss_and_gradient(
+def carry_back(
     net: Network,
     params: Params,
-    x: jax.Array,
-    y: jax.Array,
-    key: jax.Array | None = None,
+    passed: Passed,
+    delta: jax.Array,
+    y: jax.Array | None = None,
     feedback: Feedback | None = None,
-) -> tuple[jax.Array, Any]:
-    """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
-
-    With a feedback, its updates take the place of the gradient.
-
-    The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
-    as convolutions do for patches, the mini-batch is worked through in pieces and the gradients
-    are added up: faster, as the patches stay in the cache, and in the memory of one piece.
-
-    Args, raises: see `backprop`.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> from nnjax.backprop import loss_and_gradient
-        >>> net = nnjax.mlp([3, 2])
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> loss, grads = loss_and_gradient(net, params, jnp.eye(3), jnp.ones((3, 2)))
-        >>> grads[0].w.shape
-        (2, 3)
-    """
-    x, y = check_batch(net, params, x, y, key=key)
-    check_feedback(net, feedback)
-    return _loss_and_gradient(net, params, x, y, key, feedback)
-
-
-@jax.jit
-def _loss_and_gradient(net, params, x, y, key, feedback=None):
-    n, most = x.shape[0], piece_size(net)
-    if most is None or n <= most:
-        return _backprop(net, params, x, y, key, feedback)[:2]
-    pieces = -(-n // most)
-    size = -(-n // pieces)  # as equal as can be
-    batch = (x, y, None if key is None else example_keys(key, n))
-
-    def add_piece(total, piece):
-        loss_and_gradient = _backprop(net, params, *piece, feedback)[:2]
-        share = piece[0].shape[0] / n
-        return jax.tree.map(lambda t, v: t + share * v, total, loss_and_gradient), None
-
-    whole = n // size
-    dtype = jax.tree.leaves(params)[0].dtype
-    zero = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params))
-    split = jax.tree.map(lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:]), batch)
-    total, _ = jax.lax.scan(add_piece, zero, split)
-    if whole * size < n:
-        total, _ = add_piece(total, jax.tree.map(lambda a: a[whole * size :], batch))
-    return total
-
-
-def _carry_back(net, params, passed, delta, y=None, feedback=None):
-    """Return δ¹, …, δ^L, given δ^L."""
+) -> tuple[jax.Array, ...]:
+    """Return δ¹, …, δ^L, given δ^L: BP2, layer by layer."""
     a, z, caches = passed  # a[l] and caches[l] go into layer l, z[l] comes out
     errors = [delta]
     for l in reversed(range(1, len(net.layers))):
@@ -287,124 +168,3 @@ def _carry_back(net, params, passed, delta, y=None, feedback=None):
         delta = net.layers[l - 1].activation.pull_back(z[l - 1], a[l], g)  #         BP2: ⊙ σ'(z)
         errors.append(delta)
     return tuple(reversed(errors))
-
-
-def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tuple[jax.Array, ...]:
-    """Return what BP2 makes, in every layer, of any seeds at the output.
-
-    For each seed s (n, n_out), one vector an example where δ^L stands in backpropagation, this is
-    (∂z^L/∂z^l)ᵀ s: the primitive behind Jacobians, curvature and kernels. The forward pass of `bp`
-    is not repeated but for what the layers' caches need. Costs V backward passes without BP3, BP4.
-
-    Args:
-        net: the network.
-        params: its parameters, those that `bp` was made with.
-        bp: from `backprop`, without feedback.
-        seeds: (V, n, n_out), at the weighted inputs z^L. For seeds s at the outputs a^L, give
-            `activation.pull_back(bp.weighted_inputs[-1], bp.activations[-1], s)`.
-
-    Returns:
-        (∂z^L/∂z^l)ᵀ s for l = 1, …, L, each (V, n, ...). `bp.errors` are those of
-        `bp.errors[-1][None]`.
-
-    Raises:
-        ValueError: if params, bp or the seeds do not fit the network.
-        TypeError: if bp is not from `backprop`, or was made with a feedback.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> net = nnjax.mlp([3, 4, 2], activation=nnjax.tanh)
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> bp = nnjax.backprop(net, params, jnp.eye(3), jnp.array([0, 1, 1]))
-        >>> hidden, output = nnjax.backward(net, params, bp, bp.errors[-1][None])
-        >>> bool(jnp.allclose(hidden[0], bp.errors[0]))
-        True
-
-    Differs from `jax.vjp` of the network in that it starts at z^L and gives the errors of all
-    layers, one row an example, in place of a sum over the batch in terms of the parameters.
-    """
-    n = check_gradients(net, params, bp, "backward")
-    if jnp.ndim(seeds) != 3 or seeds.shape[1:] != (n, net.n_out):
-        raise ValueError(
-            f"seeds has shape {jnp.shape(seeds)}; expected (V, {n}, {net.n_out}): V seeds for "
-            f"each of the {n} examples of bp and each of the {net.n_out} outputs"
-        )
-    return _backward(net, params, bp, jnp.asarray(seeds, bp.errors[-1].dtype))
-
-
-@jax.jit
-def _backward(net, params, bp, seeds):
-    layers = range(len(net.layers))
-    caches = tuple(forward_layer(net, params, l, bp.activations[l], bp.key)[1] for l in layers)
-    passed = Passed(bp.activations, bp.weighted_inputs, caches)
-    return jax.vmap(partial(_carry_back, net, params, passed))(seeds)
-
-
-def check_gradients(net: Network, params: Params | None, bp: Any, name: str) -> int:
-    """Return n, the number of examples of `bp`, if `net` made it without feedback, else raise."""
-    if isinstance(bp, FeedbackPass):
-        raise TypeError(
-            f"bp holds the updates of a feedback rule, which are no gradients; {name} needs the "
-            "bp of nnjax.backprop without feedback"
-        )
-    if not isinstance(bp, Backprop):
-        raise TypeError(f"bp is a {type(bp).__name__}; {name} needs the bp of nnjax.backprop")
-    n = check_backprop_of(net, bp)
-    if params is None:
-        return n
-    check_params(net, params)
-    for l, layer in enumerate(net.layers):
-        if not layer.random or bp.key is not None or isinstance(bp.errors[l], jax.core.Tracer):
-            continue
-        at_inference = forward_layer(net, params, l, bp.activations[l], None)[0]
-        if not jnp.array_equal(at_inference, bp.weighted_inputs[l], equal_nan=True):
-            raise ValueError(
-                f"bp.key is None, but layers[{l}], {layer}, was in training mode; {name} needs the "
-                "key that nnjax.backprop was given, to draw the same masks again"
-            )
-    return n
-
-
-def sgd_step(
-    net: Network,
-    params: Params,
-    x: jax.Array,
-    y: jax.Array,
-    eta: float,
-    key: jax.Array | None = None,
-) -> Params:
-    """Return the parameters after one step of gradient descent on one mini-batch.
-
-    w → w − η ∂C/∂w, b → b − η ∂C/∂b (eqs. 20 and 21): the book's `update_mini_batch`, jitted. Under
-    `jax.vmap` over stacked parameters it trains many networks at once.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        x: (n, *input_shape) the inputs of the mini-batch.
-        y: (n, n_out) targets, or (n,) integer classes.
-        eta: the learning rate η, at least 0.
-        key: given: training mode (dropout on); None: inference.
-
-    Raises:
-        ValueError, TypeError: if x, y or params do not fit the network, or eta is negative.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> net = nnjax.mlp([3, 2])
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
-        >>> stepped = nnjax.sgd_step(net, params, x, y, eta=0.5)
-        >>> bool(nnjax.loss(net, stepped, x, y) < nnjax.loss(net, params, x, y))
-        True
-    """
-    if isinstance(eta, int | float):
-        require_number(eta, "eta", "a learning rate of at least 0", 0, float("inf"))
-    x, y = check_batch(net, params, x, y, key=key)
-    return _sgd_step(net, params, x, y, eta, key)
-
-
-@jax.jit
-def _sgd_step(net, params, x, y, eta, key):
-    _, grads = _loss_and_gradient(net, params, x, y, key)
-    return jax.tree.map(lambda p, g: p - jnp.asarray(eta, p.dtype) * g, params, grads)

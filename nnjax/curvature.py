@@ -36,7 +36,8 @@ import numpy as np
 
 from nnjax import contractions
 from nnjax.activations import Sigmoid, Softmax
-from nnjax.backprop import Backprop, backprop, backward, check_gradients
+from nnjax.backprop import Backprop, backprop
+from nnjax.backward import backward, check_gradients
 from nnjax.checks import check_key, check_params, require_number, require_size
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic

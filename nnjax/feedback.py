@@ -33,7 +33,6 @@ import jax
 import jax.numpy as jnp
 
 from nnjax import initializers
-from nnjax.backprop import Feedback
 from nnjax.checks import check_key, check_params, require_number
 from nnjax.layers.base import Affine
 from nnjax.network import Network, Params
@@ -51,6 +50,68 @@ __all__ = [
     "init",
     "rules",
 ]
+
+
+class Feedback:
+    """What may take the place of wᵀδ in BP2. The rules are in `nnjax.feedback`.
+
+    A rule is a pytree whose leaves are its feedback weights. A subclass defines `check` and
+    `pull_back`, and `follow` if its weights learn.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 4, 2], activation=nnjax.tanh)
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> rule = nnjax.feedback.init(net, jax.random.key(1), "feedback_alignment")
+        >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
+        >>> type(nnjax.backprop(net, params, x, y, feedback=rule)).__name__
+        'FeedbackPass'
+    """
+
+    def check(self, net: Network) -> None:
+        """Raise ValueError if the feedback weights do not fit the network."""
+        raise NotImplementedError(f"{type(self).__name__} must define check(net)")
+
+    def pull_back(
+        self,
+        net: Network,
+        params: Params,
+        l: int,
+        cache: Any,
+        delta: jax.Array,
+        output_error: jax.Array,
+        y: jax.Array,
+    ) -> jax.Array:
+        """Return what stands for ∂C/∂a (n, ...), a being what goes into layers[l].
+
+        Args:
+            net, params: the network and its parameters.
+            l: index of a layer, at least 1.
+            cache: what its forward pass has left, one row an example.
+            delta: the error of that layer, (n, ...).
+            output_error: δ^L, (n, n_out).
+            y: the targets, (n, n_out).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define pull_back(...)")
+
+    def follow(self, before: Params, after: Params) -> tuple[Params, Feedback]:
+        """Return parameters and feedback weights after a step that took `before` to `after`.
+
+        Here both stay as they are: most rules keep their feedback weights fixed.
+        """
+        return after, self
+
+
+def check_feedback(net: Network, feedback: Any) -> None:
+    """Raise TypeError or ValueError unless `feedback` is None or a rule that fits the network."""
+    if feedback is None:
+        return
+    if not isinstance(feedback, Feedback):
+        raise TypeError(
+            f"feedback is {feedback!r}; expected None or a rule with its weights, such as "
+            'nnjax.feedback.init(net, key, "feedback_alignment")'
+        )
+    feedback.check(net)
 
 
 @jax.tree_util.register_dataclass

@@ -39,7 +39,8 @@ import jax
 import jax.numpy as jnp
 
 from nnjax import contractions
-from nnjax.backprop import Backprop, FeedbackPass, check_gradients
+from nnjax.backprop import Backprop, FeedbackPass
+from nnjax.backward import check_gradients
 from nnjax.checks import check_backprop_of, check_params, require_number, require_size
 from nnjax.network import Network, Params, forward_layer, layer_keys
 

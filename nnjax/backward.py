@@ -1,0 +1,92 @@
+"""BP2 from any seeds: the error of every layer for whatever stands at the output."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+from nnjax.backprop import Backprop, FeedbackPass, carry_back
+from nnjax.checks import check_backprop_of, check_params
+from nnjax.network import Network, Params, Passed, forward_layer
+
+__all__ = ["backward", "check_gradients"]
+
+
+def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tuple[jax.Array, ...]:
+    """Return what BP2 makes, in every layer, of any seeds at the output.
+
+    For each seed s (n, n_out), one vector an example where δ^L stands in backpropagation, this is
+    (∂z^L/∂z^l)ᵀ s: the primitive behind Jacobians, curvature and kernels. The forward pass of `bp`
+    is not repeated but for what the layers' caches need. Costs V backward passes without BP3, BP4.
+
+    Args:
+        net: the network.
+        params: its parameters, those that `bp` was made with.
+        bp: from `backprop`, without feedback.
+        seeds: (V, n, n_out), at the weighted inputs z^L. For seeds s at the outputs a^L, give
+            `activation.pull_back(bp.weighted_inputs[-1], bp.activations[-1], s)`.
+
+    Returns:
+        (∂z^L/∂z^l)ᵀ s for l = 1, …, L, each (V, n, ...). `bp.errors` are those of
+        `bp.errors[-1][None]`.
+
+    Raises:
+        ValueError: if params, bp or the seeds do not fit the network.
+        TypeError: if bp is not from `backprop`, or was made with a feedback.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 4, 2], activation=nnjax.tanh)
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> bp = nnjax.backprop(net, params, jnp.eye(3), jnp.array([0, 1, 1]))
+        >>> hidden, output = nnjax.backward(net, params, bp, bp.errors[-1][None])
+        >>> bool(jnp.allclose(hidden[0], bp.errors[0]))
+        True
+
+    Differs from `jax.vjp` of the network in that it starts at z^L and gives the errors of all
+    layers, one row an example, in place of a sum over the batch in terms of the parameters.
+    """
+    n = check_gradients(net, params, bp, "backward")
+    if jnp.ndim(seeds) != 3 or seeds.shape[1:] != (n, net.n_out):
+        raise ValueError(
+            f"seeds has shape {jnp.shape(seeds)}; expected (V, {n}, {net.n_out}): V seeds for "
+            f"each of the {n} examples of bp and each of the {net.n_out} outputs"
+        )
+    return _backward(net, params, bp, jnp.asarray(seeds, bp.errors[-1].dtype))
+
+
+@jax.jit
+def _backward(net, params, bp, seeds):
+    layers = range(len(net.layers))
+    caches = tuple(forward_layer(net, params, l, bp.activations[l], bp.key)[1] for l in layers)
+    passed = Passed(bp.activations, bp.weighted_inputs, caches)
+    return jax.vmap(partial(carry_back, net, params, passed))(seeds)
+
+
+def check_gradients(net: Network, params: Params | None, bp: Any, name: str) -> int:
+    """Return n, the number of examples of `bp`, if `net` made it without feedback, else raise."""
+    if isinstance(bp, FeedbackPass):
+        raise TypeError(
+            f"bp holds the updates of a feedback rule, which are no gradients; {name} needs the "
+            "bp of nnjax.backprop without feedback"
+        )
+    if not isinstance(bp, Backprop):
+        raise TypeError(f"bp is a {type(bp).__name__}; {name} needs the bp of nnjax.backprop")
+    n = check_backprop_of(net, bp)
+    if params is None:
+        return n
+    check_params(net, params)
+    for l, layer in enumerate(net.layers):
+        if not layer.random or bp.key is not None or isinstance(bp.errors[l], jax.core.Tracer):
+            continue
+        at_inference = forward_layer(net, params, l, bp.activations[l], None)[0]
+        if not jnp.array_equal(at_inference, bp.weighted_inputs[l], equal_nan=True):
+            raise ValueError(
+                f"bp.key is None, but layers[{l}], {layer}, was in training mode; {name} needs the "
+                "key that nnjax.backprop was given, to draw the same masks again"
+            )
+    return n
