@@ -270,7 +270,11 @@ def feedforward(
 
 @jax.jit
 def _feedforward(net, params, x, key):
-    return forward(net, params, x, key).activations[-1]
+    def one_chunk(batch):
+        return forward(net, params, *batch).activations[-1]
+
+    keys = None if key is None else example_keys(key, x.shape[0])
+    return _in_chunks(one_chunk, (x, keys), piece_size(net) or x.shape[0])
 
 
 def loss(

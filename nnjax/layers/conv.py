@@ -264,10 +264,11 @@ class Conv(AffineLayer):
         )
 
     def gradients(self, cache, delta):
-        geometry = self.geometry(cache.shape)
+        geometry, rows = self.geometry(cache.shape), delta.reshape(-1, delta.shape[-1])
         return Affine(
             w=_choose(lambda way, a, d: way.weight_gradient(a, d, geometry), cache, delta),  # BP4
-            b=jnp.sum(delta.reshape(-1, delta.shape[-1]), axis=0),  #                          BP3
+            # Σ_t δ_t as a product with ones: so δ is written once, for this product and BP4's.
+            b=jnp.ones(len(rows), rows.dtype) @ rows,  #                                       BP3
         )
 
     def scratch(self, in_shape):
