@@ -59,14 +59,11 @@ def save(path: str | os.PathLike[str], tree: Any, info: Mapping[str, Any] | None
             keys[name] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
         arrays[name] = np.asarray(jnp.asarray(leaf), order="C")
-    metadata = {
-        "format": "nnjax",
-        "version": str(_VERSION),
-        "keys": json.dumps(keys),
-        "info": json.dumps(dict(info or {})),
-    }
-    metadata["sha256"] = _digest(arrays, metadata)
-    write_atomically(path, _safetensors().numpy.save(arrays, metadata=metadata))
+    header = {"version": _VERSION, "keys": keys, "info": dict(info or {})}
+    header["sha256"] = _digest(arrays, header)
+    # One entry: the order of several would be another in every file.
+    content = _safetensors().numpy.save(arrays, metadata={"nnjax": json.dumps(header)})
+    write_atomically(path, content)
 
 
 def load(path: str | os.PathLike[str], template: Any) -> Any:
@@ -96,9 +93,9 @@ def load(path: str | os.PathLike[str], template: Any) -> Any:
         ...
         ValueError: ...: does not fit: 0.w is float32 (3, 4), expected float32 (3, 5)
     """
-    arrays, metadata = _read(path)
+    arrays, header = _read(path)
     found: dict[str, Any] = dict(arrays)
-    for name, impl in json.loads(metadata["keys"]).items():
+    for name, impl in header["keys"].items():
         found[name] = jax.random.wrap_key_data(jnp.asarray(found[name]), impl=impl)
     expected = dict(_named(jax.eval_shape(lambda tree: tree, template)))
     differences = [
@@ -135,8 +132,8 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     checkpoint.read_info(path)
         {'score': 0.5}
     """
-    with _opened(path) as (_, metadata):
-        return json.loads(metadata["info"])
+    with _opened(path) as (_, header):
+        return header["info"]
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -195,17 +192,17 @@ def _kind(leaf) -> str:
     return f"{leaf.dtype} {tuple(leaf.shape)}"
 
 
-def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    with _opened(path) as (file, metadata):
+def _read(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with _opened(path) as (file, header):
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata.pop("sha256", None) != _digest(arrays, metadata):
+    if header.pop("sha256", None) != _digest(arrays, header):
         raise ValueError(f"{os.fspath(path)}: was changed after it was written: its digest differs")
-    return arrays, metadata
+    return arrays, header
 
 
 @contextmanager
-def _opened(path) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Give the open file and its metadata, or say what is wrong with its header."""
+def _opened(path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Give the open file and what nnjax wrote in its header, or say what is wrong with it."""
     safetensors = _safetensors()
     if not Path(path).is_file():
         raise FileNotFoundError(f"{os.fspath(path)}: no such checkpoint")
@@ -216,20 +213,23 @@ def _opened(path) -> Iterator[tuple[Any, dict[str, str]]]:
             f"{os.fspath(path)}: truncated, or no safetensors file ({error})"
         ) from None
     with file:
-        metadata = dict(file.metadata() or {})
-        if metadata.get("format") != "nnjax":
-            raise ValueError(f"{os.fspath(path)}: a safetensors file, but not one written by nnjax")
-        version = metadata.get("version", "")
-        if not version.isdigit() or int(version) > _VERSION:
+        try:
+            header = json.loads((file.metadata() or {})["nnjax"])
+            version, newer = header["version"], header["version"] > _VERSION
+        except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{os.fspath(path)}: has version {version or 'none'} of the format, and this nnjax "
-                f"reads up to {_VERSION}; update nnjax"
+                f"{os.fspath(path)}: a safetensors file, but not one written by nnjax"
+            ) from None
+        if newer:
+            raise ValueError(
+                f"{os.fspath(path)}: has version {version} of the format, and this nnjax reads up "
+                f"to {_VERSION}; update nnjax"
             )
-        yield file, metadata
+        yield file, header
 
 
-def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {_kind(arrays[name])}".encode())
         digest.update(arrays[name].tobytes())

@@ -21,6 +21,7 @@ PARAMS = nnjax.init(nnjax.mlp([4, 3, 2]), KEY)
 
 
 def saved(tmp_path, tree, **info):
+    tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, tree, info)
     return path
@@ -67,6 +68,13 @@ def test_the_file_is_plain_safetensors_with_paths_for_names(tmp_path):
     arrays = load_file(saved(tmp_path, PARAMS))
     assert sorted(arrays) == ["0.b", "0.w", "1.b", "1.w"]
     np.testing.assert_array_equal(arrays["1.w"], PARAMS[1].w)
+
+
+def test_equal_trees_make_equal_files(tmp_path):
+    first, second = (
+        saved(tmp_path / name, {"key": KEY, "x": PARAMS}, epoch=3).read_bytes() for name in "ab"
+    )
+    assert first == second
 
 
 def test_info_comes_back(tmp_path):
@@ -138,7 +146,7 @@ def test_a_file_of_someone_else_is_refused(tmp_path):
 
 def test_a_newer_version_is_refused(tmp_path):
     path = tmp_path / "new.safetensors"
-    save_file({}, path, metadata={"format": "nnjax", "version": "2"})
+    save_file({}, path, metadata={"nnjax": json.dumps({"version": 2})})
     with pytest.raises(ValueError, match="has version 2 of the format, and this nnjax reads up to"):
         checkpoint.read_info(path)
 
