@@ -97,8 +97,9 @@ def _loss_and_gradient(net, params, x, y, key, feedback=None):
     n, most = x.shape[0], piece_size(net)
     if most is None or n <= most:
         return backpropagate(net, params, x, y, key, feedback)[:2]
-    pieces = -(-n // most)
-    size = -(-n // pieces)  # as equal as can be
+    # Pieces of one size where there is one: examples left over are a second program to compile.
+    even = (size for size in range(most, most // 2, -1) if n % size == 0)
+    size = next(even, -(-n // -(-n // most)))
     batch = (x, y, None if key is None else example_keys(key, n))
 
     def add_piece(total, piece):

@@ -12,6 +12,8 @@ from strategies import relative_errors
 
 import nnjax
 from nnjax.layers.conv import Geometry, library, patches
+from nnjax.network import piece_size
+from nnjax.step import loss_and_gradient
 
 TIGHT = 1e-11
 
@@ -162,6 +164,39 @@ def test_same_padding_is_the_library_rule():
                 pads = lax.padtype_to_pads((length,), (kernel,), (stride,), "SAME")
                 assert layer.geometry((length, length, 1)).margins[0] == tuple(pads[0])
                 assert layer.out_shape((length, length, 1))[0] == -(-length // stride)
+
+
+BOOK = "conv20k5 pool2 conv40k5 pool2 dense100"
+
+
+def test_a_mini_batch_in_pieces_gives_the_same(monkeypatch):
+    net = nnjax.architecture.parse("conv2k3 dropout0.3 pool2 dense4 dropout0.5", (8, 8, 1), 3)
+    with jax.enable_x64(True):
+        params = nnjax.init(net, jax.random.key(0), jnp.float64)
+        x, y, key = normal(0, 7, 8, 8, 1), jnp.asarray([0, 1, 2, 0, 1, 2, 0]), jax.random.key(1)
+        whole = nnjax.backprop(net, params, x, y, key)
+        outputs = nnjax.feedforward(net, params, x, key)
+        assert piece_size(net) > 7
+        for size in (1, 4):  # 7 examples: none and some left over
+            monkeypatch.setattr(nnjax.network, "_SCRATCH", size * 6 * 6 * 9)
+            assert piece_size(net) == size
+            jax.clear_caches()
+            found = loss_and_gradient(net, params, x, y, key)
+            errors = relative_errors(found, (whole.loss, whole.grads))
+            assert max(map(float, jax.tree.leaves(errors))) <= TIGHT, errors
+            again = nnjax.feedforward(net, params, x, key)
+            assert float(relative_errors(again, outputs)) <= TIGHT
+        monkeypatch.undo()
+        jax.clear_caches()
+
+
+def test_memory_of_a_large_mini_batch_is_that_of_a_piece():
+    net = nnjax.architecture.parse(BOOK, (28, 28, 1), 10)
+    params = jax.eval_shape(lambda: nnjax.init(net, jax.random.key(0)))
+    x = jax.ShapeDtypeStruct((4096, 28, 28, 1), jnp.uint8)
+    y = jax.ShapeDtypeStruct((4096,), jnp.int32)
+    program = jax.jit(loss_and_gradient, static_argnums=0).lower(net, params, x, y).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 100e6  # all patches: 760 MB
 
 
 @pytest.mark.parametrize(
