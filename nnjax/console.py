@@ -32,6 +32,8 @@ def epoch_line(record: Record, sizes: Mapping[str, int]) -> str:
     if len(sizes) > 1:
         parts = [f"{text} ({part})" for part, text in zip(sizes, parts, strict=True)]
     parts += [f"loss {record['train_loss']:.4g}", f"{record['seconds']:.2f} s"]
+    if "waited" in record:  # early stopping
+        parts.append(f"best epoch {record['best_epoch']}, waited {record['waited']}")
     return f"Epoch {record['epoch']}: {', '.join(parts)}"
 
 

@@ -151,7 +151,7 @@ def test_layers_in_words():
     assert TrainConfig(net=("conv",)).network((8, 8, 1), 10) == small
 
 
-def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtypes):
+def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtypes, capsys):
     argv = (
         "train --epochs 12 --hidden 16 --optimizer adam --rate 0.3 --l2 0.5 --l1 0.1 --max-norm 3 "
         "--evaluate-on train validation --monitors weight_norms --monitor-every 60 "
@@ -180,6 +180,10 @@ def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtype
     jax.tree.map(np.testing.assert_array_equal, params, state.best_params)
     records = Run("run").history
     assert len(records) == len(history["epoch"]) < 12
+    best = int(state.stopping.best_epoch)
+    out = capsys.readouterr().out
+    assert f"best epoch {best}, waited 2" in out.splitlines()[-4]
+    assert f"Kept the parameters after epoch {best}, the best by validation_loss" in out
     for name in history.keys() - {"seconds"}:
         np.testing.assert_allclose([record[name] for record in records], history[name])
 

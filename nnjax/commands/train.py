@@ -64,6 +64,9 @@ class Train:
                 listeners.append(stack.enter_context(shown))
                 params = _follow(steps, state, run, config, listeners)
             run.save_params(params)
+            if config.patience is not None:
+                best = run.history[-1]["best_epoch"]
+                print(f"Kept the parameters after epoch {best}, the best by {config.measure}")
             if data.test is not None:
                 result = evaluate(net, params, *map(jnp.asarray, data.test))
                 print(
@@ -129,10 +132,10 @@ def _opening(config: TrainConfig, data: Dataset, net: Network, evaluate_on: Sequ
         f"Data: {config.data}, {', '.join(sizes)}",
         f"Training: {config.loss}, {config.optimizer}, η = {config.learning_rate:g}, "
         f"mini-batches of {config.batch_size}",
-        "",
-        str(summary(net)),
-        "",
     ]
+    if config.patience is not None:
+        lines.append(f"Patience: {config.patience} epochs without a better {config.measure}")
+    lines += ["", str(summary(net)), ""]
     if evaluate_on:
         lines.append(f"Read rightly after each epoch, of the {' and '.join(evaluate_on)} data:")
     return "\n".join(lines)

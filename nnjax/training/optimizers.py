@@ -187,7 +187,9 @@ def _by_name(name: str, learning_rate: Any, options: tuple[tuple[str, Any], ...]
     kinds = {"momentum": momentum, "nesterov": nesterov}
     kind: Any = kinds.get(name) or vars(optax).get(name)
     if not _is_optimizer(kind):
-        theirs = [each for each, value in vars(optax).items() if _is_optimizer(value)]
+        theirs = [
+            each for each in vars(optax) if each[0] != "_" and _is_optimizer(getattr(optax, each))
+        ]
         known = sorted({*kinds, *theirs} - {"scale_by_rprop"})
         raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(known)}")
 
