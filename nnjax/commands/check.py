@@ -25,8 +25,8 @@ class Check:
     """Is a gradient right, and if not, which term is wrong? Exit status 1 where it is wrong.
 
     With FILE.py:FUNCTION, a backpropagation of the network that --sizes describes, called with
-    (params, x, y). With FILE.py:LOSS FILE.py:GRADIENT, the gradient of any scalar JAX function. With
-    nothing, every layer, activation and loss of nnjax, on this machine and device.
+    (params, x, y). With FILE.py:LOSS FILE.py:GRADIENT, the gradient of any scalar JAX function.
+    With nothing, every layer, activation and loss of nnjax, on this machine and device.
     """
 
     functions: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
