@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from nnjax.activations import Activation, sigmoid, softmax
 from nnjax.checks import check_batch, check_key, require_size
@@ -51,7 +52,7 @@ _SCRATCH = 2**20  # numbers that layers write beside their z at once: what stays
 
 
 @jax.tree_util.register_static
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Network:
     """What a network is: the shape of one input, its layers, its loss.
 
@@ -75,24 +76,23 @@ class Network:
     layers: tuple[Layer, ...]
     loss: Loss
 
-    def __post_init__(self):
-        shape = self.input_shape
-        shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    def __init__(self, input_shape: int | Sequence[int], layers: Sequence[Layer], loss: Loss):
+        shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
         if not shape:
             raise ValueError("input_shape is (); expected n_in or (height, width, channels)")
         for size in shape:
             require_size(size, "a size in input_shape")
-        if not isinstance(self.layers, Sequence) or not self.layers:
-            raise ValueError(f"layers is {self.layers!r}; expected a list of at least one layer")
-        object.__setattr__(self, "input_shape", shape)
-        object.__setattr__(self, "layers", tuple(self.layers))
-        for i, layer in enumerate(self.layers):
+        if not isinstance(layers, Sequence) or not layers:
+            raise ValueError(f"layers is {layers!r}; expected a list of at least one layer")
+        for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(
                     f"layers[{i}] is {layer!r}; expected a layer such as nnjax.Dense(30)"
                 )
-        if not isinstance(self.loss, Loss):
-            raise TypeError(f"loss is {self.loss!r}; expected a loss such as nnjax.cross_entropy")
+        if not isinstance(loss, Loss):
+            raise TypeError(f"loss is {loss!r}; expected a loss such as nnjax.cross_entropy")
+        for name, value in (("input_shape", shape), ("layers", tuple(layers)), ("loss", loss)):
+            object.__setattr__(self, name, value)  # as the description is frozen
         if len(self.shapes[-1]) != 1:
             raise ValueError(
                 f"the last layer gives the shape {self.shapes[-1]}; expected a vector (n_out,): "
@@ -226,15 +226,26 @@ def example_keys(key: jax.Array, n: int) -> jax.Array:
     return jax.random.split(key, n) if key.ndim == (0 if typed else 1) else key
 
 
-def piece_size(net: Network) -> int | None:
-    """Return how many examples to work through at once, None where more is always better.
+def piece_size(net: Network, n: int) -> int:
+    """Return how many of n examples to work through at once: all where more is always better.
 
     Layers that write much beside their outputs, as convolutions do with patches, are faster, and
     take less memory, while that stays in the cache of the processor.
     """
     shapes = zip(net.layers, net.shapes, strict=False)
     scratch = sum(layer.scratch(shape) for layer, shape in shapes)
-    return max(1, _SCRATCH // scratch) if scratch else None
+    return _equal_pieces(n, max(1, _SCRATCH // scratch)) if scratch else n
+
+
+def _equal_pieces(n, most):
+    """Return a size, at most `most`, that divides n; if none is near, the most equal one.
+
+    Examples left over are a second program to compile.
+    """
+    if n <= most:
+        return n
+    dividing = (size for size in range(most, most // 2, -1) if n % size == 0)
+    return next(dividing, -(-n // -(-n // most)))
 
 
 def _as_inputs(net, params, x):
@@ -245,7 +256,7 @@ def _as_inputs(net, params, x):
 
 
 def feedforward(
-    net: Network, params: Params, x: jax.Array, key: jax.Array | None = None
+    net: Network, params: Params, x: ArrayLike, key: ArrayLike | None = None
 ) -> jax.Array:
     """Return the outputs a^L (n, n_out).
 
@@ -274,11 +285,11 @@ def _feedforward(net, params, x, key):
         return forward(net, params, *batch).activations[-1]
 
     keys = None if key is None else example_keys(key, x.shape[0])
-    return _in_chunks(one_chunk, (x, keys), piece_size(net) or x.shape[0])
+    return _in_chunks(net, one_chunk, (x, keys), most=x.shape[0])
 
 
 def loss(
-    net: Network, params: Params, x: jax.Array, y: jax.Array, key: jax.Array | None = None
+    net: Network, params: Params, x: ArrayLike, y: ArrayLike, key: ArrayLike | None = None
 ) -> jax.Array:
     """Return C, the mean of the loss over the examples, a scalar.
 
@@ -316,7 +327,7 @@ def _losses(net, params, x, y, key):
     return net.loss.at(net.layers[-1].activation, z, a, y)
 
 
-def predict(net: Network, params: Params, x: jax.Array) -> jax.Array:
+def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
     """Return the class of each example (n,): the strongest output; of a single output, a > ½.
 
     Args:
@@ -342,10 +353,10 @@ def _predict(net, params, x):
     def one_chunk(x):
         return _classes(forward(net, params, x, None).activations[-1])
 
-    return _in_chunks(one_chunk, x, piece_size(net) or _CHUNK)
+    return _in_chunks(net, one_chunk, x)
 
 
-def accuracy(net: Network, params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
+def accuracy(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Return the fraction of examples that are classified rightly, between 0 and 1.
 
     Args:
@@ -376,7 +387,7 @@ class Evaluation(NamedTuple):
     correct: jax.Array
 
 
-def evaluate(net: Network, params: Params, x: jax.Array, y: jax.Array) -> Evaluation:
+def evaluate(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -> Evaluation:
     """Return the mean loss and the accuracy at inference, in one pass, a piece at a time.
 
     Args:
@@ -408,7 +419,7 @@ def _evaluate(net, params, x, y):
         right = _classes(a) == _classes(targets(y, a))
         return net.loss.at(net.layers[-1].activation, z, a, y), right
 
-    losses, right = _in_chunks(one_chunk, (x, y), piece_size(net) or _CHUNK)
+    losses, right = _in_chunks(net, one_chunk, (x, y))
     return Evaluation(jnp.mean(losses), jnp.mean(right, dtype=losses.dtype), jnp.sum(right))
 
 
@@ -416,9 +427,10 @@ def _classes(a):
     return jnp.argmax(a, axis=-1) if a.shape[-1] > 1 else (a[..., 0] > 0.5).astype(int)
 
 
-def _in_chunks(f, xs, size):
+def _in_chunks(net, f, xs, most=_CHUNK):
     """Map f, which takes a batch, over a data set of any size."""
     n = jax.tree.leaves(xs)[0].shape[0]
+    size = min(piece_size(net, n), _equal_pieces(n, most))
     if n <= size:
         return f(xs)
     whole = n - n % size

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from nnjax.backprop import backpropagate
 from nnjax.checks import check_batch, require_number
@@ -18,8 +19,8 @@ __all__ = ["loss_and_gradient", "sgd_step"]
 def sgd_step(
     net: Network,
     params: Params,
-    x: jax.Array,
-    y: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
     eta: float,
     key: jax.Array | None = None,
 ) -> Params:
@@ -63,8 +64,8 @@ def _sgd_step(net, params, x, y, eta, key):
 def loss_and_gradient(
     net: Network,
     params: Params,
-    x: jax.Array,
-    y: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
     key: jax.Array | None = None,
     feedback: Feedback | None = None,
 ) -> tuple[jax.Array, Any]:
@@ -94,12 +95,10 @@ def loss_and_gradient(
 
 @jax.jit
 def _loss_and_gradient(net, params, x, y, key, feedback=None):
-    n, most = x.shape[0], piece_size(net)
-    if most is None or n <= most:
+    n = x.shape[0]
+    size = piece_size(net, n)
+    if n <= size:
         return backpropagate(net, params, x, y, key, feedback)[:2]
-    # Pieces of one size where there is one: examples left over are a second program to compile.
-    even = (size for size in range(most, most // 2, -1) if n % size == 0)
-    size = next(even, -(-n // -(-n // most)))
     batch = (x, y, None if key is None else example_keys(key, n))
 
     def add_piece(total, piece):

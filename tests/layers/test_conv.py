@@ -176,10 +176,10 @@ def test_a_mini_batch_in_pieces_gives_the_same(monkeypatch):
         x, y, key = normal(0, 7, 8, 8, 1), jnp.asarray([0, 1, 2, 0, 1, 2, 0]), jax.random.key(1)
         whole = nnjax.backprop(net, params, x, y, key)
         outputs = nnjax.feedforward(net, params, x, key)
-        assert piece_size(net) > 7
+        assert piece_size(net, 7) == 7
         for size in (1, 4):  # 7 examples: none and some left over
             monkeypatch.setattr(nnjax.network, "_SCRATCH", size * 6 * 6 * 9)
-            assert piece_size(net) == size
+            assert piece_size(net, 7) == size
             jax.clear_caches()
             found = loss_and_gradient(net, params, x, y, key)
             errors = relative_errors(found, (whole.loss, whole.grads))
@@ -188,6 +188,13 @@ def test_a_mini_batch_in_pieces_gives_the_same(monkeypatch):
             assert float(relative_errors(again, outputs)) <= TIGHT
         monkeypatch.undo()
         jax.clear_caches()
+
+
+def test_pieces_divide_the_mini_batch_if_they_can():
+    net = nnjax.architecture.parse(BOOK, (28, 28, 1), 10)
+    sizes = {n: piece_size(net, n) for n in (10, 100, 101, 4096, 50_000)}
+    assert sizes == {10: 10, 100: 20, 101: 21, 4096: 16, 50_000: 20}
+    assert piece_size(nnjax.mlp([784, 30, 10]), 50_000) == 50_000
 
 
 def test_memory_of_a_large_mini_batch_is_that_of_a_piece():
