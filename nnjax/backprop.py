@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from nnjax.checks import check_batch
 from nnjax.feedback import Feedback, check_feedback
@@ -79,8 +80,8 @@ class FeedbackPass(NamedTuple):
 def backprop(
     net: Network,
     params: Params,
-    x: jax.Array,
-    y: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
     key: jax.Array | None = None,
     feedback: None = None,
 ) -> Backprop: ...
@@ -88,8 +89,8 @@ def backprop(
 def backprop(
     net: Network,
     params: Params,
-    x: jax.Array,
-    y: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
     key: jax.Array | None = None,
     *,
     feedback: Feedback,
@@ -153,7 +154,7 @@ def carry_back(
     params: Params,
     passed: Passed,
     delta: jax.Array,
-    y: jax.Array | None = None,
+    y: Any = None,
     feedback: Feedback | None = None,
 ) -> tuple[jax.Array, ...]:
     """Return δ¹, …, δ^L, given δ^L: BP2, layer by layer."""

@@ -80,7 +80,7 @@ class Feedback:
         cache: Any,
         delta: jax.Array,
         output_error: jax.Array,
-        y: jax.Array,
+        y: Any,
     ) -> jax.Array:
         """Return what stands for ∂C/∂a (n, ...), a being what goes into layers[l].
 
