@@ -400,11 +400,11 @@ def _sub(*indices: int) -> str:
     return ("," if any(len(n) > 1 for n in numbers) else "").join(numbers).translate(digits)
 
 
-def _number(value: float) -> str:
+def _number(value: Any) -> str:
     return f"{float(value):.6g}".replace("-", "−")
 
 
-def _factor(value: float) -> str:
+def _factor(value: Any) -> str:
     """Return a number as a factor: in parentheses where it is negative."""
     text = _number(value)
     return f"({text})" if text.startswith("−") else text

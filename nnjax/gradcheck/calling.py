@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import Misfit, align, to_numpy
-from nnjax.gradcheck.subject import Claim
 from nnjax.layers import Affine
 
 __all__ = ["FORMS", "Caller", "Form"]
@@ -127,7 +127,7 @@ class Caller:
 
         def entry(p):
             w, b = next(pairs)
-            return Affine(w, _flat(b))
+            return p._replace(w=w, b=_flat(b))
 
         return tuple(entry(p) if isinstance(p, Affine) else () for p in params)
 

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import named_leaves
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
-from nnjax.gradcheck.subject import Claim, Subject
+from nnjax.gradcheck.subject import Subject
 
 __all__ = ["assert_gradient", "check_gradient", "check_vjp"]
 
@@ -71,7 +72,9 @@ def check_gradient(
         _require_scalar(f, args)
         argnums = positions[0] if isinstance(argnums, int) else positions
         claim = Claim(grad_f, time_limit)
-        subject = Subject(f, claim, argnums, **_names(f, args, argnums), **_batch(args, positions))
+        subject = Subject(
+            f, claim, argnums, names=_names(f, args, argnums), **_batch(args, positions)
+        )
         probes = _probes(subject, args)
         _by_jax(f, lambda: probes[0].expected)
         return examine(
@@ -143,7 +146,7 @@ def check_vjp(
 
         claim = Claim(claimed, time_limit)
         argnums = tuple(i + 1 for i in positions)
-        subject = Subject(weighted, claim, argnums, **_names(f, args, positions))
+        subject = Subject(weighted, claim, argnums, names=_names(f, args, positions))
         probes = [
             subject.at(label, (_weights(outputs, seed), *around[1:]))
             for seed, label, around in _around(subject, (None, *args))
@@ -258,8 +261,8 @@ def _checked_positions(argnums, args):
 
 def _require_scalar(f, args):
     out = _by_jax(f, lambda: f(*args))
-    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
-    if shape is None and isinstance(out, float):
+    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", type(out))
+    if isinstance(out, float):
         return
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
         came = f"a {type(out).__name__}" if shape is None else f"an array of shape {shape}"
@@ -297,7 +300,7 @@ def _names(f, args, argnums):
         )
         base = parameters[i].name if own else f"args[{i}]"
         names += [base + path for path in named_leaves(args[i])[0]]
-    return {"names": names}
+    return names
 
 
 def _batch(args, positions):

@@ -50,11 +50,14 @@ class Derivation:
         y: targets.
         key: for dropout in training mode, else None.
         claimed: the leaves of the claimed gradient, for mistakes that leave something open.
+
+    `penalty` is what a regularizer adds to each leaf.
     """
 
     def __init__(self, net: Network, params: Any, x: Any, y: Any, key=None, claimed=()):
         self.net, self.params, self.key = net, params, key
         self.claimed = claimed
+        self.penalty: list[Any] = []
         self.L, self.n = len(net.layers), x.shape[0]
         passed = forward(net, params, jnp.asarray(x), key)
         self.a = [np.asarray(a) for a in passed.activations]
@@ -214,7 +217,7 @@ class Derivation:
                 except EDIT_FAILS:
                     if len(layers) == 1:
                         raise
-            other = Network(self.net.input_shape, own, self.net.loss)
+            other = Network(self.net.input_shape, tuple(own), self.net.loss)
             yield from self._forward_again(lambda d, name, l, v: getattr(d, name)(l, v), other)
             return
         if made is not None and made.step in FORWARD:

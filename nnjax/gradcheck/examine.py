@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import (
     Leaf,
     Misfit,
@@ -22,7 +23,7 @@ from nnjax.gradcheck.hypotheses import Candidate, diagnose
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.reference import Slope, slope, typical_size
 from nnjax.gradcheck.report import GradientReport, Verdict
-from nnjax.gradcheck.subject import Claim, Probe
+from nnjax.gradcheck.subject import Probe
 
 __all__ = ["examine"]
 
@@ -195,7 +196,7 @@ def _only_at_kinks(probe: Probe, rows: Sequence[Leaf]) -> bool:
                 np.minimum(low[k], beside.expected[i], out=low[k])
                 np.maximum(high[k], beside.expected[i], out=high[k])
     for k, i in enumerate(wrong):
-        claimed, expected = probe.claimed_arrays[i], probe.expected[i]
+        claimed, expected = np.asarray(probe.claimed_arrays[i]), probe.expected[i]
         differs = np.abs(claimed - expected) > 1e-9 * np.abs(expected)
         jump = high[k] - low[k]
         # A sum over k kinks that all fall to one side lies up to √k spreads outside of what a few
@@ -310,10 +311,8 @@ def _along(probe, i, direction) -> _Along:
         leaves[i] = np.asarray(leaves[i] + h * direction)
         return probe.value(_with_parameters(probe, leaves))
 
-    claimed = probe.claimed_arrays[i]
-    usable = claimed is not None and claimed.shape == direction.shape
-    usable = usable and np.isfinite(claimed).all()
-    by_claim = float(np.vdot(claimed, direction)) if usable else np.nan
+    claimed = _usable(probe, i)
+    by_claim = np.nan if claimed is None else float(np.vdot(claimed, direction))
     by_autodiff = float(np.vdot(probe.expected[i], direction))
     return _Along(slope(line, by_autodiff, by_claim), by_autodiff, by_claim)
 
@@ -329,6 +328,14 @@ def _refuted(found: _Along) -> bool:
         return False
     off, apart = abs(found.claimed - s.value), abs(found.expected - s.value)
     return off > max(10 * s.error, 1e-9) and off > 10 * apart
+
+
+def _usable(probe, i):
+    """Return a claimed leaf that can be calculated with, else None."""
+    claimed = probe.claimed_arrays[i]
+    if claimed is None or claimed.shape != probe.expected[i].shape:
+        return None
+    return claimed if np.isfinite(claimed).all() else None
 
 
 def _with_parameters(probe, leaves):
@@ -352,9 +359,8 @@ def _random_direction(probe, i):
 
 def _difference(probe, i):
     """Return the direction in which claim and autodiff differ, of the size of the parameters."""
-    claimed, expected = probe.claimed_arrays[i], probe.expected[i]
-    usable = claimed is not None and claimed.shape == expected.shape
-    difference = claimed - expected if usable and np.isfinite(claimed).all() else expected
+    claimed, expected = _usable(probe, i), probe.expected[i]
+    difference = expected if claimed is None else claimed - expected
     size = norm(difference) if np.isfinite(difference).all() else 0.0
     if not size:
         return _random_direction(probe, i)

@@ -70,7 +70,17 @@ MISTAKES: list[Mistake] = []
 def mistake(
     name: str, sentence: str, *, have: str, expected: str, step: str, fitted: bool = False
 ) -> Callable[[Callable], Callable]:
-    """Enter the function below into the table of mistakes."""
+    """Enter the function below into the table of mistakes; `Mistake` says what the words are.
+
+    Example:
+        >>> from nnjax.gradcheck.hypotheses import MISTAKES, mistake
+        >>> words = {"have": "({leaf})³", "expected": "{leaf}"}
+        >>> @mistake("cubed", "every entry is cubed", **words, step="leaf")
+        ... def cubed(leaf):
+        ...     return leaf.g**3
+        >>> MISTAKES.pop().name
+        'cubed'
+    """
 
     def enter(change: Callable) -> Callable:
         MISTAKES.append(Mistake(name, sentence, have, expected, step, change, fitted))

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.derivation import Derivation
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.reference import double_precision
 from nnjax.gradcheck.report import GradientReport
-from nnjax.gradcheck.subject import Claim, Probe, Subject
+from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.layers import Affine, Layer
 
 __all__ = ["check_layer"]
@@ -164,7 +165,9 @@ class _LayerDerivation(Derivation):
         out, _ = _forward(layer, key, params, a)
         self.out = np.asarray(out)
 
-    canonical = False
+    @property
+    def canonical(self):  # pyright: ignore  (a property for a cached one)
+        return False
 
     def layer(self, l):
         return self._layer

@@ -50,7 +50,7 @@ def to_double(tree: Any) -> Any:
         if hasattr(leaf, "detach"):
             leaf = leaf.detach().cpu().numpy()
         dtype = getattr(leaf, "dtype", None)
-        if dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        if dtype is None or jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return leaf
         floating = jnp.issubdtype(dtype, jnp.floating)
         return jnp.asarray(np.asarray(leaf), jnp.float64 if floating else dtype)

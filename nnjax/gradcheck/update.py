@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from nnjax.checks import require_number
+from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, to_numpy
 from nnjax.gradcheck.hypotheses import MISTAKES, Candidate, diagnose, mistake
 from nnjax.gradcheck.report import GradientReport, Verdict
-from nnjax.gradcheck.subject import Claim
 
 __all__ = ["Descent", "check_update"]
 
@@ -263,7 +263,8 @@ def check_update(
     try:
         for seed, shape in enumerate(((5, 3), (7,), (2, 3, 4))):
             rng = np.random.default_rng(seed)
-            state = Descent(*(rng.normal(size=shape) for _ in range(3)), eta, mu, decay)
+            w, v, g = rng.normal(size=(3, *shape))
+            state = Descent(w, v, g, eta, mu, decay)
             claimed = align(state.step(), claim(state.w, state.v, state.g))
             probes.append(_Probe(state, claimed))
     except Misfit as misfit:
