@@ -162,14 +162,15 @@ def test_without_safetensors_the_way_to_it_is_said(tmp_path, monkeypatch):
         checkpoint.save(tmp_path / "x.safetensors", PARAMS)
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, call):
     path = saved(tmp_path, PARAMS)
     before = path.read_bytes()
 
-    def full(descriptor):
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left on device; nothing was overwritten"):
         checkpoint.save(path, jax.tree.map(jnp.zeros_like, PARAMS))
     assert path.read_bytes() == before
