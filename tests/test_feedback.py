@@ -1,7 +1,5 @@
 """Learning rules: what replaces wᵀ, held against the formulas written out with NumPy."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,13 +46,12 @@ def assert_close(a, b):
 
 
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("kind", [feedback.FeedbackAlignment, feedback.KolenPollack])
-def test_with_the_weights_themselves_it_is_backpropagation_bit_for_bit(name, kind):
+def test_with_the_weights_themselves_it_is_backpropagation_bit_for_bit(name):
     net = NETS[name]
     params, x, y = setup(net)
     key = jax.random.key(3)
     bp = nnjax.backprop(net, params, x, y, key)
-    fp = nnjax.backprop(net, params, x, y, key, feedback=kind(params))
+    fp = nnjax.backprop(net, params, x, y, key, feedback=feedback.FeedbackAlignment(params))
     came, expected = (jax.tree.leaves(tuple(p[:5])) for p in (fp, bp))  # all but y and the key
     for ours, theirs in zip(came, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -121,17 +118,16 @@ def test_with_two_hidden_layers_it_is_not():
     assert float(feedback.alignment(*found)[0]) > 10
 
 
-@pytest.mark.parametrize("rule", feedback.rules)
+@pytest.mark.parametrize("rule", [name for name in feedback.rules if name != "transpose"])
 def test_every_rule_serves_convolutions_pools_and_dropout(rule):
     params, x, y = setup(CONV)
     key = jax.random.key(3)
     fb = feedback.init(CONV, jax.random.key(1), rule, jnp.float64)
     fp = nnjax.backprop(CONV, params, x, y, key, feedback=fb)
     bp = nnjax.backprop(CONV, params, x, y, key)
-    updates = bp.grads if rule == "transpose" else fp.updates
-    assert jax.tree.structure(updates) == jax.tree.structure(params)
-    assert_close(updates[-1], bp.grads[-1])  # BP1, BP3 and BP4 are untouched
-    hidden = [bool(jnp.any(leaf)) for leaf in jax.tree.leaves(updates[:-1])]
+    assert jax.tree.structure(fp.updates) == jax.tree.structure(params)
+    assert_close(fp.updates[-1], bp.grads[-1])  # BP1, BP3 and BP4 are untouched
+    hidden = [bool(jnp.any(leaf)) for leaf in jax.tree.leaves(fp.updates[:-1])]
     assert all(hidden) if rule != "output_only" else not any(hidden)
 
 
@@ -271,10 +267,8 @@ def test_bad_input():
         feedback.alignment(params, params[:1])
 
 
-def test_every_rule_is_a_frozen_description():
-    for kind in filter(None, feedback.rules.values()):
-        assert issubclass(kind, nnjax.Feedback)
-        assert dataclasses.is_dataclass(kind)
+def test_transpose_needs_no_feedback_weights():
+    assert feedback.init(DENSE, jax.random.key(0), "transpose") is None
 
 
 def digits(n=200):
@@ -285,17 +279,15 @@ def digits(n=200):
 
 
 def test_train_takes_a_feedback():
-    """Gradients lead, feedback alignment follows, random features come last; one rule learns."""
+    """Gradients lead, feedback alignment follows, random features come last."""
     net, data, key = nnjax.mlp([6, 16, 3], activation=nnjax.tanh), digits(), jax.random.key(0)
     setting = {"optimizer": optax.sgd(0.3), "epochs": 30, "batch_size": 10, "key": key}
     losses = {}
-    for rule in ("transpose", "feedback_alignment", "output_only", "kolen_pollack"):
+    for rule in ("transpose", "feedback_alignment", "output_only"):
         fb = feedback.init(net, jax.random.key(1), rule, jnp.float64)
         state, history = nnjax.train(net, data, feedback=fb, **setting)
         losses[rule] = history["test_loss"][-1]
-        before, after = jax.tree.leaves(fb), jax.tree.leaves(state.feedback)
-        moved = [bool(jnp.any(a != b)) for a, b in zip(before, after, strict=True)]
-        assert any(moved) == (rule == "kolen_pollack")
+        assert_close(state.feedback, fb)  # these stay as they are
     assert losses["transpose"] < losses["feedback_alignment"] < losses["output_only"]
 
 
@@ -305,6 +297,7 @@ def test_train_goes_on_with_feedback_weights_that_learn():
     setting = {"optimizer": optax.sgd(0.3), "batch_size": 10, "key": jax.random.key(0)}
     setting |= {"feedback": rule, "evaluate_on": []}
     whole, _ = nnjax.train(net, data, epochs=4, **setting)
+    assert float(jnp.max(jnp.abs(whole.feedback.weights[1].w - rule.weights[1].w))) > 0.01
     half, _ = nnjax.train(net, data, epochs=2, **setting)
     rest, _ = nnjax.train(net, data, epochs=4, state=half, **setting)
     for a, b in zip(*(jax.tree.leaves((s.params, s.feedback)) for s in (whole, rest)), strict=True):
