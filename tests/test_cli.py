@@ -193,6 +193,7 @@ def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtype
     [
         ({"optimizer": "momentum", "mu": 0.5}, 0.05, {"mu": 0.5}),
         ({"optimizer": "sgd"}, 0.3, {}),
+        ({"optimizer": "sgd", "data": "mnist"}, 0.03, {}),
         ({"optimizer": "rmsprop"}, 0.001, {}),
         ({"schedule": "cosine", "epochs": 3}, optimizers.schedule("cosine", 0.05, 3 * 126), {}),
     ],
