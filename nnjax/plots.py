@@ -308,6 +308,8 @@ def _pictures(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[
 def _finish(axes: Any, xlabel: str, ylabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
+    if xlabel == "epoch":
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
