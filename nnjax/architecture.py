@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -238,9 +238,10 @@ def describe(layer: Layer) -> str:
         padding = {"same": "same", (0, 0): ""}.get(layer.padding, f"p{_pair(layer.padding)}")
         return f"conv{layer.filters}k{_pair(layer.kernel)}{stride}{padding}{function}"
     for name, pool in _POOLS.items():
-        if type(layer) is pool:
-            stride = "" if layer.stride == layer.size else f"s{_pair(layer.stride)}"
-            return f"{name}{_pair(layer.size)}{stride}"
+        if isinstance(layer, pool):
+            windowed: Any = layer
+            size, stride = windowed.windows
+            return f"{name}{_pair(size)}" + ("" if stride == size else f"s{_pair(stride)}")
     if type(layer) is Dense:
         return f"dense{layer.size}{function}"
     if type(layer) is Dropout:
@@ -250,7 +251,7 @@ def describe(layer: Layer) -> str:
 
 def _layers(word, shape, activation, initializer):
     """Return the layers that one word stands for, given the shape that comes in."""
-    body, times = re.fullmatch(r"(.*?)(?:\*(\d+))?", word).groups()
+    [(body, times)] = re.findall(r"^(.*?)(?:\*(\d+))?$", word)
     for form, pattern in _FORMS.items():
         if found := re.fullmatch(pattern, body):
             layer = _layer(form, found.groups(), activation, initializer)
@@ -260,7 +261,7 @@ def _layers(word, shape, activation, initializer):
             f"the architecture does not parse at {word!r}; expected words such as {_EXAMPLES}"
         )
     flat = [Flatten()] if isinstance(layer, Dense) and len(shape) > 1 else []
-    return flat + [layer] * (1 if times is None else require_size(int(times), f"times of {word}"))
+    return flat + [layer] * require_size(int(times or 1), f"times of {word}")
 
 
 def _layer(form, parts, activation, initializer):
@@ -289,7 +290,7 @@ def _activation(name, usual):
     return _ACTIVATIONS[name] if name else usual
 
 
-def _numbers(text):
+def _numbers(text: str) -> Any:
     return tuple(map(int, text.split("x"))) if "x" in text else int(text)
 
 

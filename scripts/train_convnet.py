@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -54,7 +55,8 @@ def train(args: argparse.Namespace) -> None:
     data = nnjax.data.load("mnist", data_dir=args.data_dir)
     steps = -(-len(data.train[0]) // args.batch_size) * args.epochs
     rate = optimizers.schedule("one_cycle", args.rate, steps)
-    start, best, params = time.perf_counter(), 0, None
+    start, best = time.perf_counter(), 0
+    params: Any = None
     for state, record in train_epochs(
         net,
         data,
@@ -68,6 +70,7 @@ def train(args: argparse.Namespace) -> None:
         print(f"Epoch {record['epoch']}: {right} / 10000 after {seconds:.0f} s", flush=True)
         if right > best:
             best, params = right, jax.device_get(state.params)
+    assert data.test is not None  # MNIST has test images
     test = nnjax.evaluate(net, params, *data.test)
     print(f"Best on the validation images: {best / 100:.2f} %")
     print(f"The same parameters on the test images: {test.correct / 100:.2f} %")

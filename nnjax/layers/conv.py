@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -246,7 +246,8 @@ class Conv(AffineLayer):
         return (height, width, self.filters)
 
     def w_shape(self, in_shape):
-        return (self.filters, *self.kernel, in_shape[-1])
+        kernel: Any = self.kernel  # a pair since __post_init__
+        return (self.filters, *kernel, in_shape[-1])
 
     def forward(self, params, a, key):
         geometry = self.geometry(a.shape)
@@ -278,14 +279,14 @@ class Conv(AffineLayer):
 
     def geometry(self, in_shape):
         """Return where the windows lie on an image (..., H, W, C) that comes in."""
-        kernel, stride, padding = self.kernel, self.stride, self.padding
+        kernel: Any = self.kernel
+        stride: Any = self.stride
+        padding: Any = self.padding
         if padding == "same":
-            margins = tuple(
-                _same(n, k, s) for n, k, s in zip(in_shape[-3:-1], kernel, stride, strict=True)
-            )
+            top_bottom, left_right = map(_same, in_shape[-3:-1], kernel, stride)
         else:
-            margins = tuple((p, p) for p in padding)
-        return Geometry(kernel, stride, margins)
+            top_bottom, left_right = ((p, p) for p in padding)
+        return Geometry(kernel, stride, (top_bottom, left_right))
 
 
 def _same(length, kernel, stride):

@@ -36,7 +36,7 @@ class _Pool(Layer):
         name = type(self).__name__
         require_image(in_shape, name)
         height, width, channels = in_shape
-        (kh, kw), (sh, sw) = self._windows
+        (kh, kw), (sh, sw) = self.windows
         if kh > height or kw > width:
             raise ValueError(
                 f"{name} of size {kh}x{kw} leaves nothing of an image of {height}x{width}; take a "
@@ -45,7 +45,7 @@ class _Pool(Layer):
         return (count(height, kh, sh), count(width, kw, sw), channels)
 
     @property
-    def _windows(self) -> tuple[Pair, Pair]:
+    def windows(self) -> tuple[Pair, Pair]:
         """Size and stride, as pairs."""
         return self.size, self.stride  # type: ignore[return-value]
 
@@ -77,14 +77,14 @@ class MaxPool(_Pool):
 
     def forward(self, params, a, key):
         # First within every row of a window, then among its rows: the first of the largest remains.
-        (kh, kw), (sh, sw) = self._windows
+        (kh, kw), (sh, sw) = self.windows
         row_maxima, columns = _first_largest(shifted(a, -2, kw, sw))
         z, rows = _first_largest(shifted(row_maxima, -3, kh, sh))
         return z, (a, rows, columns)
 
     def pull_back(self, params, cache, delta):
         a, rows, columns = cache  # of a, the shape alone is used
-        (kh, kw), (sh, sw) = self._windows
+        (kh, kw), (sh, sw) = self.windows
         to_row = fold(_routed(delta, rows, kh), -3, a.shape[-3], sh)
         return fold(_routed(to_row, columns, kw), -2, a.shape[-2], sw)
 
@@ -127,11 +127,11 @@ class MeanPool(_Pool):
     """
 
     def forward(self, params, a, key):
-        size, _ = self._windows
-        return _sums(a, *self._windows) / math.prod(size), a
+        size, _ = self.windows
+        return _sums(a, *self.windows) / math.prod(size), a
 
     def pull_back(self, params, cache, delta):
-        size, stride = self._windows
+        size, stride = self.windows
         return spread(delta / math.prod(size), cache.shape, size, stride)
 
 
@@ -158,7 +158,7 @@ class L2Pool(_Pool):
     """
 
     def forward(self, params, a, key):
-        squares = _sums(a**2, *self._windows)
+        squares = _sums(a**2, *self.windows)
         nothing = squares == 0
         one = jnp.ones_like(squares)  # keeps √ away from 0, where its own derivative is infinite
         z = jnp.where(nothing, 0 * squares, jnp.sqrt(jnp.where(nothing, one, squares)))
@@ -166,7 +166,7 @@ class L2Pool(_Pool):
 
     def pull_back(self, params, cache, delta):
         a, z = cache
-        size, stride = self._windows
+        size, stride = self.windows
         nothing = z == 0
         share = jnp.where(
             nothing, jnp.zeros_like(z), delta / jnp.where(nothing, jnp.ones_like(z), z)
