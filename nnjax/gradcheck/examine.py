@@ -11,6 +11,7 @@ import numpy as np
 
 from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import (
+    LEAF_TOLERANCE,
     Leaf,
     Misfit,
     TookTooLong,
@@ -87,7 +88,10 @@ def examine(
     if all(leaf.ok for leaf in worst):
         if all(leaf.verdict == "right" for leaf in worst):
             size = max(leaf.relative_error for leaf in worst) if worst else 0.0
-            agrees = f"Agrees with autodiff to {size:.0e} in every array. {arbiter.sentence}"
+            closely = f"to {size:.0e}" if size else "exactly"
+            if size > LEAF_TOLERANCE:
+                closely += ", which is its rounding here,"
+            agrees = f"Agrees with autodiff {closely} in every array. {arbiter.sentence}"
             return report(Verdict.RIGHT, agrees.strip(), worst)
         differing = [
             probe

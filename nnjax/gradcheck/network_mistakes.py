@@ -246,6 +246,19 @@ def only_one_minus_a(d, l, g):
 
 
 @mistake(
+    "a constant in place of σ'",
+    "the error is multiplied by {t}, not by the derivative of the activation function",
+    have="δ{l} = {t} · {arrives}",
+    expected="δ{l} = {arrives} ⊙ σ'(z{l})",
+    step="through",
+    fitted=True,
+)
+def constant_derivative(d, l, g, t):
+    of(d.activation(l), Elementwise)
+    return t * g
+
+
+@mistake(
     "σ' applied twice",
     "the error is multiplied by the derivative of the activation function twice",
     have="δ{l} = {arrives} ⊙ σ'(z{l})²",

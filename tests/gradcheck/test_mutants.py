@@ -89,6 +89,12 @@ MUTANTS = [
         {"through": only(1, lambda h, l, g: g * h.z[l] * (1 - h.z[l]))},
     ),
     (
+        "a constant in place of σ'",
+        "layer 2",
+        CROSS,
+        {"through": only(2, lambda h, l, g: g / 4)},
+    ),
+    (
         "σ' applied twice",
         "layer 2",
         CROSS,
