@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from strategies import ACTIVATIONS, LOSSES, Case, dense_cases, relative_errors
 
 import nnjax
@@ -32,9 +32,9 @@ def errors_of_gradients(net, params, x, y):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@settings(max_examples=200)
 @given(dense_cases())
 def test_random_networks(case):
+    """200 of them, as many as the settings of the tests say."""
     with jax.enable_x64(True):
         errors = errors_of_gradients(case.net, *case.arrays())
         worst = max(map(float, jax.tree.leaves(errors)))
