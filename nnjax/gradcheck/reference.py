@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 __all__ = ["Slope", "double_precision", "nearby", "rounding_noise", "slope", "to_double"]
 
@@ -148,6 +147,8 @@ def _root_mean_square(array):
 
 def _run(jaxpr, consts, args, disturb):
     """Run a program, with `disturb` applied to the result of every operation that rounds."""
+    from jax.extend import core  # costs 50 ms, which `import nnjax` need not pay
+
     values = {}
 
     def read(atom):

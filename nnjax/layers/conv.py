@@ -297,7 +297,7 @@ def _same(length, kernel, stride):
 def _choose(f, *arrays):
     """Compute f(way, *arrays), way being the one for the platform that is compiled for.
 
-    On 2 CPU cores the three functions by patches took a tenth of the library's time.
+    On 2 CPU cores a whole epoch by patches is more than ten times as fast as by the library.
     """
     return jax.lax.platform_dependent(
         *arrays,
