@@ -121,7 +121,7 @@ def scaling(options: argparse.Namespace) -> None:
         # forward, BP4 and, but for the first layer, BP2: a multiplication and an addition each
         flop = 2 * batch * (3 * weights - params[0].w.size)
         rate = flop / seconds / 1e9
-        memory = compiled.memory_analysis()
+        memory: Any = compiled.memory_analysis()
         print(
             f"  {width:5}  {depth:5}  {batch:5}  {seconds * 1e3:10.3f}  {rate:8.1f}  "
             f"{rate / peak:8.0%}  {memory.temp_size_in_bytes / 2**20:13.1f}",
