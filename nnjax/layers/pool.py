@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,7 @@ class _Pool(Layer):
     @property
     def windows(self) -> tuple[Pair, Pair]:
         """Size and stride, as pairs."""
-        return self.size, self.stride  # type: ignore[return-value]
+        return cast(Pair, self.size), cast(Pair, self.stride)
 
 
 @dataclass(frozen=True)
