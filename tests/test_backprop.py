@@ -18,9 +18,10 @@ TIGHT = 1e-12
 @pytest.fixture
 def quick_compilation():
     """Compile without most optimisations, for tests of many networks that run once each."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @partial(jax.jit, static_argnums=0)
