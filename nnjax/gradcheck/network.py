@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -136,11 +137,7 @@ def describe(net: Network) -> str:
 
 
 def _snake(thing):
-    name = type(thing).__name__
-    return "".join(
-        f"_{c.lower()}" if c.isupper() and i and name[i - 1].islower() else c.lower()
-        for i, c in enumerate(name)
-    )
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", type(thing).__name__).lower()
 
 
 def _subject(net, caller, regularizer, training_size, key):
