@@ -141,10 +141,11 @@ def backpropagate(net, params, x, y, key, feedback=None):
     loss = jnp.mean(net.loss.at(output, z, a, y))
     delta = net.loss.output_error(output, z, a, y)  #                                BP1
     errors = carry_back(net, params, passed, delta, y, feedback)  #                  BP2
-    grads = tuple(
-        layer.gradients(cache, delta / n)  #                                         BP3, BP4
+    totals = tuple(
+        layer.gradients(cache, delta)  #                                             BP3, BP4
         for layer, cache, delta in zip(net.layers, passed.caches, errors, strict=True)
     )
+    grads = jax.tree.map(lambda total: total / n, totals)
     result = Backprop if feedback is None else FeedbackPass
     return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
 

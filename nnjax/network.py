@@ -48,7 +48,7 @@ __all__ = [
 
 Params = tuple[Any, ...]
 _CHUNK = 1000  # examples worked through at once where a whole data set comes in
-_SCRATCH = 2**20  # numbers that layers write beside their z at once: what stays near the caches
+_SCRATCH = 2**21  # numbers that layers write beside their z at once: what stays in the caches
 
 
 @jax.tree_util.register_static

@@ -37,9 +37,11 @@ from nnjax.activations import Activation, sigmoid
 from nnjax.checks import require_activation, require_size
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import Affine, AffineLayer, Shape
-from nnjax.layers.windows import Pair, count, fold, pair, require_image, unfold
+from nnjax.layers.windows import Pair, count, fold, overlap_add, pair, require_image, unfold
 
 __all__ = ["Conv", "Geometry", "Library", "Patches", "library", "patches"]
+
+_FEW_WEIGHTS, _OUTPUTS = 512, 80  # with fewer weights, make products of about so many outputs
 
 
 class Geometry(NamedTuple):
@@ -55,9 +57,28 @@ class Geometry(NamedTuple):
     stride: Pair
     margins: tuple[Pair, Pair]
 
+    def places(self, in_shape: Shape) -> Pair:
+        """Return (oh, ow), how many windows an image (..., H, W, C) has; 0 where none fits."""
+        padded = [n + sum(m) for n, m in zip(in_shape[-3:-1], self.margins, strict=True)]
+        height, width = (
+            count(*args) for args in zip(padded, self.kernel, self.stride, strict=True)
+        )
+        return height, width
+
+    def widened(self, n: int) -> Geometry:
+        """Return the windows that hold n neighbouring ones of a row each."""
+        (kh, kw), (sh, sw) = self.kernel, self.stride
+        return Geometry((kh, kw + (n - 1) * sw), (sh, n * sw), self.margins)
+
 
 class Patches:
     """Convolution by matrix products with patches. Images (..., H, W, C), weights (J, kh, kw, C).
+
+    A product with few inputs and few filters is slow on a CPU. Then one row of X serves several
+    neighbouring places (`abreast`): it holds the wider window that covers theirs, and meets the
+    weights of each place where its own window lies, with zeros beside them. The product is larger,
+    and X is smaller, for windows that overlap are written once. (An infinite input makes NaN of z
+    at all places that share its row.)
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,7 +97,18 @@ class Patches:
 
     def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
         """Return X wᵀ (..., oh, ow, J)."""
-        return self.unfold(a, geometry) @ w.reshape(w.shape[0], -1).T
+        n = self.abreast(w.shape, a.shape, geometry)
+        w = jnp.concatenate([_moved(w, i, n, geometry.stride[1]) for i in range(n)])
+        z = self.unfold(a, geometry.widened(n)) @ w.reshape(len(w), -1).T
+        return z.reshape(*z.shape[:-2], z.shape[-2] * n, z.shape[-1] // n)
+
+    def abreast(self, w_shape: Shape, in_shape: Shape, geometry: Geometry) -> int:
+        """Return how many neighbouring places share a row of X: one, where weights are many."""
+        if math.prod(w_shape) > _FEW_WEIGHTS:
+            return 1
+        _, width = geometry.places(in_shape)
+        sizes = (n for n in (4, 3, 2) if width % n == 0 and n * w_shape[0] <= _OUTPUTS)
+        return next(sizes, 1)
 
     def pull_back(
         self, w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry
@@ -87,14 +119,27 @@ class Patches:
         (kh, kw), (sh, sw) = geometry.kernel, geometry.stride
         x = delta @ w.reshape(w.shape[0], -1)
         rows = fold(jnp.split(x, kh, axis=-1), -3, top + height + bottom, sh)
-        image = fold(jnp.split(rows, kw, axis=-1), -2, left + width + right, sw)
+        rows = rows.reshape(*rows.shape[:-1], kw, -1)
+        image = overlap_add(rows, -3, left + width + right, sw)
         return image[..., top : top + height, left : left + width, :]
 
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
         """Return δᵀ X (J, kh, kw, C), summed over all examples."""
-        x = self.unfold(a, geometry)
-        g = delta.reshape(-1, delta.shape[-1]).T @ x.reshape(-1, x.shape[-1])
-        return g.reshape(-1, *geometry.kernel, a.shape[-1])
+        filters, channels = delta.shape[-1], a.shape[-1]
+        n = self.abreast((filters, *geometry.kernel, channels), a.shape, geometry)
+        wide = geometry.widened(n)
+        x = self.unfold(a, wide)
+        x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, n * filters)
+        # The same product either way; with the fewer rows first it is faster.
+        g = delta.T @ x if delta.shape[-1] <= x.shape[-1] else (x.T @ delta).T
+        g = g.reshape(n, filters, *wide.kernel, channels)
+        (_, width), (_, step) = geometry.kernel, geometry.stride
+        return sum(g[i, :, :, i * step : i * step + width] for i in range(n))
+
+
+def _moved(w, i, n, step):
+    """Return the weights (J, kh, kw, C) as the i-th of n neighbouring places has them."""
+    return jnp.pad(w, ((0, 0), (0, 0), (i * step, (n - 1 - i) * step), (0, 0)))
 
 
 class Library:
@@ -235,13 +280,14 @@ class Conv(AffineLayer):
 
     def out_shape(self, in_shape):
         require_image(in_shape, "Conv")
-        kernel, stride, margins = self.geometry(in_shape)
-        padded = [n + sum(m) for n, m in zip(in_shape[:2], margins, strict=True)]
-        height, width = (count(*args) for args in zip(padded, kernel, stride, strict=True))
+        geometry = self.geometry(in_shape)
+        height, width = geometry.places(in_shape)
         if not height or not width:
+            (kh, kw), (top_bottom, left_right) = geometry.kernel, geometry.margins
             raise ValueError(
-                f"Conv has a kernel of {kernel[0]}x{kernel[1]}, larger than the image of "
-                f"{padded[0]}x{padded[1]} (padding counted in); take a smaller one or more padding"
+                f"Conv has a kernel of {kh}x{kw}, larger than the image of "
+                f"{in_shape[0] + sum(top_bottom)}x{in_shape[1] + sum(left_right)} (padding counted "
+                "in); take a smaller one or more padding"
             )
         return (height, width, self.filters)
 
@@ -265,17 +311,19 @@ class Conv(AffineLayer):
         )
 
     def gradients(self, cache, delta):
-        geometry, rows = self.geometry(cache.shape), delta.reshape(-1, delta.shape[-1])
+        geometry = self.geometry(cache.shape)
         return Affine(
             w=_choose(lambda way, a, d: way.weight_gradient(a, d, geometry), cache, delta),  # BP4
-            # Σ_t δ_t as a product with ones: so δ is written once, for this product and BP4's.
-            b=jnp.ones(len(rows), rows.dtype) @ rows,  #                                       BP3
+            b=_sum_over_places(delta),  #                                                      BP3
         )
 
     def scratch(self, in_shape):
-        height, width, _ = self.out_shape(in_shape)
-        patches_are_made = jax.default_backend() == "cpu"  # as `_choose` chooses
-        return patches_are_made * height * width * math.prod(self.w_shape(in_shape)[1:])
+        if jax.default_backend() != "cpu":  # no patches are made: as `_choose` chooses
+            return 0
+        geometry = self.geometry(in_shape)
+        n = patches.abreast(self.w_shape(in_shape), in_shape, geometry)
+        wide = geometry.widened(n)
+        return math.prod(wide.places(in_shape)) * math.prod(wide.kernel) * in_shape[-1]
 
     def geometry(self, in_shape):
         """Return where the windows lie on an image (..., H, W, C) that comes in."""
@@ -287,6 +335,18 @@ class Conv(AffineLayer):
         else:
             top_bottom, left_right = ((p, p) for p in padding)
         return Geometry(kernel, stride, (top_bottom, left_right))
+
+
+def _sum_over_places(delta):
+    """Return Σ_t δ_t (J,), given δ (..., oh, ow, J).
+
+    By a product with ones, so that δ is written once, for this and for BP4, and over whole rows of
+    the feature maps first, which are long.
+    """
+    width, filters = delta.shape[-2:]
+    rows = delta.reshape(-1, width * filters)
+    sums = jnp.ones(len(rows), rows.dtype) @ rows
+    return jnp.sum(sums.reshape(width, filters), axis=0)
 
 
 def _same(length, kernel, stride):

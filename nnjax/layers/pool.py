@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -77,34 +78,24 @@ class MaxPool(_Pool):
     """
 
     def forward(self, params, a, key):
-        # First within every row of a window, then among its rows: the first of the largest remains.
         (kh, kw), (sh, sw) = self.windows
-        row_maxima, columns = _first_largest(shifted(a, -2, kw, sw))
-        z, rows = _first_largest(shifted(row_maxima, -3, kh, sh))
-        return z, (a, rows, columns)
+        lowest = np.array(-np.inf, a.dtype)
+        z = jax.lax.reduce_window(a, lowest, jax.lax.max, (kh, kw, 1), (sh, sw, 1), "VALID")
+        return z, (a, z)
 
     def pull_back(self, params, cache, delta):
-        a, rows, columns = cache  # of a, the shape alone is used
+        a, z = cache
         (kh, kw), (sh, sw) = self.windows
-        to_row = fold(_routed(delta, rows, kh), -3, a.shape[-3], sh)
-        return fold(_routed(to_row, columns, kw), -2, a.shape[-2], sw)
-
-
-def _first_largest(candidates):
-    """Return the largest of several arrays, entry by entry, and which it was; NaN is largest."""
-    largest, *others = candidates
-    dtype = np.min_scalar_type(len(others))  # small, for there is one number an entry to keep
-    index = jnp.zeros(largest.shape, dtype)
-    for i, other in enumerate(others, start=1):
-        wins = (other > largest) | jnp.isnan(other)
-        largest = jnp.where(wins, other, largest)
-        index = jnp.where(wins, jnp.asarray(i, dtype), index)
-    return largest, index
-
-
-def _routed(delta, index, n):
-    """Return n arrays, each δ where the index is that of the array, else 0."""
-    return [jnp.where(index == i, delta, jnp.zeros_like(delta)) for i in range(n)]
+        taken = jnp.zeros(z.shape, bool)
+        rows = []
+        for row in shifted(a, -3, kh, sh):
+            routed = []
+            for candidate in shifted(row, -2, kw, sw):
+                wins = ~(candidate < z) & ~taken  # the first that is not less; so NaN wins too
+                taken |= wins
+                routed.append(jnp.where(wins, delta, jnp.zeros_like(delta)))
+            rows.append(fold(routed, -2, a.shape[-2], sw))
+        return fold(rows, -3, a.shape[-3], sh)
 
 
 @dataclass(frozen=True)
