@@ -48,7 +48,8 @@ __all__ = [
 
 Params = tuple[Any, ...]
 _CHUNK = 1000  # examples worked through at once where a whole data set comes in
-_SCRATCH = 2**21  # numbers that layers write beside their z at once: what stays in the caches
+ABREAST = 2  # pieces worked through side by side: while one waits for memory, another computes
+_SCRATCH = 2**20  # numbers that a layer writes beside its z at once: what stays in the caches
 
 
 @jax.tree_util.register_static
@@ -233,7 +234,7 @@ def piece_size(net: Network, n: int) -> int:
     take less memory, while that stays in the cache of the processor.
     """
     shapes = zip(net.layers, net.shapes, strict=False)
-    scratch = sum(layer.scratch(shape) for layer, shape in shapes)
+    scratch = max(layer.scratch(shape) for layer, shape in shapes)
     return _equal_pieces(n, max(1, _SCRATCH // scratch)) if scratch else n
 
 
@@ -430,12 +431,14 @@ def _classes(a):
 def _in_chunks(net, f, xs, most=_CHUNK):
     """Map f, which takes a batch, over a data set of any size."""
     n = jax.tree.leaves(xs)[0].shape[0]
-    size = min(piece_size(net, n), _equal_pieces(n, most))
+    piece = piece_size(net, n)
+    size = min(piece, _equal_pieces(n, most))
     if n <= size:
         return f(xs)
     whole = n - n % size
     body = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
-    out = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), jax.lax.map(f, body))
+    _, out = jax.lax.scan(lambda _, x: (None, f(x)), None, body, unroll=ABREAST if piece < n else 1)
+    out = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), out)
     if whole == n:
         return out
     rest = f(jax.tree.map(lambda x: x[whole:], xs))

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from nnjax.backprop import backpropagate
 from nnjax.checks import check_batch, require_number
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import Network, Params, example_keys, piece_size
+from nnjax.network import ABREAST, Network, Params, example_keys, piece_size
 
 __all__ = ["loss_and_gradient", "sgd_step"]
 
@@ -110,7 +110,7 @@ def _loss_and_gradient(net, params, x, y, key, feedback=None):
     dtype = jax.tree.leaves(params)[0].dtype
     zero = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params))
     split = jax.tree.map(lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:]), batch)
-    total, _ = jax.lax.scan(add_piece, zero, split)
+    total, _ = jax.lax.scan(add_piece, zero, split, unroll=ABREAST)
     if whole * size < n:
         total, _ = add_piece(total, jax.tree.map(lambda a: a[whole * size :], batch))
     return total
