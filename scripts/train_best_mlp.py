@@ -102,7 +102,8 @@ class Distorted:
             evaluate_on=[],
             augment=self.augment,
         ):
-            yield state.params, record["train_loss"]
+            # A copy: the next epoch writes over the state it starts from.
+            yield jax.tree.map(jnp.copy, state.params), record["train_loss"]
 
 
 RECIPES = {"adversarial": Adversarial, "distorted": Distorted}

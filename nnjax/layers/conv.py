@@ -134,7 +134,9 @@ class Patches:
         g = delta.T @ x if delta.shape[-1] <= x.shape[-1] else (x.T @ delta).T
         g = g.reshape(n, filters, *wide.kernel, channels)
         (_, width), (_, step) = geometry.kernel, geometry.stride
-        return sum(g[i, :, :, i * step : i * step + width] for i in range(n))
+        return jnp.sum(
+            jnp.stack([g[i, :, :, i * step : i * step + width] for i in range(n)]), axis=0
+        )
 
 
 def _moved(w, i, n, step):
