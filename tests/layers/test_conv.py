@@ -12,6 +12,7 @@ from strategies import relative_errors
 
 import nnjax
 from nnjax.layers.conv import Geometry, library, patches
+from nnjax.layers.windows import fold, overlap_add
 from nnjax.network import piece_size
 from nnjax.step import loss_and_gradient
 
@@ -101,6 +102,46 @@ def test_wide_images_are_unfolded_the_same():
         x, w = normal(0, 2, 3, 160, 2), normal(1, 4, 2, 3, 2)
         expected = library.correlate(w, x, geometry)
         assert float(relative_errors(patches.correlate(w, x, geometry), expected)) <= TIGHT
+
+
+@pytest.mark.parametrize(
+    ("width", "filters", "channels", "stride", "abreast"),
+    [
+        (14, 20, 1, 1, 4),
+        (11, 20, 1, 1, 3),
+        (12, 20, 1, 1, 2),
+        (13, 20, 1, 1, 1),  # 11 places: they cannot be shared out evenly
+        (17, 26, 1, 2, 2),  # 8 places, 4 of which would have too many outputs
+        (14, 20, 5, 1, 1),  # many weights
+    ],
+)
+def test_places_that_share_a_row_of_patches(width, filters, channels, stride, abreast):
+    geometry = Geometry((2, 3), (1, stride), ((1, 0), (0, 0)))
+    with jax.enable_x64(True):
+        x, w = normal(0, 2, 4, width, channels), normal(1, filters, 2, 3, channels)
+        assert patches.abreast(w.shape, x.shape, geometry) == abreast
+        z = library.correlate(w, x, geometry)
+        delta = normal(2, *z.shape)
+        gradient = library.weight_gradient(x, delta, geometry)
+        found = relative_errors(
+            (patches.correlate(w, x, geometry), patches.weight_gradient(x, delta, geometry)),
+            (z, gradient),
+        )
+        assert max(map(float, found)) <= TIGHT, found
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_overlap_add_is_fold(n, size, stride):
+    pieces = normal(0, 3, n, size, 2)
+    for length in ((n - 1) * stride + size, (n - 1) * stride + size + 2):
+        expected = np.zeros((3, length, 2))
+        for y in range(n):
+            expected[:, y * stride : y * stride + size] += pieces[:, y]
+        folded = fold([pieces[:, :, i] for i in range(size)], -2, length, stride)
+        np.testing.assert_allclose(folded, expected, atol=1e-6)
+        np.testing.assert_allclose(overlap_add(pieces, -3, length, stride), expected, atol=1e-6)
 
 
 def test_other_platforms_get_the_library():
