@@ -56,7 +56,8 @@ class _Pool(Layer):
 class MaxPool(_Pool):
     """The largest input of every window: z = max_i a_i.
 
-    Backward: z moves with the winner and with no other input, so δ is routed to the winner.
+    Backward: z moves with the winner and with no other input, so δ is routed to the winner: to
+    the row of the window that has it, and within the row to its column.
     Ties go to the first of the largest, row by row, as in PyTorch and in the gradient of
     `jax.lax.reduce_window`; differs from `jax.numpy.max`, whose gradient is shared among them.
 
@@ -86,16 +87,8 @@ class MaxPool(_Pool):
     def pull_back(self, params, cache, delta):
         a, z = cache
         (kh, kw), (sh, sw) = self.windows
-        taken = jnp.zeros(z.shape, bool)
-        rows = []
-        for row in shifted(a, -3, kh, sh):
-            routed = []
-            for candidate in shifted(row, -2, kw, sw):
-                wins = ~(candidate < z) & ~taken  # the first that is not less; so NaN wins too
-                taken |= wins
-                routed.append(jnp.where(wins, delta, jnp.zeros_like(delta)))
-            rows.append(fold(routed, -2, a.shape[-2], sw))
-        return fold(rows, -3, a.shape[-3], sh)
+        rows = functools.reduce(jnp.maximum, shifted(a, -2, kw, sw))  # z is the largest of these
+        return _route(_route(delta, z, rows, -3, kh, sh), rows, a, -2, kw, sw)
 
 
 @dataclass(frozen=True)
@@ -164,6 +157,17 @@ class L2Pool(_Pool):
             nothing, jnp.zeros_like(z), delta / jnp.where(nothing, jnp.ones_like(z), z)
         )
         return a * spread(share, a.shape, size, stride)
+
+
+def _route(delta, z, a, axis, size, stride):
+    """Return δ of the windows along one axis, whose maxima are z, at the winner of each in a."""
+    taken = jnp.zeros(z.shape, bool)
+    routed = []
+    for candidate in shifted(a, axis, size, stride):
+        wins = ~(candidate < z) & ~taken  # the first that is not less; so NaN wins too
+        taken |= wins
+        routed.append(jnp.where(wins, delta, jnp.zeros_like(delta)))
+    return fold(routed, axis, a.shape[axis], stride)
 
 
 def _sums(a, size, stride):
