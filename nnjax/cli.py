@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as the shell says of a process that SIGPIPE ends
     except KeyboardInterrupt as stop:
-        return _complain("stopped", stop, 130)  # and SIGINT
+        status = _complain("stopped", stop, 130)  # and SIGINT
+        if argv is None:  # leave at once: jax may still compile in a thread, and would crash
+            os._exit(status)
+        return status
     except _EXPECTED as error:
         return _complain(_sentence(error), error, 2)
     return status or 0

@@ -263,8 +263,19 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes):
     # As after a kill before the first checkpoint.
     shutil.rmtree("killed/checkpoints")
     Path("killed/params.safetensors").unlink()
+    lines = Path("killed/history.jsonl").read_text().splitlines(keepends=True)
+    Path("killed/history.jsonl").write_text(lines[0])
     assert main(["train", "--resume", "killed"]) == 0
     assert the_same_run("whole", "killed")
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_anew(here, capsys):
+    assert main(["train", *SMALL, "--save-every", "1", "--out", "run"]) == 0
+    shutil.rmtree("run/checkpoints")
+    before = {file: file.read_bytes() for file in Path("run").iterdir()}
+    assert main(["train", "--resume", "run"]) == 2
+    assert "has trained 2 epochs, but its checkpoints are gone" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in Path("run").iterdir()} == before
 
 
 def test_a_finished_run_can_be_made_longer(here, capsys):
@@ -273,6 +284,68 @@ def test_a_finished_run_can_be_made_longer(here, capsys):
     assert main(["train", *SMALL[:2], "--epochs", "4", "--out", "whole"]) == 0
     jax.tree.map(np.testing.assert_array_equal, params_of("run")[1], params_of("whole")[1])
     assert [record["epoch"] for record in Run("run").history] == [0, 1, 2, 3]
+    assert Run("run").config["train"]["epochs"] == 4  # so that it may be killed and resumed
+    capsys.readouterr()
+    assert main(["train", "--resume", "run", "--epochs", "3"]) == 2
+    assert "run has trained 4 epochs already, and epochs is 3; expected" in capsys.readouterr().err
+
+
+def test_a_schedule_lasts_as_long_as_the_run(here, usual_dtypes, capsys):
+    argv = [*SMALL, "--schedule", "cosine", "--save-every", "1", "--out", "run"]
+    assert main(["train", *argv]) == 0
+    assert main(["train", "--resume", "run", "--epochs", "4"]) == 2
+    assert "run was trained with epochs 2, not 4; to resume it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_what_lies_in_a_folder_already_stays(here, capsys, lock):
+    Path("mine").mkdir()
+    Path("mine", "thesis.txt").write_text("precious")
+    if lock:
+        Path("mine", ".lock").mkdir()
+    before = sorted(Path("mine").rglob("*"))
+    assert main(["train", *SMALL, "--out", "mine"]) == 2
+    assert "mine is not empty" in capsys.readouterr().err
+    assert sorted(Path("mine").rglob("*")) == before
+
+
+def test_an_empty_folder_stays_where_the_run_cannot_begin(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    Path("mine").mkdir()
+    for out in ("mine", "new/run"):
+        assert main(["train", *SMALL, "--out", out]) == 2
+    assert [path.name for path in Path().iterdir()] == ["mine"]
+
+
+def test_what_a_kill_leaves_of_a_configuration_is_no_obstacle(here):
+    Path("run").mkdir()
+    Path("run", ".config.json.123.tmp").touch()
+    assert main(["train", *SMALL, "--out", "run"]) == 0
+    assert not list(Path("run").glob(".config*"))
+
+
+def test_any_error_keeps_what_is_trained(here, capsys, monkeypatch):
+    log = Run.log
+
+    def out_of_memory(run, record):
+        log(run, record)
+        if record["epoch"] == 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(Run, "log", out_of_memory)
+    assert main(["train", *SMALL, "--epochs", "5", "--out", "run"]) == 2
+    assert re.search(r"RESOURCE_EXHAUSTED.*run", capsys.readouterr().err)
+    assert len(Run("run").history) == 2
+    params_of("run")
+
+
+def test_damaged_older_checkpoints_do_not_hold_up_a_run(here):
+    assert main(["train", *SMALL, "--epochs", "3", "--save-every", "1", "--out", "run"]) == 0
+    first, second, _ = Run("run").checkpoints
+    first.write_bytes(first.read_bytes()[:500])
+    second.write_bytes(second.read_bytes().replace(b'\\"info\\"', b'\\"inf0\\"'))
+    assert main(["train", "--resume", "run", "--epochs", "5"]) == 0
+    assert len(Run("run").history) == 5
 
 
 @pytest.mark.parametrize(
@@ -473,7 +546,7 @@ def test_a_folder_that_cannot_be_made_is_said(here, capsys):
 
 
 @pytest.mark.parametrize("good", [0, 1, 2])
-def test_a_full_disk_leaves_no_half_written_run(here, capsys, monkeypatch, good):
+def test_a_full_disk_leaves_no_half_written_file(here, capsys, monkeypatch, good):
     Path("mine").mkdir()
     real, calls = os.fsync, []
 
@@ -487,17 +560,20 @@ def test_a_full_disk_leaves_no_half_written_run(here, capsys, monkeypatch, good)
     assert main(["train", *SMALL, "--out", "mine/new/run"]) == 2
     err = capsys.readouterr().err
     assert re.fullmatch(r"nnjax: cannot write .*: No space left on device.*\n", err)
-    assert list(here.rglob("*")) == [here / "mine"]
+    left = {path.name for path in here.rglob("*.*")} - {".lock"}
+    assert left == ({"config.json", "history.jsonl"} if good == 2 else set())
+    assert good == 2 or list(here.rglob("*")) == [here / "mine"]
 
 
-def test_a_file_size_limit_leaves_no_half_written_run(here):
+def test_a_file_size_limit_leaves_no_half_written_file(here):
     pytest.importorskip("resource")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
     with command("train", *SMALL, before=limit) as process:
         _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert re.fullmatch(r"nnjax: cannot write .*params\.safetensors: .*\n", err)
-    assert list(here.iterdir()) == []
+    left = {path.name for path in here.rglob("*.*")} - {".lock"}
+    assert left == {"config.json", "history.jsonl"}  # what was measured is not lost
 
 
 def test_ctrl_c_keeps_what_is_trained(here):

@@ -52,14 +52,20 @@ class Train:
         shape, n_out = data.train[0].shape[1:], n_classes(data)
         net = config.network(shape, n_out)
         arguments = config.arguments(net, data)
-        with self._run({"train": config.to_json(), "input_shape": shape, "n_out": n_out}) as run:
-            state = _restored(run, net, arguments) if self.resume else None
+        content = {"train": config.to_json(), "input_shape": shape, "n_out": n_out}
+        with self._run(content) as run:
+            state = None
+            if self.resume:
+                state = _restored(run, net, arguments)
+                run.save_config(content)  # it may be asked for more epochs from now on
             steps = train_epochs(net, data, **arguments, state=state)
             print(_opening(config, data, net, arguments["evaluate_on"]), flush=True)
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
                 if self.tensorboard:
-                    listeners.append(stack.enter_context(tensorboard(run.folder / "tensorboard")))
+                    often = config.monitors if config.monitor_every is not None else ()
+                    board = tensorboard(run.folder / "tensorboard", often)
+                    listeners.append(stack.enter_context(board))
                 shown = progress(data, arguments["evaluate_on"], config.epochs)
                 listeners.append(stack.enter_context(shown))
                 params = _follow(steps, state, run, config, listeners)
@@ -82,8 +88,11 @@ class Train:
         if self.out is not None:
             raise ValueError("resume goes on in the folder of the run; leave out --out")
         before = open_run(self.resume)[1].to_json()
+        free = {"data_dir", "save_every"}
+        if self.config.schedule == "constant":  # the others last as long as the run
+            free.add("epochs")
         for name, value in content["train"].items():
-            if value != before[name] and name not in ("epochs", "data_dir", "save_every"):
+            if value != before[name] and name not in free:
                 raise ValueError(
                     f"{self.resume} was trained with {name} {before[name]}, not {value}; to resume "
                     "it, leave that out"
@@ -114,7 +123,7 @@ def _follow(
             if every is not None and (done % every == 0 or done == epochs):
                 # The best is chosen by the validation data, as everything should be.
                 run.save_checkpoint(state, done, score=record.get("validation_accuracy"))
-    except (DivergedError, OSError, KeyboardInterrupt) as stop:
+    except BaseException as stop:
         if isinstance(stop, DivergedError):
             params = stop.state.best_params
         if params is not None:
@@ -159,19 +168,27 @@ def _use(platform: str) -> None:
 
 @contextmanager
 def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
-    """A new run, of which nothing stays if it breaks off before parameters are saved in it."""
+    """A new run, of which nothing stays if it breaks off before the first epoch is trained.
+
+    Only what this run has made is removed.
+    """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    run = None
     try:
         with Run.create(folder, content) as run:
             yield run
-    except (FileExistsError, BlockingIOError):  # it is another's
-        raise
-    except BaseException:
-        if not any(folder.rglob("*.safetensors")):
-            shutil.rmtree(folder, ignore_errors=True)
-            for path in made:
-                with suppress(OSError):  # another run may have come into it
-                    path.rmdir()
+    except BaseException as error:
+        kept = ("history.jsonl", "params.safetensors")
+        if run is not None and not any((folder / name).exists() for name in kept):
+            for name in ("checkpoints", "tensorboard"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / "config.json").unlink(missing_ok=True)
+        ours = folder in made and not isinstance(error, BlockingIOError)
+        if ours and [path.name for path in folder.glob("*")] == [".lock"]:
+            (folder / ".lock").unlink()
+        for path in made:
+            with suppress(OSError):  # it holds something
+                path.rmdir()
         raise
 
 
@@ -184,8 +201,19 @@ def _free_folder(dataset: str) -> Path:
 
 def _restored(run: Run, net: Network, arguments: dict[str, Any]) -> TrainState | None:
     """The state after the last checkpoint; None where the run broke off before the first."""
-    if run.config["train"]["save_every"] and not run.checkpoints:
+    every, trained = run.config["train"]["save_every"], len(run.history)
+    if every and not run.checkpoints:
+        if trained > every:
+            raise FileNotFoundError(
+                f"{run.folder} has trained {trained} epochs, but its checkpoints are gone, so that "
+                "it cannot go on; train anew in another folder"
+            )
         (run.folder / "history.jsonl").unlink(missing_ok=True)
         return None
+    if trained > arguments["epochs"] != run.config["train"]["epochs"]:
+        raise ValueError(
+            f"{run.folder} has trained {trained} epochs already, and epochs is "
+            f"{arguments['epochs']}; expected at least as many"
+        )
     names = ("optimizer", "key", "early_stopping", "feedback")
     return run.restore(initial_state(net, **{name: arguments[name] for name in names}))

@@ -216,7 +216,8 @@ def _opened(path) -> Iterator[tuple[Any, dict[str, Any]]]:
         try:
             header = json.loads((file.metadata() or {})["nnjax"])
             version, newer = header["version"], header["version"] > _VERSION
-        except (ValueError, KeyError, TypeError):
+            _ = newer or (header["keys"].items(), header["info"].items())
+        except (AttributeError, ValueError, KeyError, TypeError):
             raise ValueError(
                 f"{os.fspath(path)}: a safetensors file, but not one written by nnjax"
             ) from None

@@ -82,13 +82,17 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(error.errno, f"cannot make {folder}: {error.strerror}") from None
+        if not (folder / ".lock").is_file():
+            _require_empty(folder)  # before a lock is left in the folder of somebody else
         with _locked(folder):
-            if any(file.name != ".lock" for file in folder.iterdir()):
-                raise FileExistsError(
-                    f"{folder} is not empty; resume the run that lies there, or name another folder"
-                )
-            content = {"format": "nnjax run", "version": _VERSION, "config": dict(config)}
-            checkpoint.write_atomically(folder / "config.json", _json(content, indent=2))
+            for left_over in folder.glob(".config.json.*.tmp"):  # killed while it was written
+                left_over.unlink()
+            _require_empty(folder)
+            try:
+                _write_config(folder, config)
+            except OSError:
+                (folder / "config.json").unlink(missing_ok=True)
+                raise
             yield Run(folder)
 
     @staticmethod
@@ -144,9 +148,8 @@ class Run:
     @property
     def best_checkpoint(self) -> Path | None:
         """The file of the checkpoint with the largest score, or None where none has a score."""
-        scores = {path: checkpoint.read_info(path)["score"] for path in self.checkpoints}
-        scored = [path for path, score in scores.items() if score is not None]
-        return max(scored, key=lambda path: scores[path], default=None)
+        scores = {p: score for p in self.checkpoints if (score := _score(p)) is not None}
+        return max(scores, key=lambda path: scores[path], default=None)
 
     def load_params(self, template: Any) -> Any:
         """Return the parameters that the run ended with.
@@ -164,6 +167,11 @@ class Run:
         return checkpoint.load(path, template)
 
     # ------------------------------------------------------------ writing, under the lock
+
+    def save_config(self, config: Mapping[str, Any]) -> None:
+        """Write down what the run is asked for from now on, in the place of what `create` wrote."""
+        if json.loads(_json(config)) != self.config:
+            _write_config(self.folder, config)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a record to the history: names with numbers or arrays of them.
@@ -236,6 +244,28 @@ class Run:
         path = self.folder / "history.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         return [line for line in lines if line.endswith(b"\n")]
+
+
+def _require_empty(folder: Path) -> None:
+    ours = (".lock", ".config.json.")
+    if any(not file.name.startswith(ours) for file in folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is not empty; resume the run that lies there, or name another folder"
+        )
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    content = {"format": "nnjax run", "version": _VERSION, "config": dict(config)}
+    checkpoint.write_atomically(folder / "config.json", _json(content, indent=2))
+
+
+def _score(path: Path) -> float | None:
+    """The score of a checkpoint; None where it has none, or is damaged and so no candidate."""
+    try:
+        score = checkpoint.read_info(path).get("score")
+    except ValueError:
+        return None
+    return score if isinstance(score, int | float) else None
 
 
 @contextmanager
