@@ -91,6 +91,8 @@ def parse(
     """
     shape = Network(input_shape, [Flatten()], loss).input_shape  # checked, and always a tuple
     layers: list[Layer] = []
+    if not isinstance(text, str):
+        raise TypeError(f'text is {text!r}; expected one string, such as "conv20k5 pool2 dense100"')
     for word in re.finditer(r"\S+", text):
         try:
             new = _layers(word.group(), shape, activation, initializer)
@@ -150,6 +152,9 @@ def convnet(
         dense10:softmax   10                  1,010
         total                                85,670
     """
+    for name, sizes in (("filters", filters), ("hidden", hidden)):
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+            raise ValueError(f"{name} is {sizes!r}; expected several sizes, such as (20,)")
     stack: list[Layer] = []
     for n in filters:
         stack.append(Conv(n, kernel, activation=activation, initializer=initializer))

@@ -108,7 +108,10 @@ def _loss_and_gradient(net, params, x, y, key, feedback=None):
 
     whole = n // size
     dtype = jax.tree.leaves(params)[0].dtype
+    # Always false, but inside `shard_map` it varies with the data, as the sum over them will.
+    never = jnp.zeros((), bool) & (x.ravel()[0] > 0)
     zero = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params))
+    zero = jax.tree.map(lambda t: jnp.where(never, jnp.ones_like(t), t), zero)
     split = jax.tree.map(lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:]), batch)
     total, _ = jax.lax.scan(add_piece, zero, split, unroll=ABREAST)
     if whole * size < n:

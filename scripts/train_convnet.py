@@ -37,7 +37,7 @@ def main() -> None:
     option("--seed", type=int, default=0, help="default: %(default)s")
     try:
         train(parser.parse_args())
-    except (ArithmeticError, OSError, ValueError) as error:
+    except (ArithmeticError, OSError, TypeError, ValueError) as error:
         parser.exit(2, f"train_convnet: {error}\n")
 
 

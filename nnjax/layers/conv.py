@@ -233,6 +233,13 @@ library = Library()
 class Conv(AffineLayer):
     """`filters` feature maps, each the correlation of the image with a kernel of its own.
 
+    With the window at every place as a row of X (`unfold`), z = X wᵀ + b: a dense layer that all
+    places share. Backward it is one too: ∂C/∂X = δ w, and an input that lies in several windows
+    gets the sum, ∂C/∂a = fold(δ w); ∂C/∂b is δ summed over the places, ∂C/∂w = δᵀ X. With stride 1,
+    ∂C/∂a is the same as δ, padded by kernel − 1, correlated with the kernel turned by 180°.
+
+    On CPUs an input that is NaN or infinite may make NaN of neighbouring places that do not see it.
+
     Args:
         filters: J, the number of feature maps.
         kernel: its size, one number or (height, width).
@@ -298,6 +305,12 @@ class Conv(AffineLayer):
         return (self.filters, *kernel, in_shape[-1])
 
     def forward(self, params, a, key):
+        self.out_shape(a.shape)
+        if params.w.shape != self.w_shape(a.shape):
+            raise ValueError(
+                f"w of Conv has shape {params.w.shape}; for an image of shape {a.shape} expected "
+                f"{self.w_shape(a.shape)}"
+            )
         geometry = self.geometry(a.shape)
         z = _choose(lambda way, w, a: way.correlate(w, a, geometry), params.w, a)
         return z + params.b.reshape(1, 1, -1), a

@@ -79,6 +79,7 @@ class MaxPool(_Pool):
     """
 
     def forward(self, params, a, key):
+        self.out_shape(a.shape)
         (kh, kw), (sh, sw) = self.windows
         lowest = np.array(-np.inf, a.dtype)
         z = jax.lax.reduce_window(a, lowest, jax.lax.max, (kh, kw, 1), (sh, sw, 1), "VALID")
@@ -112,6 +113,7 @@ class MeanPool(_Pool):
     """
 
     def forward(self, params, a, key):
+        self.out_shape(a.shape)
         size, _ = self.windows
         return _sums(a, *self.windows) / math.prod(size), a
 
@@ -143,6 +145,7 @@ class L2Pool(_Pool):
     """
 
     def forward(self, params, a, key):
+        self.out_shape(a.shape)
         squares = _sums(a**2, *self.windows)
         nothing = squares == 0
         one = jnp.ones_like(squares)  # keeps √ away from 0, where its own derivative is infinite
@@ -162,9 +165,10 @@ class L2Pool(_Pool):
 def _route(delta, z, a, axis, size, stride):
     """Return δ of the windows along one axis, whose maxima are z, at the winner of each in a."""
     taken = jnp.zeros(z.shape, bool)
+    number = z == z  # where z is NaN, the first NaN wins; else the first that is not less than z
     routed = []
     for candidate in shifted(a, axis, size, stride):
-        wins = ~(candidate < z) & ~taken  # the first that is not less; so NaN wins too
+        wins = ~(candidate < z) & (number | (candidate != candidate)) & ~taken
         taken |= wins
         routed.append(jnp.where(wins, delta, jnp.zeros_like(delta)))
     return fold(routed, axis, a.shape[axis], stride)

@@ -1,5 +1,9 @@
 """Convolution by hand against `lax.conv_general_dilated`, its turned kernel, PyTorch and itself."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -289,3 +293,49 @@ def test_channels_that_do_not_match():
     params = nnjax.init(net, jax.random.key(0))
     with pytest.raises(ValueError, match=r"x has shape \(5, 8, 8, 1\); this network takes"):
         nnjax.feedforward(net, params, jnp.ones((5, 8, 8, 1)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "w_shape", "shape", "message"),
+    [
+        (nnjax.Conv(4, 3), (4, 3, 3, 1), (8, 8, 3), r"w of Conv has shape \(4, 3, 3, 1\); for an "),
+        (nnjax.Conv(4, 9), (4, 9, 9, 1), (8, 8, 1), "kernel of 9x9, larger than the image of 8x8"),
+        (nnjax.Conv(4, 3), (4, 3, 3, 1), (64,), "Conv takes"),
+        (nnjax.MaxPool(9), None, (8, 8, 1), "MaxPool of size 9x9 leaves nothing of an image"),
+        (nnjax.MeanPool(9), None, (8, 8, 1), "MeanPool of size 9x9 leaves nothing of an image"),
+        (nnjax.L2Pool(9), None, (8, 8, 1), "L2Pool of size 9x9 leaves nothing of an image"),
+    ],
+)
+def test_a_layer_called_by_itself_refuses_too(layer, w_shape, shape, message):
+    params = () if w_shape is None else nnjax.Affine(jnp.zeros(w_shape), jnp.zeros(w_shape[0]))
+    with pytest.raises(ValueError, match=message):
+        layer.forward(params, jnp.zeros(shape), None)
+
+
+def test_a_step_on_several_devices_is_the_step_on_one():
+    """Each device works through pieces; the gradients are averaged over devices by `pmean`."""
+    program = """
+import jax, jax.numpy as jnp, nnjax
+from jax.sharding import AxisType, PartitionSpec as P
+
+net = nnjax.architecture.parse("conv20k5 pool2 conv4k3", (28, 28, 1), 10)
+params = nnjax.init(net, jax.random.key(0))
+x, y = jax.random.uniform(jax.random.key(1), (202, 28, 28, 1)), jnp.arange(202) % 10
+mesh = jax.make_mesh((2,), ("n",), axis_types=(AxisType.Auto,))
+def step(params, x, y):
+    return jax.lax.pmean(nnjax.sgd_step(net, params, x, y, 0.1), "n")
+specs = {"in_specs": (P(), P("n"), P("n")), "out_specs": P()}
+several = jax.jit(jax.shard_map(step, mesh=mesh, **specs))(params, x, y)
+one = nnjax.sgd_step(net, params, x, y, 0.1)
+assert nnjax.network.piece_size(net, 101) < 101
+print(max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), several, one))))
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | flags,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert float(found.stdout) < 1e-6

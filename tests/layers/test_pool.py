@@ -94,8 +94,10 @@ def test_a_window_of_zeros_gives_no_gradient_and_no_nan():
 @pytest.mark.parametrize("place", range(4))
 def test_nan_is_passed_on(pool, place):
     x = jnp.arange(4.0).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
-    z, _, _ = hand(pool(2), (), x, jnp.ones((1, 1, 1, 1)))
+    z, g, _ = hand(pool(2), (), x, jnp.ones((1, 1, 1, 1)))
     assert np.isnan(z).all()
+    if pool is nnjax.MaxPool:
+        assert g.ravel().tolist() == [float(i == place) for i in range(4)]
 
 
 def test_negative_infinity_is_a_number_like_others():
