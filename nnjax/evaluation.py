@@ -88,6 +88,12 @@ def evaluate_classes(net: Network, params: Params, x: jax.Array, y: jax.Array) -
         >>> result.precision.tolist(), result.recall.tolist()
         ([1.0, 1.0, 0.0], [1.0, 0.5, nan])
     """
+    if net.n_out == 1 and jnp.ndim(y) == 1:
+        if other := {*np.asarray(y).tolist()} - {0, 1}:
+            raise ValueError(
+                f"y holds the class {min(other)}; this network has 1 output, so classes are 0 and 1"
+            )
+        y = jnp.asarray(y, jax.tree.leaves(params)[0].dtype)[:, None]  # they are its targets
     x, y = check_batch(net, params, x, y)
     total = evaluate(net, params, x, y)
     read = np.asarray(predict(net, params, x))

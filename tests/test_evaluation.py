@@ -64,3 +64,16 @@ def test_what_cannot_be_measured_is_nan_and_null():
 def test_wrong_data_are_refused():
     with pytest.raises(ValueError, match=r"x has shape \(300, 5\); this network takes \(n, 6\)"):
         evaluate_classes(NET, PARAMS, X[:, :5], Y)
+
+
+def test_the_classes_of_a_single_output_may_be_numbers():
+    net = nnjax.mlp([6, 1])
+    params = nnjax.init(net, jax.random.key(0))
+    classes = np.arange(300) % 2
+    one, other = (
+        evaluate_classes(net, params, X, y) for y in (classes, np.float32(classes)[:, None])
+    )
+    np.testing.assert_array_equal(one.confusion, other.confusion)
+    assert one.confusion.sum(axis=1).tolist() == [150, 150]
+    with pytest.raises(ValueError, match="y holds the class 2; this network has 1 output, so"):
+        evaluate_classes(net, params, X, classes + 1)

@@ -123,11 +123,16 @@ class Distortion:
             x: (n, h, w, channels); uint8 grey levels come back as float32, divided by 255.
 
         Raises:
-            ValueError: if x has another shape.
+            ValueError, TypeError: if x has another shape, or is of whole numbers other than uint8.
         """
         _require_images(x)
         if x.dtype == jnp.uint8:
             x = x.astype(jnp.float32) / 255
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"x is {x.dtype}; expected uint8 grey levels or floating-point numbers: between "
+                "pixels there are no whole ones"
+            )
         source = self._sources(key, *x.shape[:3]).astype(x.dtype)
         # Without the barrier each of the four corners of every pixel would compute them again.
         source = jax.lax.optimization_barrier(source)

@@ -97,7 +97,8 @@ def initial_state(
     else:
         check_params(net, params)
         start = jax.tree.map(jnp.copy, params)  # the caller's stay his: the state is donated
-    opt_state = optimizer.init(start)
+    # A copy: some optimizers keep the parameters they start from, and the state is donated.
+    opt_state = jax.tree.map(_own, optimizer.init(start))
     stopping: Any = ()
     if early_stopping is not None:
         if not isinstance(early_stopping, EarlyStopping):
@@ -168,11 +169,11 @@ def train_epochs(
     penalty = () if regularizer is None else (Penalty(regularizer),)
     after_steps, after_epoch = (chosen, ()) if monitor_every is not None else ((), chosen)
     after_epoch = (*performance, *penalty, *after_epoch)
-    names = jax.eval_shape(partial(measure, net, after_epoch), start.params, data).keys()
-    if early_stopping is not None and early_stopping.measure not in {"train_loss", *names}:
+    numbers = _check_names(net, after_epoch, after_steps, chosen, start.params, data)
+    if early_stopping is not None and early_stopping.measure not in numbers:
         raise ValueError(
-            f"early stopping watches {early_stopping.measure}, which is not measured; measured "
-            f"are {', '.join(['train_loss', *names])}"
+            f"early stopping watches {early_stopping.measure}, which is not measured as one number "
+            f"an epoch; such are {', '.join(numbers)}"
         )
     fixed = (net, optimizer, batch_size, regularizer, augment, after_steps, monitor_every or 1)
     run, measured = partial(_run_epoch, *fixed), partial(measure, net, after_epoch)
@@ -348,6 +349,20 @@ def history(records: Sequence[Mapping[str, Any]]) -> History:
     return {name: np.asarray([record[name] for record in records]) for name in names}
 
 
+def _check_names(net, after_epoch, after_steps, chosen, params, data) -> list[str]:
+    """Return the names of what is measured once an epoch as a single number."""
+    measured, often, theirs = (
+        jax.eval_shape(partial(measure, net, group), params, data)
+        for group in (after_epoch, after_steps, chosen)
+    )
+    own = {"epoch", "train_loss", "rate", "best_epoch", "waited", "seconds"}
+    if twice := sorted(theirs.keys() & own | often.keys() & measured.keys()):
+        raise ValueError(
+            f"a monitor gives the name {twice[0]}, which every record has already; give it another"
+        )
+    return [*{"train_loss": 0} | {k: v for k, v in measured.items() if v.shape == ()}]
+
+
 def _check_functions(regularizer, augment):
     if regularizer is not None and not isinstance(regularizer, Regularizer):
         raise TypeError(
@@ -371,6 +386,10 @@ def _checked_state(net: Network, state: TrainState, template: TrainState) -> Tra
                 f"state.{part} is of another run: of another {giver} than is given here"
             )
     return jax.tree.map(jnp.copy, state)  # the caller's stays his: it will be donated
+
+
+def _own(leaf):
+    return jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf
 
 
 def _shapes(tree):

@@ -185,13 +185,11 @@ def by_name(
 @lru_cache(maxsize=256)
 def _by_name(name: str, learning_rate: Any, options: tuple[tuple[str, Any], ...]) -> Any:
     kinds = {"momentum": momentum, "nesterov": nesterov}
-    kind: Any = kinds.get(name) or vars(optax).get(name)
-    if not _is_optimizer(kind):
-        theirs = [
-            each for each in vars(optax) if each[0] != "_" and _is_optimizer(getattr(optax, each))
-        ]
-        known = sorted({*kinds, *theirs} - {"scale_by_rprop"})
-        raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(known)}")
+    theirs = {each: kind for each, kind in vars(optax).items() if _is_optimizer(each, kind)}
+    kinds = theirs | kinds
+    if name not in kinds:
+        raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(sorted(kinds))}")
+    kind: Any = kinds[name]
 
     def with_rate(learning_rate):
         return _call(kind, f"the optimizer {name}", learning_rate=learning_rate, **dict(options))
@@ -259,12 +257,11 @@ def _require_mu(mu: Any) -> None:
     require_number(mu, "mu", why, 0, 1)
 
 
-def _is_optimizer(kind: Any) -> bool:
-    if not inspect.isfunction(kind):
+def _is_optimizer(name: str, kind: Any) -> bool:
+    """Whether optax makes an optimizer of a learning rate by this; lbfgs searches along lines."""
+    if not inspect.isfunction(kind) or name.startswith(("_", "scale_by_")) or name == "lbfgs":
         return False
-    first = next(iter(inspect.signature(kind).parameters.values()), None)
-    required = inspect.Parameter.empty
-    return first is not None and first.name == "learning_rate" and first.default is required
+    return next(iter(inspect.signature(kind).parameters), None) == "learning_rate"
 
 
 def _call(function: Callable, what: str, **options: Any) -> Any:

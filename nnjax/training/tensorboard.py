@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,17 @@ __all__ = ["tensorboard"]
 
 
 @contextmanager
-def tensorboard(folder: str | os.PathLike[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def tensorboard(
+    folder: str | os.PathLike[str], often: Collection[str] = ()
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Give a function that writes a record where TensorBoard looks for it.
 
     Of an array, such as one norm a layer, each element becomes a curve of its own: `error_norms/0`.
 
     Args:
         folder: what `tensorboard --logdir` is then given.
+        often: names of what was measured several times an epoch (`monitor_every`), a row a time;
+            their curves go by those times.
 
     Raises:
         ImportError: if tensorboardX is missing.
@@ -44,10 +48,12 @@ def tensorboard(folder: str | os.PathLike[str]) -> Iterator[Callable[[Mapping[st
             for name, value in record.items():
                 if name == "epoch":
                     continue
-                array = np.asarray(value, float)
-                for index in np.ndindex(array.shape):
-                    tag = "/".join([name, *map(str, index)])
-                    writer.add_scalar(tag, float(array[index]), record["epoch"])
+                rows = np.asarray(value, float)
+                rows = rows if name in often else rows[None]
+                for step, row in enumerate(rows, start=record["epoch"] * len(rows)):
+                    for index in np.ndindex(row.shape):
+                        tag = "/".join([name, *map(str, index)])
+                        writer.add_scalar(tag, float(row[index]), step)
             writer.flush()
 
         yield write

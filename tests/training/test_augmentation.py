@@ -187,3 +187,8 @@ def test_what_is_no_image_is_refused():
 def test_a_wrong_number_of_pixels_is_refused(pixels):
     with pytest.raises(ValueError, match=f"pixels is {pixels}"):
         shifted(dataset(IMAGES), pixels)
+
+
+def test_whole_numbers_other_than_grey_levels_are_refused():
+    with pytest.raises(TypeError, match="x is int32; expected uint8 grey levels or floating-point"):
+        Distortion(shift=1)(KEY, jnp.ones((1, 8, 8, 1), jnp.int32))

@@ -12,6 +12,7 @@ import pytest
 import nnjax
 from nnjax.data import Dataset
 from nnjax.training import DivergedError, TrainState, run_epoch, train_epochs
+from nnjax.training.early_stopping import EarlyStopping
 
 NET = nnjax.mlp([4, 5, 3], nnjax.tanh, loss=nnjax.log_likelihood)
 RNG = np.random.default_rng(0)
@@ -169,4 +170,41 @@ def test_data_that_are_not_finite(part, value):
 )
 def test_bad_arguments(changed, error, sentence):
     with pytest.raises(error, match=re.escape(sentence)):
+        train(**changed)
+
+
+def test_optimizers_that_keep_the_parameters_they_start_from():
+    keeper = optax.GradientTransformation(
+        lambda params: params, lambda updates, state, params=None: (updates, state)
+    )
+    start = nnjax.init(NET, jax.random.key(3))
+    state, _ = train(optimizer=optax.chain(keeper, optax.sgd(0.1)), params=start)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state[0], start)
+
+
+def named(name, shape=()):
+    def monitor(net, params, data):
+        return {name: jnp.zeros(shape)}
+
+    return monitor
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"monitors": [named("train_loss")]}, "a monitor gives the name train_loss, which every"),
+        ({"monitors": [named("seconds")]}, "a monitor gives the name seconds, which every record"),
+        (
+            {"monitors": [named("validation_loss")], "monitor_every": 2},
+            "a monitor gives the name validation_loss, which every record has already",
+        ),
+        (
+            {"monitors": [named("two", (2,))], "early_stopping": EarlyStopping(3, "two")},
+            "early stopping watches two, which is not measured as one number an epoch; such are "
+            "train_loss, test_accuracy, test_correct, test_loss, validation_accuracy",
+        ),
+    ],
+)
+def test_names_of_what_is_measured(changed, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         train(**changed)

@@ -208,3 +208,10 @@ def test_a_rate_that_cannot_be_lowered_is_said():
     falling = optimizers.by_name("sgd", optimizers.schedule("cosine", 0.1, 10))
     with pytest.raises(ValueError, match="a schedule sets the learning rate"):
         optimizers.scale_rate(falling.init(W0), 0.5)
+
+
+def test_any_optimizer_of_optax_that_takes_a_rate_has_a_name():
+    assert optimizers.by_name("adafactor", 0.1).init(jnp.zeros(3))
+    for name in ("scale_by_rprop", "lbfgs", "_private"):
+        with pytest.raises(ValueError, match=f"optimizer is '{name}'; expected one of .*adamw"):
+            optimizers.by_name(name, 0.1)

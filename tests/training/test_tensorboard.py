@@ -28,9 +28,10 @@ def test_every_number_becomes_a_point(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr("tensorboardX.SummaryWriter", Writer)
-    with tensorboard(tmp_path) as write:
+    with tensorboard(tmp_path, often=["dead"]) as write:
         write({"epoch": 0, "train_loss": 0.5, "error_norms": np.array([0.1, 0.2])})
         write({"epoch": 1, "train_loss": 0.25, "error_norms": [[1.0], [2.0]]})
+        write({"epoch": 2, "dead": [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]})
     assert points == {
         ("train_loss", 0): 0.5,
         ("error_norms/0", 0): 0.1,
@@ -38,6 +39,12 @@ def test_every_number_becomes_a_point(tmp_path, monkeypatch):
         ("train_loss", 1): 0.25,
         ("error_norms/0/0", 1): 1.0,
         ("error_norms/1/0", 1): 2.0,
+        ("dead/0", 6): 0.1,
+        ("dead/1", 6): 0.2,
+        ("dead/0", 7): 0.3,
+        ("dead/1", 7): 0.4,
+        ("dead/0", 8): 0.5,
+        ("dead/1", 8): 0.6,
         "closed": True,
     }
 
