@@ -209,7 +209,23 @@ class TrainConfig:
         """The setting in a line, as for a plot."""
         layers = " ".join(self.net) or " ".join(f"dense{size}" for size in self.hidden)
         rate = f"η = {self.learning_rate:g}"
-        return f"{self.data}: {layers}, {self.activation}, {self.loss}, {self.optimizer} {rate}"
+        schedule = "" if self.schedule == "constant" else f" {self.schedule}"
+        parts = [
+            f"{self.data}: {layers}",
+            self.activation,
+            self.loss,
+            f"{self.init} start",
+            f"{self.optimizer} {rate}{schedule}",
+            f"mini-batches of {self.batch_size}",
+        ]
+        parts += [f"λ = {self.l2:g}"] * (self.l2 != 0) + [f"λ = {self.l1:g} (L1)"] * (self.l1 != 0)
+        parts += ["expanded"] * self.expand + ["distorted"] * (self.distort != Distortion())
+        parts += [self.feedback.replace("_", " ")] * (self.feedback != "transpose")
+        parts.append(f"seed {self.seed}")
+        # A line may end between them, and between layers, but not within "λ = 5".
+        return ", ".join(
+            [parts[0], *(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts[1:])]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields in the kinds that JSON has."""

@@ -6,6 +6,7 @@ and Ito, which colour-blind readers can tell apart; lines differ in their stroke
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +237,8 @@ def misread(x: Any, y: Any, predictions: Any, title: str = "", most: int = 60) -
     if not len(wrong):
         raise ValueError("every picture was read rightly; there is none to show")
     shown = wrong[:most]
-    figure, axes = _pictures(len(shown), title or f"{len(wrong)} of {len(x)} misread", width=1.1)
+    count = f"{len(wrong)} of {len(x)} misread" + (f", the first {most}" * (len(wrong) > most))
+    figure, axes = _pictures(len(shown), f"{title}\n{count}".strip(), width=1.1)
     for panel, i in zip(axes, shown, strict=True):
         picture = x[i].squeeze() if x.ndim == 4 and x.shape[-1] == 1 else x[i]
         panel.imshow(picture, cmap="gray_r")
@@ -287,8 +289,7 @@ def _figure(
 ) -> tuple[Figure, np.ndarray]:
     plt = _matplotlib()
     figure = plt.figure.Figure(figsize=size or (5.5 * panels, 4), dpi=120, layout="constrained")
-    if title:
-        figure.suptitle(title)
+    _entitle(figure, title)
     return figure, np.atleast_1d(np.asarray(figure.subplots(1, panels)))
 
 
@@ -298,11 +299,19 @@ def _pictures(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[
     rows = -(-count // columns)
     size = (max(4.0, width * columns + 0.5), max(2.5, (width + 0.15) * rows + 0.8))
     figure = plt.figure.Figure(figsize=size, dpi=120, layout="constrained")
-    figure.suptitle(title)
+    _entitle(figure, title)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for panel in axes:
         panel.set_axis_off()
     return figure, axes
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    """Write the title above a figure, in as many lines as its width makes of it."""
+    width = int(9 * figure.get_figwidth())  # letters that an inch has room for
+    lines = [textwrap.fill(line, width) for line in title.splitlines()]
+    if lines:
+        figure.suptitle("\n".join(lines))
 
 
 def _finish(axes: Any, xlabel: str, ylabel: str) -> None:
@@ -314,9 +323,11 @@ def _finish(axes: Any, xlabel: str, ylabel: str) -> None:
 
 
 def _legend(figure: Figure, axes: Any) -> None:
-    """One legend for all panels, below them, where it hides no line."""
+    """One legend for all panels, below them, where it hides no line and fits."""
     named = {line.get_label(): line for panel in axes for line in panel.lines}
-    columns = min(len(named), 3 * len(figure.axes))
+    longest = max(map(len, map(str, named)))
+    room = figure.get_figwidth() / (0.6 + 0.085 * longest)  # inches: the stroke, and its label
+    columns = max(1, min(len(named), 3 * len(figure.axes), int(room)))
     figure.legend(
         named.values(), named.keys(), loc="outside lower center", ncols=columns, frameon=False
     )

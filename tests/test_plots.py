@@ -73,7 +73,7 @@ def test_misread_pictures_say_what_was_read():
     x = np.zeros((4, 8, 8, 1), np.uint8)
     figure = plots.misread(x, [0, 1, 2, 3], [0, 7, 2, 5], most=1)
     assert [axes.get_title() for axes in figure.axes] == ["1 read as 7"]
-    assert figure.get_suptitle() == "2 of 4 misread"
+    assert figure.get_suptitle() == "2 of 4 misread, the first 1"
 
 
 def test_activation_functions_have_derivatives_below():
@@ -121,3 +121,14 @@ def test_without_matplotlib_the_way_to_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "nnjax\[plots\]"'):
         plots.curves({"a": HISTORY})
+
+
+@pytest.mark.parametrize("name", ["a", "runs/digits-2026-11-20-1"])
+def test_legends_and_titles_stay_within_the_figure(name):
+    parts = {f"{part}_loss": [1.0, 2.0] for part in ("train", "validation", "test")}
+    runs = {f"{name}{i}": parts | {"test_accuracy": [0.1, 0.2]} for i in range(3)}
+    figure = plots.curves(runs, title="a setting, which is long, " * 8)
+    figure.draw_without_rendering()
+    for box in (figure.legends[0].get_window_extent(), figure._suptitle.get_window_extent()):
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width

@@ -35,9 +35,10 @@ def open_run(folder: Path) -> tuple[Run, TrainConfig, Network, Shape]:
     try:
         config = TrainConfig.from_json(run.config["train"])
         shape, n_out = tuple(run.config["input_shape"]), run.config["n_out"]
+        net = config.network(shape, n_out)
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{folder / 'config.json'}: damaged, or not of a training run") from None
-    return run, config, config.network(shape, n_out), shape
+    return run, config, net, shape
 
 
 def _part(config: TrainConfig, name: str, data_dir: Path | None) -> tuple[jax.Array, jax.Array]:
@@ -51,6 +52,17 @@ def _part(config: TrainConfig, name: str, data_dir: Path | None) -> tuple[jax.Ar
 
 def _params(run: Run, net: Network) -> Params:
     return run.load_params(jax.eval_shape(lambda key: init(net, key), jax.random.key(0)))
+
+
+def _stems(folders: list[str]) -> dict[str, str]:
+    """What tells folders apart: the last parts of their paths, as many as it takes."""
+    parts = {folder: Path(folder).resolve().parts for folder in folders}
+    stems: dict[str, str] = {}
+    for k in range(1, 1 + max(map(len, parts.values()))):
+        stems = {folder: "-".join(part[-k:]) for folder, part in parts.items()}
+        if len({*stems.values()}) == len({*parts.values()}):
+            break
+    return stems
 
 
 @dataclass(frozen=True)
@@ -136,10 +148,12 @@ class Plot:
         opened = {str(folder): open_run(folder) for folder in self.runs}
         histories = {name: history(run.history) for name, (run, *_) in opened.items()}
         alone = len(opened) == 1
-        _, config, *_ = opened[str(self.runs[0])]
-        self._save("curves", plots.curves(histories, config.title if alone else ""))
+        settings = {config.title for _, config, *_ in opened.values()}
+        title = settings.pop() if len(settings) == 1 else ""
+        self._save("curves", plots.curves(histories, title))
+        stems = _stems(list(opened))
         for name, (run, config, net, shape) in opened.items():
-            stem = "" if alone else f"{Path(name).name}-"
+            stem = "" if alone else f"{stems[name]}-"
             figures = {
                 monitor: plots.layer_curves(histories[name], monitor, config.title)
                 for monitor in config.monitors
@@ -166,7 +180,7 @@ class Plot:
         result = evaluate_classes(net, params, x, y)
         figures["confusion"] = plots.confusion(result.confusion, config.title)
         if result.accuracy < 1 and x.ndim == 4:
-            figures["misread"] = plots.misread(x, y, result.predictions)
+            figures["misread"] = plots.misread(x, y, result.predictions, config.title)
         return figures
 
     def _save(self, name: str, figure: Any) -> None:

@@ -1,6 +1,8 @@
 """`nnjax evaluate` and `nnjax plot`; `nnjax predict` is tested in test_cli.py."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +97,24 @@ def test_plot_says_where_it_cannot_write(trained, here, capsys):
     Path("file").touch()
     assert main(["plot", str(trained / "dense"), "--out", "file"]) == 2
     assert re.fullmatch(r"nnjax: file: .*\n", capsys.readouterr().err)
+
+
+def test_runs_of_one_name_do_not_share_pictures(trained, here, capsys):
+    for parent in ("a", "b"):
+        shutil.copytree(trained / "conv", here / parent / "run")
+    assert main(["plot", "a/run", "b/run"]) == 0
+    files = capsys.readouterr().out.split()
+    assert len(files) == len({*files})
+    assert "plots/a-run-confusion.png" in files
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("activation", "abc"), ("loss", None), ("net", 3), ("distort", [1])]
+)
+def test_an_edited_configuration_is_said_to_be_damaged(trained, here, capsys, name, value):
+    shutil.copytree(trained / "conv", here / "run")
+    config = json.loads(Path("run/config.json").read_text())
+    config["config"]["train"][name] = value
+    Path("run/config.json").write_text(json.dumps(config))
+    assert main(["evaluate", "run"]) == 2
+    assert capsys.readouterr().err == "nnjax: run/config.json: damaged, or not of a training run\n"
