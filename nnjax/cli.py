@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from nnjax.console import KEPT
 
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         status = _complain("stopped", stop, 130)  # and SIGINT
         if argv is None:  # leave at once: jax may still compile in a thread, and would crash
+            with suppress(OSError):
+                sys.stdout.flush()
             os._exit(status)
         return status
     except _EXPECTED as error:

@@ -249,7 +249,7 @@ def the_same_run(one, other):
     return records[0] == records[1]
 
 
-def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes):
+def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes, capsys):
     assert main(["train", *RESUMED, "--epochs", "40", "--out", "whole"]) == 0
     with command("train", *RESUMED, "--epochs", "40", "--out", "killed") as process:
         for line in process.stdout:
@@ -257,6 +257,8 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes):
                 process.kill()
                 break
     assert len(Run("killed").history) < 40
+    assert main(["evaluate", "killed"]) == 2
+    assert "no parameters yet; nnjax train --resume killed goes on" in capsys.readouterr().err
     assert main(["train", "--resume", "killed"]) == 0
     assert the_same_run("whole", "killed")
 

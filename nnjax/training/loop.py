@@ -160,6 +160,8 @@ def train_epochs(
             "most as many"
         )
     performance = tuple(Performance(part) for part in parts)
+    if isinstance(monitors, str):
+        raise TypeError(f"monitors is {monitors!r}; expected several, such as [{monitors!r}]")
     chosen = tuple(map(by_name, monitors))
     if monitor_every is not None and require_size(monitor_every, "monitor_every") > n // batch_size:
         raise ValueError(

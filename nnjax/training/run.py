@@ -163,7 +163,8 @@ class Run:
         """
         path = self.folder / "params.safetensors"
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder}: this run has saved no parameters yet")
+            hint = f"; nnjax train --resume {self.folder} goes on with it" * bool(self.checkpoints)
+            raise FileNotFoundError(f"{self.folder}: this run has saved no parameters yet{hint}")
         return checkpoint.load(path, template)
 
     # ------------------------------------------------------------ writing, under the lock

@@ -166,6 +166,7 @@ def test_data_that_are_not_finite(part, value):
         ),
         ({"data": Dataset((X, Y + 1), None, None)}, ValueError, "data.train: y holds the class 3"),
         ({"params": ()}, ValueError, "params has the structure"),
+        ({"monitors": "dead"}, TypeError, "monitors is 'dead'; expected several, such as ['dead']"),
     ],
 )
 def test_bad_arguments(changed, error, sentence):
