@@ -216,7 +216,7 @@ def test_monitors_every_k_steps():
         (
             {"early_stopping": EarlyStopping(2, "test_accuracy")},
             ValueError,
-            "early stopping watches test_accuracy, which is not measured as one number an epoch; such are",
+            "early stopping watches test_accuracy, which is not measured as one number",
         ),
         (
             {"early_stopping": EarlyStopping(2, lower_rate_to=0.5), "optimizer": optax.sgd(0.1)},
