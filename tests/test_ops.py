@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nnjax import ops
+from nnjax.layers.windows import pair
 
 SHAPES = [  # image, filters, kernel, stride, padding
     ((7, 9, 3), 4, (3, 3), 1, "valid"),
@@ -33,9 +34,8 @@ def weighted(f):
 
     def loss(*args):
         out = f(*args)
-        return jnp.sum(
-            out * jnp.sin(1.0 + jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)
-        )
+        weights = jnp.sin(1.0 + jnp.arange(out.size, dtype=out.dtype))
+        return jnp.sum(out * weights.reshape(out.shape))
 
     return loss
 
@@ -75,10 +75,8 @@ def test_a_gradient_of_a_gradient():
 @pytest.mark.parametrize(("size", "stride"), [(2, None), ((3, 2), (1, 2)), (3, 2)])
 def test_max_pool_and_its_gradient_are_those_of_lax(size, stride):
     def by_lax(x):
-        window = (size, size) if isinstance(size, int) else size
-        steps = (
-            window if stride is None else (stride, stride) if isinstance(stride, int) else stride
-        )
+        window = pair(size, "size")
+        steps = window if stride is None else pair(stride, "stride")
         return jax.lax.reduce_window(
             x, np.array(-np.inf, x.dtype), jax.lax.max, (1, *window, 1), (1, *steps, 1), "VALID"
         )
