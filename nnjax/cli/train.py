@@ -20,7 +20,8 @@ from nnjax.cli.config import TrainConfig, n_classes
 from nnjax.cli.console import KEPT, progress
 from nnjax.cli.saved import open_run
 from nnjax.data import Dataset
-from nnjax.network import Network, Params, evaluate
+from nnjax.evaluation import evaluate
+from nnjax.network import Network, Params
 from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
 from nnjax.training.run import Run
 from nnjax.training.tensorboard import tensorboard

@@ -455,7 +455,7 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--data mnist --data-dir .", "holds the files of mnist: put train-images"),
         ("--data empty.npz", "empty.npz: "),
         ("--platform tpu", "platform is tpu, but jax has .* for it here"),
-        ("--l2 -1", "lmbda of L2 is -1.0; expected"),
+        ("--l2 -1", "strength of L2 is -1.0; expected"),
         ("--patience 0", "patience is 0; expected"),
         ("--patience 2 --measure wit", "early stopping watches wit, which is not measured"),
         ("--lower-rate-to 0.5", "lower_rate_to says what happens after patience epochs"),
