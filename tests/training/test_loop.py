@@ -11,14 +11,15 @@ import pytest
 
 import nnjax
 from nnjax.data import Dataset
-from nnjax.training import DivergedError, TrainState, run_epoch, train_epochs
+from nnjax.training import DivergedError, Recipe, TrainState, run_epoch, train_epochs
 from nnjax.training.early_stopping import EarlyStopping
 
 NET = nnjax.mlp([4, 5, 3], nnjax.tanh, loss=nnjax.log_likelihood)
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(23, 4)).astype(np.float32), RNG.integers(3, size=23)
 DATA = Dataset((X, Y), (X[:7], Y[:7]), (X[7:12], Y[7:12]))
-SETTING = {"optimizer": optax.sgd(0.5), "epochs": 2, "batch_size": 5, "key": jax.random.key(0)}
+KEY = jax.random.key(0)
+SETTING = {"optimizer": optax.sgd(0.5), "epochs": 2, "batch_size": 5, "key": KEY}
 
 
 def train(net=NET, data=DATA, **changed):
@@ -94,16 +95,15 @@ def test_grey_levels_stay_bytes():
 
 
 def test_vmap_over_networks():
-    optimizer = optax.sgd(0.5)
-    keys = jax.random.split(jax.random.key(0), 3)
+    recipe, keys = Recipe(optimizer=optax.sgd(0.5), batch_size=5), jax.random.split(KEY, 3)
     params = jax.vmap(partial(nnjax.init, NET))(keys)
-    states = TrainState(params, jax.vmap(optimizer.init)(params), keys, jnp.zeros(3, jnp.int32))
-    step = jax.vmap(partial(run_epoch, NET, optimizer, 5), in_axes=(0, None, None))
-    together, losses = step(states, jnp.asarray(X), jnp.asarray(Y))
+    opt_states = jax.vmap(recipe.optimizer.init)(params)
+    states = TrainState(params, opt_states, keys, jnp.zeros(3, jnp.int32))
+    data = Dataset((jnp.asarray(X), jnp.asarray(Y)), None, None)
+    epoch = partial(run_epoch, NET, recipe)
+    together, losses, _ = jax.vmap(epoch, in_axes=(0, None))(states, data)
     assert losses.shape == (3,)
-    alone, loss = run_epoch(
-        NET, optimizer, 5, jax.tree.map(lambda a: a[1], states), jnp.asarray(X), jnp.asarray(Y)
-    )
+    alone, loss, _ = epoch(jax.tree.map(lambda a: a[1], states), data)
     np.testing.assert_allclose(together.params[0].w[1], alone.params[0].w, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(losses[1], loss, rtol=1e-5)
 
@@ -201,8 +201,8 @@ def named(name, shape=()):
         ),
         (
             {"monitors": [named("two", (2,))], "early_stopping": EarlyStopping(3, "two")},
-            "early stopping watches two, which is not measured as one number an epoch; such are "
-            "train_loss, test_accuracy, test_correct, test_loss, validation_accuracy",
+            "early stopping cannot monitor 'two'; available: train_loss, test_accuracy, "
+            "test_correct, test_loss, validation_accuracy",
         ),
     ],
 )
