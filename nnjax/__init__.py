@@ -14,6 +14,7 @@ from nnjax import (
     layers,
     losses,
     notation,
+    ops,
     per_example,
     plots,
     regularizers,
@@ -117,6 +118,7 @@ __all__ = [
     "losses",
     "mlp",
     "notation",
+    "ops",
     "per_example",
     "plots",
     "predict",
@@ -133,4 +135,4 @@ __all__ = [
     "train",
     "training",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
