@@ -140,6 +140,7 @@ def train_epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     return _epochs(arguments)
 
 
+@jax.transfer_guard("allow")  # here data and state are meant to go to the device; later nothing is
 def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     """Check what the arguments are together; the epochs are trained as they are asked for."""
     net, recipe, rule = arguments.net, arguments.recipe, arguments.early_stopping
@@ -161,8 +162,7 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
                 f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(numbers)}"
             )
         rule = rule.with_direction(directions(recipe.monitors))
-    # Put there explicitly: nothing goes to the device unasked.
-    rates = tuple(map(jax.device_put, recipe.rates))
+    rates = tuple(map(jnp.asarray, recipe.rates))
     run = partial(_run_epoch, net, recipe, rates)
     return _iterate(run, measured, rule, arguments.epochs, start, data)
 
@@ -181,13 +181,13 @@ def _iterate(
     data: Dataset,
 ) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
-    for epoch in range(int(state.epoch), epochs):
-        if early_stopping is not None and state.stopping.stopped:
+    for epoch in range(int(jax.device_get(state.epoch)), epochs):
+        if early_stopping is not None and jax.device_get(state.stopping.stopped):
             return
         start = time.perf_counter()
         try:
             after, loss, observed = run(state, data)
-            record: Record = {"epoch": epoch, "train_loss": float(loss)}
+            record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
             if not np.isfinite(record["train_loss"]):
                 raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
             rate = optimizers.rate(after.opt_state)
@@ -196,8 +196,8 @@ def _iterate(
             record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
             if early_stopping is not None:
                 after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
-                record["best_epoch"] = int(after.stopping.best_epoch)
-                record["waited"] = int(after.stopping.waited)
+                counts = after.stopping.best_epoch, after.stopping.waited
+                record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted in epoch {epoch}; the parameters from before that epoch are kept",

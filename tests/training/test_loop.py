@@ -291,6 +291,13 @@ def test_early_stopping_works_while_jax_looks_for_nan_and_infinity():
         train(early_stopping=EarlyStopping(2), epochs=3)
 
 
+def test_nothing_goes_to_the_device_unasked():
+    rule, rate = EarlyStopping(1, lower_rate_to=0.5), nnjax.training.optimizers.by_name("sgd", 0.5)
+    with jax.transfer_guard("disallow"):
+        train(optimizer=rate, early_stopping=rule)
+        train()
+
+
 def named(name, shape=()):
     def monitor(net, params, data):
         return {name: jnp.zeros(shape)}
