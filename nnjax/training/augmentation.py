@@ -140,7 +140,7 @@ class Distortion:
                 f"{min(x.shape[1:3])} pixels that the images have"
             )
         dtype = x.dtype
-        x = x.astype(jnp.promote_types(dtype, jnp.float32))  # coordinates need more than 8 bits
+        x = x.astype(np.promote_types(dtype, np.float32))  # coordinates need more than 8 bits
         source = self._sources(key, *x.shape[:3]).astype(x.dtype)
         # Without the barrier each of the four corners of every pixel would compute them again.
         source = jax.lax.optimization_barrier(source)

@@ -203,7 +203,7 @@ def test_optimizers_that_keep_the_parameters_they_start_from():
 @pytest.mark.parametrize(("bytes_in", "floats_in"), [("train", "test"), ("validation", "train")])
 def test_bytes_beside_numbers_of_another_scale_are_refused(bytes_in, floats_in):
     x = RNG.integers(256, size=(23, 4), dtype=np.uint8)
-    x[0, 0] = 255
+    x[0, :2] = 0, 255
     part = {bytes_in: (x, Y), floats_in: (x.astype(np.float32), Y)}
     data = Dataset(**({"train": None, "validation": None, "test": None} | part))
     sentence = (
