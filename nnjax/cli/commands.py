@@ -12,8 +12,12 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from nnjax.cli.check import Check, Explain
-from nnjax.cli.saved import Evaluate, Plot, Predict, open_run
+from nnjax.cli.check import Check
+from nnjax.cli.evaluate import Evaluate
+from nnjax.cli.explain import Explain
+from nnjax.cli.loaded import load_run
+from nnjax.cli.plot import Plot
+from nnjax.cli.predict import Predict
 from nnjax.cli.train import Train
 
 __all__ = ["COMMANDS", "Check", "Evaluate", "Explain", "Plot", "Predict", "Train", "parse"]
