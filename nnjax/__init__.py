@@ -133,4 +133,4 @@ __all__ = [
     "train",
     "training",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
