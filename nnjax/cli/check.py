@@ -123,9 +123,7 @@ class Check:
         return 1 if wrong else 0
 
 
-def network(
-    sizes: tuple[int, ...], activation: str, output: str | None, loss: str
-) -> Any:
+def network(sizes: tuple[int, ...], activation: str, output: str | None, loss: str) -> Any:
     """Return the network that the options --sizes, --activation, --output and --loss describe."""
     from nnjax import activations, losses
     from nnjax.network import mlp

@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
 
     Raises:
         SystemExit: after help, or a message about arguments that do not parse.
-        OSError, ValueError: if a run is to be resumed that is not there or damaged.
+        OSError, ValueError: if the run to resume is missing or damaged.
 
     Example:
         >>> from nnjax.cli.commands import parse
@@ -49,9 +49,11 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
         (30, 20)
     """
     command = _parse(argv, Train())
-    if isinstance(command, Train) and command.resume is not None:
-        # Once more: what is not given is what the run was given.
-        command = _parse(argv, Train(open_run(command.resume)[1]))
+    if isinstance(command, Train) and (earlier := command.resume or command.source) is not None:
+        # Again: options that are not given are those of the earlier run.
+        loaded = load_run(earlier)
+        board = command.resume is not None and loaded.run.config.get("tensorboard", False)
+        command = _parse(argv, Train(loaded.config, tensorboard=board))
     return command
 
 

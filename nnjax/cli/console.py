@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from nnjax.data import Dataset
 from nnjax.training import Record
 
-__all__ = ["epoch_line", "printable", "progress", "show"]
+__all__ = ["epoch_line", "loss_text", "printable", "progress", "show"]
 
 
 def printable(text: str) -> str:
@@ -48,7 +48,10 @@ def epoch_line(record: Record, sizes: Mapping[str, int], epochs: int) -> str:
         >>> print(epoch_line(record, {"validation": 180}, epochs=30))
         Epoch 1/30  train loss 0.563  val accuracy 94.4 % (170/180)  2.5 s
     """
-    parts = [f"Epoch {record['epoch'] + 1}/{epochs}", f"train loss {record['train_loss']:.3g}"]
+    parts = [
+        f"Epoch {record['epoch'] + 1}/{epochs}",
+        f"train loss {loss_text(record['train_loss'])}",
+    ]
     for part, size in sizes.items():
         accuracy = f"{_SHORT.get(part, part)} accuracy {100 * record[f'{part}_accuracy']:.1f} %"
         counts = f" ({record[f'{part}_correct']}/{size})" if len(sizes) == 1 else ""
@@ -60,6 +63,17 @@ def epoch_line(record: Record, sizes: Mapping[str, int], epochs: int) -> str:
 
 
 _SHORT = {"validation": "val"}
+
+
+def loss_text(loss: float) -> str:
+    """Return a loss with three significant digits.
+
+    Example:
+        >>> from nnjax.cli.console import loss_text
+        >>> [loss_text(x) for x in (0.11, 0.0034567, 2.3025, 123.4)]
+        ['0.110', '0.00346', '2.30', '123']
+    """
+    return f"{loss:#.3g}".rstrip(".")
 
 
 @contextmanager

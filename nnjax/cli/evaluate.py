@@ -39,8 +39,6 @@ class Evaluate:
         loaded = load_run(self.run)
         params = loaded.best_params if self.best else loaded.params
         if self.data is not None:
-            loaded = replace(
-                loaded, config=replace(loaded.config, data=self.data, data_dir=None)
-            )
+            loaded = replace(loaded, config=replace(loaded.config, data=self.data, data_dir=None))
         result = evaluate_classes(loaded.net, params, *loaded.part(self.part, self.data_dir))
         show(json.dumps(result.to_json()) if self.json else str(result))

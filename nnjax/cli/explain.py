@@ -74,5 +74,3 @@ def _numbers(given, name, count):
     if given and len(given) != count:
         raise ValueError(f"{name} has {len(given)} numbers; the network takes {count}")
     return list(given) or None
-
-

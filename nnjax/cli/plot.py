@@ -13,15 +13,15 @@ import tyro
 from nnjax.activations import Elementwise, Identity
 from nnjax.cli.console import show
 from nnjax.cli.loaded import LoadedRun, load_run
+from nnjax.files import write_atomically
 from nnjax.layers import Affine
-from nnjax.training.checkpoint import write_atomically
 
 __all__ = ["Plot"]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Plot runs: learning curves, monitors by layer, weights, confusion matrix, misclassified images.
+    """Plot runs: learning curves, monitors, weights, confusion matrix, misclassified images.
 
     The learning curves of several runs share one figure; everything else is plotted run by run.
     """
@@ -75,7 +75,7 @@ class Plot:
         result = evaluate_classes(net, params, x, y)
         figures["confusion"] = plots.confusion(result.confusion, title)
         if result.accuracy < 1 and x.ndim == 4:
-            figures["misclassified"] = plots.misclassified(x, y, result.predictions, title)
+            figures["misclassified"] = plots.misread(x, y, result.predictions, title)
         return figures
 
     def _save(self, name: str, figure: Any) -> None:
@@ -96,5 +96,3 @@ def _stems(folders: list[str]) -> dict[str, str]:
         if len({*stems.values()}) == len({*parts.values()}):
             break
     return stems
-
-

@@ -23,14 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["digest", "load", "read_info", "save", "write_atomically"]
+from nnjax.files import write_atomically
+
+__all__ = ["digest", "load", "read_info", "save"]
 
 _VERSION = 1
 _MOST = 5  # differences that an error lists
-_DTYPES = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 bfloat16 "
-    "complex64"
-).split()
+_FLOATS = ("float16", "float32", "float64", "bfloat16", "complex64")
+_INTEGERS = tuple(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64))
+_DTYPES = ("bool", *_INTEGERS, *_FLOATS)  # of safetensors files
 
 
 def save(path: str | os.PathLike[str], tree: Any, info: Mapping[str, Any] | None = None) -> None:
@@ -168,53 +169,6 @@ def digest(tree: Any) -> str:
         False
     """
     return _digest({name: _array(name, leaf) for name, leaf in _named(tree)}, {})
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that at any moment, also after a kill, the old or the new one is there.
-
-    The content goes to a temporary file beside it, is forced to the disk, and takes the name in
-    one step.
-
-    Args:
-        path: of the file; one of that name is replaced.
-        content: all of it.
-
-    Raises:
-        OSError: if it cannot be written; a file that was there before is unchanged.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> from nnjax.training import checkpoint
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "note.txt")
-        ...     checkpoint.write_atomically(path, b"done")
-        ...     path.read_text()
-        'done'
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"cannot write {path}: {error.strerror}; nothing was overwritten"
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming is durable
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _named(tree) -> list[tuple[str, Any]]:

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from nnjax.checks import require_size
+from nnjax.files import write_atomically
 from nnjax.training import checkpoint
 
 __all__ = ["Run", "plain_json"]
@@ -142,10 +143,11 @@ class Run:
                 epoch is missing.
         """
         records: list[dict[str, Any]] = []
+        first: dict[str, Any] = {}
         for number, line in enumerate(self._lines(), start=1):
             try:
                 record = _with_nan(json.loads(line))
-                shapes = {name: np.shape(np.asarray(value, float)) for name, value in record.items()}
+                shapes = {name: np.asarray(value, float).shape for name, value in record.items()}
             except (ValueError, TypeError, AttributeError, RecursionError):
                 self._damaged(number, "not a record of numbers by name")
             first = shapes if number == 1 else first
@@ -231,6 +233,11 @@ class Run:
                 error.errno, f"cannot write to {self.folder / 'history.jsonl'}: {error.strerror}"
             ) from None
 
+    def save_history(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the whole history at once, in place of what `log` has written."""
+        lines = b"".join(_json(record) + b"\n" for record in records)
+        write_atomically(self.folder / "history.jsonl", lines)
+
     def save_params(self, params: Any) -> None:
         """Write the parameters of the network to `params.safetensors`."""
         checkpoint.save(self.folder / "params.safetensors", params)
@@ -305,7 +312,7 @@ class Run:
                 f"{path.name} are not there as they were written; restore the file, or start a "
                 "new run"
             )
-        checkpoint.write_atomically(self.folder / "history.jsonl", b"".join(lines))
+        write_atomically(self.folder / "history.jsonl", b"".join(lines))
         return tree
 
     def _lines(self) -> list[bytes]:
@@ -340,7 +347,7 @@ def _remove_temporary(folder: Path) -> None:
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     content = {"format": "nnjax run", "version": _VERSION, "config": dict(config)}
-    checkpoint.write_atomically(folder / "config.json", _json(content, indent=2))
+    write_atomically(folder / "config.json", _json(content, indent=2))
 
 
 def _score(path: Path) -> float | None:

@@ -19,7 +19,8 @@ from PIL import Image
 
 import nnjax
 from nnjax import data, initializers
-from nnjax.cli import commands, main, saved, train
+from nnjax.cli import commands, main, train
+from nnjax.cli.loaded import load_run
 from nnjax.cli.config import TrainConfig
 from nnjax.data import images
 from nnjax.network import check_params

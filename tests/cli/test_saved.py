@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nnjax.cli.saved import open_run
 from PIL import Image
 
 import nnjax
 from nnjax import data
 from nnjax.cli import main
-from nnjax.cli.saved import open_run
 
 
 @pytest.fixture(scope="module")
