@@ -20,8 +20,8 @@ from PIL import Image
 import nnjax
 from nnjax import data, initializers
 from nnjax.cli import commands, main, train
-from nnjax.cli.loaded import load_run
 from nnjax.cli.config import TrainConfig
+from nnjax.cli.loaded import load_run
 from nnjax.data import images
 from nnjax.network import check_params
 from nnjax.regularizers import L1, L2, MaxNorm
@@ -56,9 +56,8 @@ def trained(tmp_path_factory):
 
 
 def params_of(folder):
-    run, _, net, _ = saved.open_run(Path(folder))
-    key = jax.random.key(0)
-    return net, run.load_params(jax.eval_shape(lambda key: nnjax.init(net, key), key))
+    run = load_run(folder)
+    return run.net, run.params
 
 
 def command(*argv, before=""):
@@ -80,13 +79,16 @@ def test_train_prints_and_keeps_what_it_does(here, capsys):
     assert main(["train", *SMALL]) == 0
     out, err = capsys.readouterr()
     *_, first, second, test, saved = out.splitlines()
-    line = r"Epoch %d: \d+ / 180, loss \d\.\d+, \d+\.\d\d s"
-    assert re.fullmatch(line % 0, first)
-    assert re.fullmatch(line % 1, second)
-    right, percent = re.fullmatch(r"Test: (\d+) / 360 \((.*) %\), loss \d\.\d+", test).groups()
+    line = r"Epoch %d/2  train loss \d\.\d+  val accuracy \d\d\.\d %% \(\d+/180\)  \d+\.\d s"
+    assert re.fullmatch(line % 1, first)
+    assert re.fullmatch(line % 2, second)
+    percent, right = re.fullmatch(
+        r"Test accuracy (\d\d\.\d\d) % \((\d+)/360\), test loss \d\.\d+", test
+    ).groups()
     folder = Path(re.fullmatch(r"Saved in (runs/digits-\d{4}-\d\d-\d\d-1)", saved).group(1))
     assert err == ""
     assert sorted(file.name for file in folder.iterdir() if file.name != ".lock") == [
+        "checkpoints",
         "config.json",
         "history.jsonl",
         "params.safetensors",
@@ -97,8 +99,14 @@ def test_train_prints_and_keeps_what_it_does(here, capsys):
     assert float(percent) == pytest.approx(100 * float(result.accuracy), abs=0.005)
     history = Run(folder).history
     assert [record["epoch"] for record in history] == [0, 1]
-    assert f"Epoch 1: {history[1]['validation_correct']} / 180" in second
+    assert f"({history[1]['validation_correct']}/180)" in second
     assert str(nnjax.summary(net)) in out
+    assert out.startswith(
+        "Data: digits (1,257 training, 180 validation, 360 test examples)\n"
+        "Loss: log-likelihood\n"
+        "Optimizer: SGD with momentum, learning rate η = 0.05, batch size 10\n"
+    )
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_each_run_gets_a_folder_of_its_own_and_the_seed_decides(here):
@@ -183,8 +191,9 @@ def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtype
     assert len(records) == len(history["epoch"]) < 12
     best = int(state.stopping.best_epoch)
     out = capsys.readouterr().out
-    assert f"best epoch {best}, waited 2" in out.splitlines()[-4]
-    assert f"Kept the parameters after epoch {best}, the best by validation_loss" in out
+    assert "Early stopping after 2 epochs without improvement in validation loss" in out
+    assert out.splitlines()[-4].endswith(f"  best: {best + 1}")
+    assert f"Restored the parameters of epoch {best + 1} (best validation loss)" in out
     for name in history.keys() - {"seconds"}:
         np.testing.assert_allclose([record[name] for record in records], history[name])
 
@@ -213,13 +222,14 @@ def test_the_training_images_are_expanded():
 def test_several_parts_are_told_apart_and_parts_that_are_not_there_left_out(here, capsys):
     assert main(["train", *SMALL, "--evaluate-on", "validation", "test"]) == 0
     assert re.search(
-        r"Epoch 0: \d+ / 180 \(validation\), \d+ / 360 \(test\),", capsys.readouterr()[0]
+        r"Epoch 1/2  train loss \S+  val accuracy \S+ %  test accuracy \S+ %  \S+ s\n",
+        capsys.readouterr()[0],
     )
     x, y = data.load("digits").train
     np.savez("mine.npz", x=x, y=y)
     assert main(["train", *SMALL, "--data", "mine.npz"]) == 0
     out, _ = capsys.readouterr()
-    assert re.search(r"^Epoch 0: loss \d", out, re.MULTILINE)
+    assert re.search(r"^Epoch 1/2  train loss \S+  \S+ s$", out, re.MULTILINE)
     assert "Test" not in out
     assert "Saved in runs/mine-" in out
 
@@ -233,7 +243,7 @@ def test_what_is_measured_goes_to_tensorboard(here):
 def test_on_a_terminal_the_same_lines_come_above_a_bar(here, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["train", *SMALL]) == 0
-    assert re.search(r"Epoch 1: \d+ / 180, loss", capsys.readouterr().out)
+    assert re.search(r"Epoch 2/2  train loss", capsys.readouterr().out)
 
 
 # ---------------------------------------------------------------- resume
@@ -254,12 +264,12 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes, ca
     assert main(["train", *RESUMED, "--epochs", "40", "--out", "whole"]) == 0
     with command("train", *RESUMED, "--epochs", "40", "--out", "killed") as process:
         for line in process.stdout:
-            if line.startswith("Epoch 3"):
+            if line.startswith("Epoch 4/"):
                 process.kill()
                 break
     assert len(Run("killed").history) < 40
     assert main(["evaluate", "killed"]) == 2
-    assert "no parameters yet; nnjax train --resume killed goes on" in capsys.readouterr().err
+    assert "continue it with nnjax train --resume killed" in capsys.readouterr().err
     assert main(["train", "--resume", "killed"]) == 0
     assert the_same_run("whole", "killed")
 
@@ -277,12 +287,12 @@ def test_a_run_without_its_checkpoints_is_not_begun_anew(here, capsys):
     shutil.rmtree("run/checkpoints")
     before = {file: file.read_bytes() for file in Path("run").iterdir()}
     assert main(["train", "--resume", "run"]) == 2
-    assert "has trained 2 epochs, but its checkpoints are gone" in capsys.readouterr().err
+    assert "was trained for 2 epochs, but has no checkpoint" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in Path("run").iterdir()} == before
 
 
 def test_a_finished_run_can_be_made_longer(here, capsys):
-    assert main(["train", *SMALL, "--save-every", "5", "--out", "run"]) == 0
+    assert main(["train", *SMALL, "--out", "run"]) == 0
     assert main(["train", "--resume", "run", "--epochs", "4"]) == 0
     assert main(["train", *SMALL[:2], "--epochs", "4", "--out", "whole"]) == 0
     jax.tree.map(np.testing.assert_array_equal, params_of("run")[1], params_of("whole")[1])
@@ -290,14 +300,16 @@ def test_a_finished_run_can_be_made_longer(here, capsys):
     assert Run("run").config["train"]["epochs"] == 4  # so that it may be killed and resumed
     capsys.readouterr()
     assert main(["train", "--resume", "run", "--epochs", "3"]) == 2
-    assert "run has trained 4 epochs already, and epochs is 3; expected" in capsys.readouterr().err
+    assert (
+        "run was already trained for 4 epochs, and epochs is 3; expected" in capsys.readouterr().err
+    )
 
 
 def test_a_schedule_lasts_as_long_as_the_run(here, usual_dtypes, capsys):
     argv = [*SMALL, "--schedule", "cosine", "--save-every", "1", "--out", "run"]
     assert main(["train", *argv]) == 0
     assert main(["train", "--resume", "run", "--epochs", "4"]) == 2
-    assert "run was trained with epochs 2, not 4; to resume it" in capsys.readouterr().err
+    assert "run was trained with epochs 2, not 4; leave that option" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lock", [False, True])
@@ -354,9 +366,9 @@ def test_damaged_older_checkpoints_do_not_hold_up_a_run(here):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("--resume no-run", "no-run is no run"),
-        ("--resume RUN", "has no checkpoint to resume from; train with --save-every"),
-        ("--resume RUN --rate 3", r"was trained with rate None, not 3\.0; to resume it, leave"),
+        ("--resume no-run", r"no-run is not a run folder \(config\.json not found\)"),
+        ("--resume RUN --rate 3", r"was trained with rate None, not 3\.0; leave that option out"),
+        ("--resume RUN --from RUN", "--resume continues a run and --from starts a new one"),
         ("--resume RUN --out other", "leave out --out"),
     ],
 )
@@ -390,7 +402,7 @@ def test_predict_reads_pictures(trained, here, capsys):
         second, first = np.argsort(output)[-2:]
         assert line == (
             f"{file}: {first} ({100 * output[first]:.1f} %), "
-            f"else {second} ({100 * output[second]:.1f} %)"
+            f"then {second} ({100 * output[second]:.1f} %)"
         )
     classes = [int(line.split()[1]) for line in lines]
     assert np.mean(classes == y[:10]) >= 0.8
@@ -399,8 +411,8 @@ def test_predict_reads_pictures(trained, here, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["no-run", "7.png"], r"no-run is no run: it has no config\.json"),
-        (["RUN"], "no picture to classify: name at least one file after the run"),
+        (["no-run", "7.png"], r"no-run is not a run folder \(config\.json not found\)"),
+        (["RUN"], "no picture to classify: give at least one file after the run"),
         (["RUN", "7.png"], r"7\.png: there is no such picture"),
         (["RUN", "RUN/config.json"], r"config\.json: no picture"),
     ],
@@ -427,7 +439,7 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
     for change, message in [
         ({"train": {"brightness": 3}}, "the configuration holds brightness: update nnjax"),
         ({"n_out": None}, "a size in sizes is None"),
-        ({"train": None}, r"run/config\.json: damaged, or not of a training run"),
+        ({"train": None}, r"run/config\.json: damaged, or not the configuration of a training run"),
     ]:
         config = content["config"] | change
         Path("run", "config.json").write_text(json.dumps(content | {"config": config}))
@@ -455,7 +467,7 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--data-dir there", "'digits' takes none"),
         ("--data mnist --data-dir .", "holds the files of mnist: put train-images"),
         ("--data empty.npz", "empty.npz: "),
-        ("--platform tpu", "platform is tpu, but jax has .* for it here"),
+        ("--platform tpu", "platform is tpu, but JAX finds no such device on this machine"),
         ("--l2 -1", "lmbda of L2 is -1.0; expected"),
         ("--patience 0", "patience is 0; expected"),
         ("--patience 2 --measure wit", "early stopping watches wit, which is not measured"),
@@ -526,7 +538,7 @@ def test_divergence_keeps_the_last_good_parameters(here, capsys):
     err = capsys.readouterr().err
     assert re.fullmatch(
         r"nnjax: the loss or a parameter became NaN or infinite in epoch \d+; .*; "
-        r"the last good parameters are saved in run\n",
+        r"parameters saved in run\n",
         err,
     )
     net, params = params_of("run")
@@ -545,7 +557,7 @@ def test_a_folder_with_something_in_it_is_left_alone(here, capsys):
 def test_a_folder_that_cannot_be_made_is_said(here, capsys):
     Path("file").touch()
     assert main(["train", *SMALL, "--out", "file/run"]) == 2
-    assert re.fullmatch(r"nnjax: cannot make file/run: .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"nnjax: cannot create file/run: .*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("good", [0, 1, 2])
@@ -579,22 +591,29 @@ def test_a_file_size_limit_leaves_no_half_written_file(here):
     assert left == {"config.json", "history.jsonl"}  # what was measured is not lost
 
 
-def test_ctrl_c_keeps_what_is_trained(here):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_keeps_what_is_trained(here, number):
     with command("train", "--hidden", "16", "--epochs", "1000000") as process:
         for line in process.stdout:
-            if line.startswith("Epoch 3"):
-                process.send_signal(signal.SIGINT)
+            if line.startswith("Epoch 3/"):
+                process.send_signal(number)
                 break
         _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    folder = re.fullmatch(
-        r"nnjax: stopped; the last good parameters are saved in (runs/\S+)\n", err
-    ).group(1)
+    assert process.returncode == 128 + number
+    word = "Interrupted" if number == signal.SIGINT else "Terminated"
+    epoch, folder = re.fullmatch(
+        rf"nnjax: {word} after epoch (\d+); parameters saved in (runs/\S+)\n", err
+    ).groups()
+    assert int(epoch) == len(Run(folder).history)
     net, params = params_of(folder)
     record = Run(folder).history[-1]
-    assert record["epoch"] >= 3
+    assert record["epoch"] >= 2
     result = nnjax.evaluate(net, params, *data.load("digits").validation)
     assert int(result.correct) == record["validation_correct"]
+    more = str(int(epoch) + 1)
+    assert main(["train", "--resume", folder, "--epochs", more]) == 0
+    assert main(["train", "--hidden", "16", "--epochs", more, "--out", "whole"]) == 0
+    assert the_same_run("whole", folder)
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_nothing(here, capsys, monkeypatch):
@@ -604,7 +623,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(here, capsys, monkeypatch)
 
     monkeypatch.setattr(train, "train_epochs", interrupted)
     assert main(["train", *SMALL]) == 130
-    assert capsys.readouterr().err == "nnjax: stopped\n"
+    assert capsys.readouterr().err == "nnjax: Interrupted\n"
     assert list(here.iterdir()) == []
 
 

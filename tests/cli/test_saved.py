@@ -1,4 +1,4 @@
-"""`nnjax evaluate` and `nnjax plot`; `nnjax predict` is tested in test_cli.py."""
+"""What is done with saved runs: `nnjax evaluate`, `nnjax plot`, `nnjax.load_run`."""
 
 import json
 import re
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnjax.cli.saved import open_run
 from PIL import Image
 
 import nnjax
 from nnjax import data
 from nnjax.cli import main
+from nnjax.cli.loaded import load_run
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,10 @@ def test_evaluate_counts_what_was_read(trained, capsys, part):
     assert main(["evaluate", str(trained / "dense"), "--part", part]) == 0
     out = capsys.readouterr().out
     x, y = getattr(data.load("digits"), part)
-    right, n = map(int, re.match(r"(\d+) / (\d+) right", out).groups())
+    right, n = map(int, re.match(r"accuracy \S+ % \((\d+)/(\d+)\)", out).groups())
     assert n == len(x)
-    run, _, net, _ = open_run(trained / "dense")
-    params = run.load_params(nnjax.init(net, nnjax.cli.config.TrainConfig().key()))
-    assert right == int(nnjax.evaluate(net, params, x, y).correct)
+    run = load_run(trained / "dense")
+    assert right == int(nnjax.evaluate(run.net, run.params, x, y).correct)
     matrix = [list(map(int, line.split()[1:])) for line in out.splitlines()[-10:]]
     assert np.trace(matrix) == right
     assert np.sum(matrix, axis=1).tolist() == np.bincount(y).tolist()
@@ -52,9 +51,9 @@ def test_evaluate_takes_other_data(trained, here, capsys):
     np.savez("mine.npz", x=x[:7], y=y[:7])
     argv = ["evaluate", str(trained / "dense"), "--data", "mine.npz"]
     assert main([*argv, "--part", "train"]) == 0
-    assert re.match(r"\d / 7 right", capsys.readouterr().out)
+    assert re.match(r"accuracy \S+ % \(\d/7\)", capsys.readouterr().out)
     assert main(argv) == 2
-    assert "mine.npz has no test data; ask for another --part" in capsys.readouterr().err
+    assert "mine.npz has no test data; choose another --part" in capsys.readouterr().err
     np.savez("wide.npz", x=np.zeros((2, 9, 9, 1), np.float32), y=y[:2])
     assert main([*argv[:-1], "wide.npz", "--part", "train"]) == 2
     assert "x has shape (2, 9, 9, 1); this network takes (n, 64)" in capsys.readouterr().err
@@ -62,7 +61,8 @@ def test_evaluate_takes_other_data(trained, here, capsys):
 
 def test_plot_draws_one_run(trained, here, capsys):
     assert main(["plot", str(trained / "dense")]) == 0
-    kinds = ["curves", "weight_norms", "dead", "weights", "activations", "confusion", "misread"]
+    kinds = ["curves", "weight_norms", "dead", "weights", "activations", "confusion"]
+    kinds.append("misclassified")
     files = [Path("plots", f"{kind}.png") for kind in kinds]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
     for file in files:
@@ -74,7 +74,12 @@ def test_plot_draws_several_runs(trained, here, capsys):
     runs = [str(trained / "dense"), str(trained / "conv")]
     assert main(["plot", *runs, "--format", "svg", "--out", "drawn", "--part", "validation"]) == 0
     names = {Path(line).name for line in capsys.readouterr().out.split()}
-    assert {"curves.svg", "dense-weights.svg", "conv-weights.svg", "conv-misread.svg"} <= names
+    assert {
+        "curves.svg",
+        "dense-weights.svg",
+        "conv-weights.svg",
+        "conv-misclassified.svg",
+    } <= names
     curves = Path("drawn", "curves.svg").read_text()
     assert curves.startswith("<?xml")
 
@@ -82,9 +87,9 @@ def test_plot_draws_several_runs(trained, here, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["plot"], "no run to draw: name at least one folder"),
-        (["plot", "no-run"], r"no-run is no run: it has no config\.json"),
-        (["evaluate", "no-run"], r"no-run is no run: it has no config\.json"),
+        (["plot"], "no run to plot: give at least one folder"),
+        (["plot", "no-run"], r"no-run is not a run folder \(config\.json not found\)"),
+        (["evaluate", "no-run"], r"no-run is not a run folder \(config\.json not found\)"),
     ],
 )
 def test_what_is_not_there_is_refused(here, capsys, argv, message):

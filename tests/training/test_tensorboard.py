@@ -56,3 +56,19 @@ def test_without_tensorboardx_the_way_to_it_is_said(tmp_path, monkeypatch):
         tensorboard(tmp_path),
     ):
         pass
+
+
+def test_a_run_that_continues_writes_every_point_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    records = [{"epoch": epoch, "train_loss": 1.0 / (1 + epoch)} for epoch in range(4)]
+    with tensorboard(tmp_path) as write:
+        for record in records[:3]:
+            write(record)
+    (tmp_path / "notes.txt").touch()
+    with tensorboard(tmp_path, records=records[:2]) as write:  # the third was after the checkpoint
+        for record in records[2:]:
+            write(record)
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("train_loss")
+    assert [event.step for event in events] == [0, 1, 2, 3]
+    assert (tmp_path / "notes.txt").exists()
