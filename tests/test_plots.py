@@ -112,7 +112,7 @@ def test_the_history_of_a_run_can_be_plotted():
         (lambda: plots.layer_curves(HISTORY, "train_loss"), r"shape \(3,\); expected \(epochs, la"),
         (
             lambda: plots.first_layer(np.ones((2, 5)), (3, 4)),
-            r"w has shape \(2, 5\); expected one row of",
+            r"w has shape \(2, 5\); expected one",
         ),
         (lambda: plots.confusion([[1, 2]]), r"matrix has shape \(1, 2\); expected a square one"),
         (lambda: plots.misread(np.zeros((2, 5)), [0, 1], [1, 0]), r"x has shape \(2, 5\); expec"),
@@ -120,16 +120,16 @@ def test_the_history_of_a_run_can_be_plotted():
         (lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [1]), r"predictions \(1,\); expected"),
         (
             lambda: plots.curves({"a": {"train_loss": [[1], [1, 2]]}}),
-            "train_loss does not hold num",
+            "train_loss does not hold",
         ),
         (
             lambda: plots.curves({"a": HISTORY | {"train_loss": [1, 2]}}),
-            "2 values, but epoch has 3",
+            "2 values, but epoch has",
         ),
         (lambda: plots.layer_curves({"x": [[1, 2], [1]]}, "x"), "x does not hold numbers of one"),
         (
             lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [0, 1]),
-            "every image was classified cor",
+            "every image was classified",
         ),
     ],
 )

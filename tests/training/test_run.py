@@ -246,7 +246,7 @@ def test_a_longer_history_is_cut_back(run):
 def test_a_checkpoint_of_another_run_is_refused(run):
     run.save_checkpoint(PARAMS, 1, settings={"seed": 0, "sizes": (4, 3)})
     run.restore(PARAMS, {"seed": 0, "sizes": [4, 3], "new": True})
-    with pytest.raises(ValueError, match="written with seed 0, but config.json has 1: it belongs"):
+    with pytest.raises(ValueError, match=r"with seed 0, but config\.json has 1: it belongs"):
         run.restore(PARAMS, {"seed": 1, "sizes": (4, 3)})
 
 
