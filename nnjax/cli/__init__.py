@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_anything()
     try:
         with terminable():
-            status = _parse(argv)()
+            status = _command(sys.argv[1:] if argv is None else argv)()
             sys.stdout.flush()
     except BaseException as error:
         return _conclude(error, leave=argv is None)
@@ -46,12 +46,12 @@ def _conclude(error: BaseException, leave: bool) -> int:
     saved, reason = "", error
     if isinstance(error, Saved):
         saved, reason = f"; parameters saved in {error.folder}", error.__cause__
-    if isinstance(reason, SystemExit):  # --help, or options that do not parse: tyro said so
+    if isinstance(reason, SystemExit):  # after --help
         return reason.code if isinstance(reason.code, int) else 2
     if isinstance(reason, BrokenPipeError):  # nobody reads on, as in `nnjax train | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # SIGPIPE
-    if isinstance(reason, KeyboardInterrupt):
+    if isinstance(reason, KeyboardInterrupt | Terminated):
         number = reason.number if isinstance(reason, Terminated) else signal.SIGINT
         after = f" after epoch {error.epoch}" if isinstance(error, Saved) else ""
         _complain(f"{'Interrupted' if number == signal.SIGINT else 'Terminated'}{after}{saved}")
@@ -78,7 +78,11 @@ def _print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
+def _command(argv: Sequence[str]) -> Callable[[], int | None]:
+    if list(argv) == ["--version"]:
+        from nnjax import __version__
+
+        return lambda: print(f"nnjax {__version__}")
     try:
         import tyro  # noqa: F401
     except ImportError:

@@ -14,7 +14,7 @@ __all__ = ["Saved", "Terminated", "terminable", "undisturbed"]
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(BaseException):
     """SIGTERM or SIGHUP came: to be handled as Ctrl-C is.
 
     Args:
