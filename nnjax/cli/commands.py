@@ -67,7 +67,7 @@ def _parse(argv: Sequence[str], train: Train) -> Any:
     if not argv or (not argv[0].startswith("-") and argv[0] not in COMMANDS):
         what = f"unknown command {argv[0]!r}" if argv else "no command given"
         hint = did_you_mean(argv[0], COMMANDS) if argv else ""
-        raise ValueError(f"{what}{hint or ';'} expected one of {', '.join(COMMANDS)}")
+        raise ValueError(f"{what}{hint}; expected one of {', '.join(COMMANDS)}")
     kinds: list[Any] = [
         Annotated[kind, tyro.conf.subcommand(name)]
         for name, kind in COMMANDS.items()

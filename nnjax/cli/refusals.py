@@ -10,15 +10,15 @@ __all__ = ["did_you_mean", "sentence"]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean ...?" for a word close to a known one, otherwise nothing.
+    """Return " (did you mean ...?)" for a word close to a known one, otherwise nothing.
 
     Example:
         >>> from nnjax.cli.refusals import did_you_mean
         >>> did_you_mean("trian", ["train", "plot"]), did_you_mean("xyz", ["train", "plot"])
-        ("; did you mean 'train'?", '')
+        (" (did you mean 'train'?)", '')
     """
     close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def sentence(box: str) -> str:
@@ -40,13 +40,12 @@ def sentence(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     message, *others = re.split(r"─{3,}", "\n".join(lines))
     message = " ".join(message.split())
-    if found := re.match(
-        r"invalid choice '(.*)' for argument '(\S+)'\. Expected .*?\((.*)\)", message
-    ):
+    choice = r"invalid choice '(.*)' for argument '(\S+)'\. Expected .*?\((.*)\)"
+    if found := re.match(choice, message):
         value, option, listed = found.groups()
-        choices = [choice for choice in re.findall(r"'([^']*)'", listed) if choice != "None"]
-        hint = did_you_mean(value, choices) or ";"
-        return f"{option}: invalid choice {value!r}{hint} Expected one of {', '.join(choices)}"
+        choices = [word for word in re.findall(r"'([^']*)'", listed) if word != "None"]
+        hint = did_you_mean(value, choices)
+        return f"{option}: invalid choice {value!r}{hint}; expected one of {', '.join(choices)}"
     if found := re.match(r"Error parsing (\S+): (.*)", message):
         option, reason = found.groups()
         if not option.startswith("--"):  # several options together make a value that is refused
@@ -57,7 +56,7 @@ def sentence(box: str) -> str:
         return f"{option}: {reason}"
     if message.startswith("Unrecognized options"):
         close = re.findall(r"^(--[\w.-]+)", "\n".join(others), re.MULTILINE)
-        return message + (f"; did you mean {close[0]}?" if close else "; see --help")
+        return message + (f" (did you mean {close[0]}?)" if close else "; see --help")
     if found := re.match(r"Missing from nnjax (\w+): \S+ (.*?)\.? \(required\)", message):
         command, what = found.groups()
         return f"nnjax {command} requires an argument: {what[0].lower()}{what[1:]}"
