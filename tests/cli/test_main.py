@@ -472,7 +472,10 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--platform tpu", "platform is tpu, but JAX finds no such device on this machine"),
         ("--l2 -1", "lmbda of L2 is -1.0; expected"),
         ("--patience 0", "patience is 0; expected"),
-        ("--patience 2 --measure wit", "early stopping watches wit, which is not measured"),
+        (
+            "--patience 2 --measure wit",
+            "early stopping cannot monitor 'wit'; available: train_loss",
+        ),
         ("--lower-rate-to 0.5", "lower_rate_to says what happens after patience epochs"),
         ("--mu 2", "mu is 2.0; expected 0 ≤ μ ≤ 1"),
         ("--optimizer sgd --mu 0.5", "the optimizer sgd has no option mu"),
