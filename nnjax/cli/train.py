@@ -172,9 +172,8 @@ class _Keeper:
         every = self.config.save_every
         try:
             for state, record in steps:
-                # A copy: the next epoch works in the memory of this state.
-                self.state = jax.tree.map(jnp.copy, state)
                 self.records.append(record)
+                self.state = state
                 for listen in listeners:
                     listen(record)
                 if every is not None and (record["epoch"] + 1) % every == 0:
@@ -187,21 +186,26 @@ class _Keeper:
                 folder = self._rescue()
             if folder is None:
                 raise
-            raise Saved(folder, len(self.records)) from stop
+            raise Saved(folder, self._epoch) from stop
         assert self.state is not None  # there is at least one epoch
         return self.state
 
+    @property
+    def _epoch(self) -> int:
+        """The epochs behind the state; a signal may come when one more is recorded already."""
+        return 0 if self.state is None else int(self.state.epoch)
+
     def _checkpoint(self, run: Run) -> None:
         # The best is chosen by the validation data, as everything should be.
-        score = self.records[-1].get("validation_accuracy") if self.records else None
+        score = self.records[self._epoch - 1].get("validation_accuracy") if self._epoch else None
         settings = _settings(self.content)
-        run.save_checkpoint(self.state, len(self.records), score=score, settings=settings)
+        run.save_checkpoint(self.state, self._epoch, score=score, settings=settings)
 
     def _save(self, run: Run) -> None:
         """Write everything: parameters, history, configuration, and the state to continue from."""
         assert self.state is not None
         run.save_params(self.state.best_params)
-        run.save_history(self.records)
+        run.save_history(self.records[: self._epoch])
         run.save_config(self.content)
         self._checkpoint(run)
 

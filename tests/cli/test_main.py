@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -379,6 +381,111 @@ def test_resume_refuses(trained, here, capsys, argv, message):
     assert out == ""
     assert re.fullmatch(rf"nnjax: .*{message}.*\n", err)
     assert {file: file.stat().st_mtime_ns for file in trained.rglob("*.*")} == before
+
+
+def swap_checkpoints(one, other):
+    shutil.rmtree(Path(one, "checkpoints"))
+    shutil.copytree(Path(other, "checkpoints"), Path(one, "checkpoints"))
+
+
+def test_resume_refuses_what_does_not_belong_together(here, capsys):
+    x, y = data.load("digits").train
+    np.savez("mine.npz", x=x, y=y)
+    argv = ["train", *SMALL, "--data", "mine.npz", "--save-every", "1"]
+    assert main([*argv, "--out", "run"]) == 0
+    assert main([*argv, "--out", "other", "--seed", "1"]) == 0
+    before = {file: file.read_bytes() for file in Path("run").rglob("*.*")}
+    more = ["train", "--resume", "run", "--epochs", "3"]
+
+    def refused(message):
+        assert main(more) == 2
+        assert re.match(f"nnjax: .*{message}", capsys.readouterr().err)
+        for file in Path("run").rglob("*.*"):
+            if file in before and "checkpoints" not in file.parts and file.name != "config.json":
+                assert file.read_bytes() == before[file]
+
+    np.savez("mine.npz", x=x, y=y[::-1])
+    refused("the data set mine.npz is not the one that run was trained on: its contents have")
+    np.savez("mine.npz", x=x, y=y)
+    swap_checkpoints("run", "other")
+    refused(r"epoch-000002\.safetensors: was written with seed 1, but config\.json has 0: it belon")
+    config = Path("run/config.json")
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    Path("run/history.jsonl").write_text(Path("other/history.jsonl").read_text()[:-30])
+    refused(r"run/history\.jsonl: the 2 records up to epoch-000002\.safetensors are not there")
+
+
+def test_resume_takes_up_tensorboard(here):
+    from training.test_tensorboard import steps
+
+    assert main(["train", *SMALL, "--tensorboard", "--out", "run"]) == 0
+    assert main(["train", "--resume", "run", "--epochs", "4"]) == 0
+    assert steps(Path("run/tensorboard"), "train_loss") == [0, 1, 2, 3]
+
+
+def test_a_run_starts_from_the_parameters_of_another(here, capsys):
+    assert main(["train", *SMALL, "--rate", "0.1", "--out", "first"]) == 0
+    assert (
+        main(["train", "--from", "first", "--epochs", "1", "--seed", "7", "--out", "second"]) == 0
+    )
+    first, second = load_run("first"), load_run("second")
+    assert second.config == dataclasses.replace(first.config, epochs=1, seed=7)
+    state, _ = nnjax.train(
+        first.net,
+        data.load("digits"),
+        optimizer=optimizers.by_name("momentum", 0.1),
+        epochs=1,
+        batch_size=10,
+        key=jax.random.key(7),
+        params=first.params,
+        evaluate_on=[],
+    )
+    jax.tree.map(np.testing.assert_array_equal, second.params, state.params)
+    capsys.readouterr()
+    assert main(["train", "--from", "first", "--hidden", "9"]) == 2
+    assert "params" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lost", ["run", "run/history.jsonl"])
+def test_a_run_whose_folder_is_lost_is_saved_elsewhere(here, capsys, monkeypatch, lost):
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
+    log = Run.log
+
+    def losing(run, record):
+        if record["epoch"] == 1:
+            Path(lost).rename("gone")
+        log(run, record)
+
+    monkeypatch.setattr(Run, "log", losing)
+    assert main(["train", *SMALL, "--epochs", "4", "--out", "run"]) == 2
+    found = re.fullmatch(
+        r"nnjax: cannot write to run/history\.jsonl: No such file or directory; parameters saved "
+        r"in (\S+)\n",
+        capsys.readouterr().err,
+    )
+    monkeypatch.undo()
+    saved = found.group(1)
+    assert (saved == "run") == (lost != "run")
+    assert [record["epoch"] for record in Run(saved).history] == [0, 1]
+    assert main(["train", "--resume", saved, "--epochs", "4"]) == 0
+    monkeypatch.chdir(here)
+    assert main(["train", *SMALL, "--epochs", "4", "--out", "whole"]) == 0
+    assert the_same_run("whole", saved)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_output_that_is_not_utf8_is_no_obstacle(here, monkeypatch, capfd, encoding):
+    for name in ("stdout", "stderr"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, name, stream)
+    assert main(["train", *SMALL]) == 0
+    assert main(["explain"]) == 0
+    assert main(["train", "--help"]) == 0
+    assert main(["train", "--mu", "2"]) == 2
+    sys.stdout.flush()
+    assert rb"learning rate \u03b7 = 0.05" in sys.stdout.buffer.getvalue()
+    sys.stderr.flush()
+    assert rb"expected 0 \u2264 \u03bc \u2264 1" in sys.stderr.buffer.getvalue()
 
 
 # ---------------------------------------------------------------- predict

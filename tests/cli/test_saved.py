@@ -114,12 +114,69 @@ def test_runs_of_one_name_do_not_share_pictures(trained, here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("activation", "abc"), ("loss", None), ("net", 3), ("distort", [1])]
+    ("name", "value", "message"),
+    [
+        ("activation", "abc", "activation is 'abc'; expected one of"),
+        ("init", "annotations", "init is 'annotations'; expected one of"),
+        ("loss", None, "loss is None; expected one of"),
+        ("evaluate_on", ["foo"], "evaluate_on is 'foo'; expected one of"),
+        ("distort", [1], r"distort is \(1,\); expected strengths"),
+        ("net", 3, "damaged, or not the configuration of a training run"),
+    ],
 )
-def test_an_edited_configuration_is_said_to_be_damaged(trained, here, capsys, name, value):
+def test_an_edited_configuration_is_refused(trained, here, capsys, name, value, message):
     shutil.copytree(trained / "conv", here / "run")
     config = json.loads(Path("run/config.json").read_text())
     config["config"]["train"][name] = value
     Path("run/config.json").write_text(json.dumps(config))
     assert main(["evaluate", "run"]) == 2
-    assert capsys.readouterr().err == "nnjax: run/config.json: damaged, or not of a training run\n"
+    assert re.match(rf"nnjax: run/config\.json: {message}", capsys.readouterr().err)
+
+
+def test_a_damaged_history_is_not_plotted(trained, here, capsys):
+    shutil.copytree(trained / "dense", here / "run")
+    path = Path("run/history.jsonl")
+    path.write_text(path.read_text().replace('"train_loss"', '"train_lose"', 1))
+    assert main(["plot", "run"]) == 2
+    assert "run/history.jsonl: damaged: line 2: other names" in capsys.readouterr().err
+    assert not Path("plots").exists()
+
+
+def test_evaluate_prints_json(trained, capsys):
+    assert main(["evaluate", str(trained / "conv"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["examples"] == 360
+    assert np.sum(result["confusion"]) == 360
+
+
+def test_the_best_checkpoint_is_evaluated(here, capsys):
+    argv = "train --hidden 16 --epochs 3 --rate 0.3 --save-every 1 --patience 5 --out run"
+    assert main(argv.split()) == 0  # patience keeps the best parameters, the reference here
+    capsys.readouterr()
+    run = load_run("run")
+    scores = run.history["validation_accuracy"]
+    assert run.run.best_checkpoint.stem == f"epoch-{1 + np.argmax(scores):06d}"
+    np.testing.assert_array_equal(run.best_params[0].w, run.params[0].w)
+    assert main(["evaluate", "run", "--best", "--part", "validation"]) == 0
+    assert f"({run.history['validation_correct'].max()}/180)" in capsys.readouterr().out
+
+
+def test_what_belongs_to_others_is_shown_harmlessly(trained, here, capsys):
+    shutil.copytree(trained / "conv", here / "a\x1b[2Jrun")
+    assert main(["plot", "a\x1b[2Jrun", "--out", "b\x1b[2J"]) == 0
+    assert main(["evaluate", "no\x1b[2Jrun"]) == 2
+    config = Path("a\x1b[2Jrun/config.json")
+    config.write_text(config.read_text().replace('"seed"', '"se\\u001b[2Jed"'))
+    assert main(["evaluate", "a\x1b[2Jrun"]) == 2
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "b\\x1b[2J/curves.png" in out
+    assert "nnjax: no\\x1b[2Jrun is not a run folder" in err
+
+
+def test_a_run_is_loaded(trained):
+    run = nnjax.load_run(trained / "dense")
+    assert nnjax.accuracy(run.net, run.params, *data.load("digits").test) > 0.9
+    assert run.config.epochs == 2
+    assert run.history["epoch"].tolist() == [0, 1]
+    assert run.input_shape == (8, 8, 1)
