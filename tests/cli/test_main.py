@@ -425,10 +425,8 @@ def test_resume_takes_up_tensorboard(here):
 
 def test_a_run_starts_from_the_parameters_of_another(here, capsys):
     assert main(["train", *SMALL, "--rate", "0.1", "--out", "first"]) == 0
-    assert (
-        main(["train", "--from", "first", "--epochs", "1", "--seed", "7", "--out", "second"]) == 0
-    )
-    first, second = load_run("first"), load_run("second")
+    assert main(["train", "--from", "first", "--epochs", "1", "--seed", "7", "--out", "two"]) == 0
+    first, second = load_run("first"), load_run("two")
     assert second.config == dataclasses.replace(first.config, epochs=1, seed=7)
     state, _ = nnjax.train(
         first.net,
