@@ -79,7 +79,6 @@ class Caller:
     def __init__(self, claim: Claim, params: Any, x: Any, y: Any, key: Any = None):
         self.claim, self.key = claim, key
         self.takes_key = key is not None and _takes_four(claim.function)
-        self.errors: dict[int, Any] = {}  # by the parameters they belong to
         self.order = "nnjax"
         self.form, self.complaint = FORMS[0], None
         best = -1.0
@@ -100,11 +99,14 @@ class Caller:
 
     def __call__(self, params: Any, x: Any, y: Any) -> Any:
         """Return the claimed gradient in the structure of the parameters."""
+        return self.call(params, x, y)[0]
+
+    def call(self, params: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return the claimed gradient, and the claimed errors (None where there are none)."""
         if not self.works and self.complaint is not None:
             raise self.complaint
         result = self._call(self.form, params, x, y)
-        self.errors[id(params)] = getattr(result, "errors", None)
-        return self._read(result, params, self.order)
+        return self._read(result, params, self.order), getattr(result, "errors", None)
 
     def _call(self, form, params, x, y):
         more = (self.key,) if self.takes_key else ()

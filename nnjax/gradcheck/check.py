@@ -14,8 +14,7 @@ import numpy as np
 from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import named_leaves
 from nnjax.gradcheck.examine import examine
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
-from nnjax.gradcheck.mistakes import general_candidates
+from nnjax.gradcheck.mistakes import general_candidates, jacobian_candidates
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.subject import Subject
@@ -178,16 +177,7 @@ def _pull_back_candidates(f, probes):
     """Yield the mistakes about a Jacobian, where f maps one array to one, then the general ones."""
     args = probes[0].args
     if len(args) == 2 and all(hasattr(argument, "shape") for argument in args):
-        jacobian = jax.jit(jax.jacrev(f))
-
-        def predict(made, probe, t):
-            g, x = probe.args
-            matrix = np.asarray(jacobian(x)).reshape(g.size, x.size)
-            return [(0, made.change(matrix, np.asarray(g).ravel()).reshape(x.shape))]
-
-        for made in MISTAKES:
-            if made.step == "pull-back":
-                yield Candidate(made, "", partial(predict, made), {})
+        yield from jacobian_candidates(f)
     yield from general_candidates(probes)
 
 

@@ -7,7 +7,7 @@ all of them are alternatives; those with no free number come before those with o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +37,8 @@ class Candidate(NamedTuple):
         known: whether the mistake has a name of its own; derived names come second.
         only: the leaves to hold it against; None: all.
         stage: candidates of a later stage count only where none before explains the claim.
+        parts: for several mistakes at once, what each is, with the leaves that tell it.
+        origin: file, line and source of the function, as `Finding` has them.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Candidate(NamedTuple):
     known: bool = True
     only: frozenset[int] | None = None
     stage: int = 0
+    parts: tuple[Candidate, ...] = ()
+    origin: Mapping[str, Any] = {}
 
     @property
     def rank(self) -> int:
@@ -78,32 +82,37 @@ def diagnose(
     """
     found: list[tuple[Candidate, Finding]] = []
     rest: list[Candidate] = []
-    wrong = frozenset(wrong_leaves(points))
     with np.errstate(all="ignore"):
         for candidate in candidates:
             if found and candidate.stage > found[0][0].stage:
                 break
             if any((candidate.name, candidate.only) == (c.name, c.only) for c, _ in found):
                 continue
-            finding = _explain(candidate, points, tolerance, wrong)
-            if finding is not None:
+            finding = _explain(candidate, points, tolerance)
+            if finding is None:
+                if candidate.stage == 0:
+                    rest.append(candidate)
+            elif candidate.parts:
+                several = [_finding(part, finding.residual, points) for part in candidate.parts]
+                return Diagnosis(tuple(several), None)
+            else:
                 found.append((candidate, finding))
-            elif candidate.only is None:
-                rest.append(candidate)
         whole = [(c, finding) for c, finding in found if c.only is None]
-        pieces = _pieces([(c, finding) for c, finding in found if c.only is not None], wrong)
-        if whole or pieces:
-            return Diagnosis(tuple(_best(whole) if whole else pieces), None)
+        findings = _best(whole) if whole else _pieces(found, wrong_leaves(points))
+        if findings:
+            return Diagnosis(tuple(findings), None)
         return Diagnosis((), _nearest(rest, points))
 
 
+def explains(candidate: Candidate, points: Sequence[Any]) -> bool:
+    """Return whether a mistake explains the claim at all points, in the leaves it is held to."""
+    with np.errstate(all="ignore"):
+        return _explain(candidate, points, LEAF_TOLERANCE) is not None
+
+
 def wrong_leaves(points: Sequence[Any]) -> list[int]:
-    """Return the indices of the leaves whose claim differs from what is expected at some point."""
-    return [
-        i
-        for i in range(len(points[0].expected))
-        if any(not _residual(point, i, point.expected[i]) <= LEAF_TOLERANCE for point in points)
-    ]
+    """Return the indices of the leaves that are wrong at some point."""
+    return sorted({i for point in points for i in point.wrong})
 
 
 def _best(found):
@@ -122,7 +131,7 @@ def _pieces(found, wrong):
     return findings
 
 
-def _explain(candidate, points, tolerance, wrong) -> Finding | None:
+def _explain(candidate, points, tolerance) -> Finding | None:
     worst, values, sizes = 0.0, [], []
     for point in points:
         try:
@@ -137,11 +146,10 @@ def _explain(candidate, points, tolerance, wrong) -> Finding | None:
         sizes.append(point.n)
     if not values:
         return None
-    leaves = tuple(points[0].names[i] for i in sorted(candidate.only or wrong))
     if not candidate.fitted:
-        return _finding(candidate, worst, leaves)
+        return _finding(candidate, worst, points)
     constant = _constant(values, sizes)
-    return None if constant is None else _finding(candidate, worst, leaves, *constant)
+    return None if constant is None else _finding(candidate, worst, points, *constant)
 
 
 def _unexplained(candidate, point, t, enough) -> float:
@@ -154,6 +162,8 @@ def _unexplained(candidate, point, t, enough) -> float:
             worst = max(worst, _residual(point, i, predicted))
             if not worst <= enough:
                 return worst
+        if not rest:
+            break
     return max([worst, *(_residual(point, i, point.expected[i]) for i in rest)])
 
 
@@ -217,7 +227,8 @@ def _constant(values, sizes) -> tuple[float, str] | None:
     return None
 
 
-def _finding(candidate, residual, leaves, value=None, form="{t}") -> Finding:
+def _finding(candidate, residual, points, value=None, form="{t}") -> Finding:
+    leaves = wrong_leaves(points) if candidate.only is None else sorted(candidate.only)
     words = {}
     if value is not None:
         # A term that is added, t > 0, or one that is missing, t < 0; a factor keeps its sign.
@@ -239,7 +250,8 @@ def _finding(candidate, residual, leaves, value=None, form="{t}") -> Finding:
         expected=filled(candidate.expected),
         residual=float(residual),
         factor=value,
-        leaves=leaves,
+        leaves=tuple(points[0].names[i] for i in leaves),
+        **candidate.origin,
     )
 
 
@@ -256,5 +268,5 @@ def _nearest(candidates, points) -> Finding | None:
             continue
         if residual < least:
             least = residual
-            best = _finding(candidate, residual, (), t if candidate.fitted else None)
+            best = _finding(candidate, residual, points, t if candidate.fitted else None)
     return best

@@ -8,15 +8,20 @@ a whole step of backpropagation. What they are called is in `nnjax.gradcheck.nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from nnjax.activations import Elementwise, LeakyReLU, Softmax
 from nnjax.gradcheck.equations import (
+    FORWARD,
     FUNCTIONS,
     OPERATIONS,
+    STEPS,
     Derivation,
     Expression,
+    Site,
     forms,
     minus,
     number,
@@ -24,10 +29,11 @@ from nnjax.gradcheck.equations import (
     quantity,
     times,
 )
+from nnjax.gradcheck.names import NAMES, Words, words
 from nnjax.layers import Dropout, L2Pool
 from nnjax.losses import Quadratic
 
-__all__ = ["Edit", "edits", "walk"]
+__all__ = ["Edit", "Made", "edits", "mentions", "network_edits", "walk"]
 
 
 class Edit(NamedTuple):
@@ -48,11 +54,12 @@ class Edit(NamedTuple):
     @property
     def fitted(self) -> bool:
         """Whether it has a number that is found from the claim."""
-        return any(_mentions(self.wrong, name) for name in ("t", "m'"))
+        return any(mentions(self.wrong, name) for name in ("t", "m'"))
 
 
-def _mentions(e, name):
-    return e.op == name or any(_mentions(part, name) for part in e.parts)
+def mentions(e: Expression, name: str) -> bool:
+    """Return whether an expression has an operation or a quantity of this name in it."""
+    return e.op == name or any(mentions(part, name) for part in e.parts)
 
 
 def walk(
@@ -96,7 +103,7 @@ def _changes(e, swaps):
             c = number(e.note.scale, f"{e.note.scale:g}")
             yield "over examples", Expression("softmax over examples", (c, *e.parts)), ""
     elif e.op == "wᵀδ":
-        yield "drop w", e.parts[1], ""
+        yield f"drop {e.parts[0].text()}", e.parts[1], ""
     if e.op in ("σ", "σ'"):
         for name, function in FUNCTIONS.items():
             if type(function) is not type(e.note):
@@ -124,7 +131,7 @@ A, Z, G, W, DELTA = (quantity(name) for name in ("a", "z", "∂C/∂a", "w", "δ
 NEXT_ERROR, OVER_N = quantity("δ", 1), quantity("1/n", None)
 
 
-def _swaps(d, step, l):
+def _swaps(site, step):
     """Return what people put in place of the quantities of a step."""
     errors = {"δ": [G, NEXT_ERROR]}
     if step == "through":
@@ -137,58 +144,44 @@ def _swaps(d, step, l):
         return errors
     if step == "back":
         weights = [quantity("w", -1), quantity("w", 1), Expression("transposed", (W,))]
-        for form in forms(d, "weights", l):
+        for form in forms(site, "weights"):
             gradient = Expression("∂C/∂w", (form, W))
             weights += [gradient, plus(W, minus(times(T, gradient)))]
         return {"w": weights, "δ": [NEXT_ERROR], "m": [quantity("m'")]}
     return {}
 
 
-def edits(d: Derivation, step: str, l: int) -> Iterator[Edit]:
-    """Yield every edit of a step in layer l.
+def edits(site: Site, step: str) -> Iterator[Edit]:
+    """Yield every edit of a step in a layer.
 
     Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> from nnjax.gradcheck.equations import Derivation
-        >>> net = nnjax.mlp([3, 2])
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> d = Derivation(net, params, jnp.ones((5, 3)), jnp.zeros((5, 2)))
-        >>> [edit.key for edit in edits(d, "error", 1)]
+        >>> import nnjax
+        >>> [edit.key for edit in edits(Site(nnjax.Dense(2), (3,), True, canonical=True), "error")]
         ['a → z', 'y → 1', 'drop a', 'negate a', 'drop y', 'negate y', "times σ'"]
     """
-    layer, last = d.net.layers[l - 1], l == d.L
-    if step == "error":
-        if last:
-            yield from _of_output(d, layer.activation)
+    activation = site.layer.activation
+    right = forms(site, step)
+    if step == "error" and not site.canonical:
+        if site.last and not isinstance(site.loss, Quadratic):
+            yield Edit("a − y", right[0], plus(A, minus(Y)))
         return
-    for form in forms(d, step, l):
-        for edit in walk(form, _swaps(d, step, l)):
+    for form in right:
+        for edit in walk(form, _swaps(site, step)):
             # At the output, where σ' cancels, σ' twice is σ' that is kept.
-            if not (last and d.canonical and edit.key.startswith("twice σ'")):
+            if not (step == "through" and site.canonical and edit.key.startswith("twice σ'")):
                 yield edit
-    right = forms(d, step, l)[:1]
-    if step == "through":
-        for form in right:
-            yield from _of_error(form, layer.activation, last)
-    elif step == "back" and isinstance(layer, Dropout) and l in d.masks:
+    if step == "error":
+        slope = Expression("σ'", (Z,), activation)
+        if isinstance(activation, Softmax):
+            slope = Expression("formula", (A,), "a (1 − a)")
+            slope = times(number(activation.scale, f"{activation.scale:g}"), slope)
+        yield Edit("times σ'", right[0], times(right[0], slope))
+    elif step == "through":
+        yield from _of_error(right[0], activation, site.last)
+    elif step == "back" and isinstance(site.layer, Dropout) and site.masked:
         yield Edit("drop m and / (1 − rate)", right[0], DELTA)
-    elif step == "back" and isinstance(layer, L2Pool):
+    elif step == "back" and isinstance(site.layer, L2Pool):
         yield Edit("double", right[0], times(number(2.0, "2"), right[0]))
-
-
-def _of_output(d, activation):
-    """Yield the edits of BP1: there σ' may cancel."""
-    right = forms(d, "error", d.L)[0]
-    if not d.canonical:
-        if not isinstance(d.net.loss, Quadratic):
-            yield Edit("a − y", right, plus(A, minus(Y)))
-        return
-    yield from walk(right, _swaps(d, "error", d.L))
-    slope = Expression("σ'", (Z,), activation)
-    if isinstance(activation, Softmax):
-        slope = Expression("formula", (A,), "a (1 − a)")
-        slope = times(number(activation.scale, f"{activation.scale:g}"), slope)
-    yield Edit("times σ'", right, times(right, slope))
 
 
 def _of_error(right, activation, last):
@@ -198,10 +191,92 @@ def _of_error(right, activation, last):
     else:
         for name in FUNCTIONS:
             slope = Expression("σ' of", (Z,), name)
-            yield Edit(f"σ'(z) → {slope.text()}", right, times(G, slope))
+            yield Edit(f"σ'(z) → {slope.text()}", right, times(G, slope), name)
     if isinstance(activation, LeakyReLU):
         yield Edit("another slope", right, times(G, Expression("leaky", (Z, T))))
     if not last:  # there it is the whole gradient that is scaled
         yield Edit("negate", right, minus(right))
         yield Edit("over n", right, times(OVER_N, right))
         yield Edit("scale", right, times(T, right))
+
+
+@dataclass(frozen=True)
+class Made:
+    """One kind of mistake in a network's derivation, in every layer where it can be made.
+
+    Attributes:
+        step: the step it is in; "both" for a layer that is another one forward and backward.
+        key: of the edit.
+        edits: the edit in each layer.
+        changes: the expressions that it puts in place of steps, by (step, l), for each layer.
+    """
+
+    step: str
+    key: str
+    edits: dict[int, Edit]
+    changes: dict[int, dict[tuple[str, int], Expression]]
+
+    @property
+    def words(self) -> Words:
+        """The name and the sentence."""
+        return words(self.step, self.key)[0]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it has a number that is found from the claim."""
+        return any(edit.fitted for edit in self.edits.values())
+
+    @property
+    def known(self) -> bool:
+        """Whether it has a name of its own."""
+        return words(self.step, self.key)[1]
+
+    def formulas(self, sup: Callable[[int], str], arriving: str) -> tuple[str, str]:
+        """Return what is claimed and what is expected; `sup` as for `Expression.text`.
+
+        Args:
+            sup: what follows the name of a quantity some layers away.
+            arriving: what ∂C/∂a is at the layer, as a formula.
+        """
+        edit = next(iter(self.edits.values()))
+        left = {"affine": "z{0}", "activate": "a{0}", "weights": "∂C/∂w{0}", "biases": "∂C/∂b{0}"}
+        step = next(iter(next(iter(self.changes.values()))))[0]
+        before = left.get(step, "∂C/∂a{1}" if step == "back" else "δ{0}").format(sup(0), sup(-1))
+        wrong, right = (
+            e.text(sup).replace(f"∂C/∂a{sup(0)}", arriving)
+            if before.startswith("δ")
+            else e.text(sup)
+            for e in (edit.wrong, edit.right)
+        )
+        return f"{before} = {wrong}", f"{before} = {right}"
+
+
+def network_edits(d: Derivation) -> list[Made]:
+    """Return every edit of every step of a network's derivation, with the layers that have it."""
+    found: dict[tuple[str, str], Made] = {}
+    for step, l in itertools.product(STEPS, range(1, d.L + 1)):
+        if (step, l) != ("back", 1):
+            for edit in edits(d.site(l), step):
+                made = found.setdefault((step, edit.key), Made(step, edit.key, {}, {}))
+                made.edits[l], made.changes[l] = edit, {(step, l): edit.wrong}
+    return [*found.values(), *_both_ways(found.values())]
+
+
+def _both_ways(made):
+    """Return the edits that give a layer the same variant forward and backward."""
+    found: dict[str, Made] = {}
+    forward = [one for one in made if one.step in FORWARD]
+    for ahead in forward:
+        for l, edit in ahead.edits.items():
+            behind = [
+                (other, other.edits[l])
+                for other in made
+                if other.step not in FORWARD and l in other.edits
+            ]
+            same = {(one.step, l): e.wrong for one, e in behind if e.variant == edit.variant}
+            if edit.variant and (same or l == 1):
+                key = edit.variant if f"both {edit.variant}" in NAMES else f"layer {edit.variant}"
+                both = found.setdefault(key, Made("both", key, {}, {}))
+                both.edits[l] = edit
+                both.changes[l] = {(ahead.step, l): edit.wrong, **same}
+    return list(found.values())

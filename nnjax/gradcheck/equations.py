@@ -48,6 +48,8 @@ __all__ = [
     "STEPS",
     "Derivation",
     "Expression",
+    "Scope",
+    "Site",
     "Undetermined",
     "forms",
     "number",
@@ -55,7 +57,8 @@ __all__ = [
 ]
 
 FORWARD = ("affine", "activate")
-STEPS = ("error", "through", "back", "weights", "biases", *FORWARD)
+BACKWARD = ("error", "through", "back", "weights", "biases")
+STEPS = (*BACKWARD, *FORWARD)
 FUNCTIONS = {"sigmoid": sigmoid, "tanh": tanh, "relu": relu, "absolute": absolute}
 SCALARS = ("number", "t", "1/n", "η", "μ", "λ/n")
 
@@ -139,6 +142,8 @@ class Expression:
                 return _slope_text(self.note).format(*said)
             case "σ":
                 return f"σ({said[0]})"
+            case "wᵀδ" if self.parts[0].op == "transposed":
+                return f"{self.parts[0].parts[0].text(sup)} {said[1]}"
             case "own":
                 return f"∂C/∂a{sup(-1)}"
         if self.op in OPERATIONS:
@@ -259,6 +264,8 @@ OPERATIONS: dict[str, dict[Any, tuple[Callable, str]]] = {
     "∂C/∂w": {None: (lambda gradient, w: gradient, "∂C/∂{1}")},
     "leaky": {None: (lambda z, t: np.where(z > 0, 1.0, t), "(1 where {0} > 0, else {1})")},
     "transposed": {None: (lambda w: w.T, "({0})ᵀ")},
+    "diagonal": {None: (lambda w: np.diag(np.diag(w)), "diag({0})")},
+    "ones": {None: (np.ones_like, "1")},
     "formula": {
         "a (1 − a)": (lambda a: a * (1 - a), "{0} (1 − {0})"),
         "1 − a²": (lambda a: (1 + a) * (1 - a), "(1 − {0}²)"),
@@ -409,25 +416,44 @@ def minus(part: Expression) -> Expression:
     return Expression("minus", (part,))
 
 
-def forms(d: Derivation, step: str, l: int) -> list[Expression]:
-    """Return the expressions of a step in layer l; several are ways to write the same.
+class Site(NamedTuple):
+    """A layer in its place, as far as the equations depend on it.
+
+    Attributes:
+        layer: the layer.
+        in_shape: of what comes in, for one example.
+        affine: whether it has weights and biases.
+        masked: whether it draws a mask (dropout in training mode).
+        last: whether it is the output.
+        canonical: for the output, whether δ^L = a^L − y, so that σ' cancels.
+        loss: for the output, the loss.
+    """
+
+    layer: Any
+    in_shape: tuple[int, ...]
+    affine: bool
+    masked: bool = False
+    last: bool = False
+    canonical: bool = False
+    loss: Any = None
+
+
+def forms(site: Site, step: str) -> list[Expression]:
+    """Return the expressions of a step in a layer; several are ways to write the same.
 
     Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> net = nnjax.mlp([3, 2])
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> d = Derivation(net, params, jnp.ones((5, 3)), jnp.zeros((5, 2)))
-        >>> [form.text() for form in forms(d, "through", 1)]
+        >>> import nnjax
+        >>> [form.text() for form in forms(Site(nnjax.Dense(2), (3,), True), "through")]
         ["∂C/∂a ⊙ σ'(z)", '∂C/∂a ⊙ a (1 − a)']
     """
-    layer, own = d.net.layers[l - 1], {"affine": BEFORE, "back": DELTA, "weights": DELTA}
+    layer, image = site.layer, len(site.in_shape) == 3
     if step == "error":
-        return [plus(A, minus(Y))] if d.canonical else _through(layer.activation)[:1]
+        return [plus(A, minus(Y))] if site.canonical else _through(layer.activation)[:1]
     if step == "through":
         return _through(layer.activation)
     if step == "activate":
         return [Expression("σ", (Z,), layer.activation)]
-    if step in ("weights", "biases") and not d.has_parameters(l):
+    if step in ("weights", "biases") and not site.affine:
         return []
     if step == "biases":
         return [Expression("total", (DELTA,), "Σ")]
@@ -439,15 +465,16 @@ def forms(d: Derivation, step: str, l: int) -> list[Expression]:
         }
         return [dense[step]]
     if isinstance(layer, Conv):
-        return [_of_conv(step, number(layer.geometry(d.a[l - 1].shape[1:]), ""))]
+        return [_of_conv(step, number(layer.geometry(site.in_shape), ""))]
     if step == "back" and isinstance(layer, (MaxPool, MeanPool, L2Pool)):
         return [_of_pool(layer)]
-    if step == "back" and isinstance(layer, Dropout) and l in d.masks:
+    if step == "back" and isinstance(layer, Dropout) and site.masked:
         return [times(DELTA, quantity("m"), number(1 / (1 - layer.rate), "/ (1 − rate)"))]
-    if step in ("affine", "back") and isinstance(layer, Flatten) and d.a[l - 1].ndim == 4:
-        flat, unflat = Expression("flat", (BEFORE,)), Expression("unflat", (DELTA, BEFORE))
-        return [flat if step == "affine" else unflat]
-    return [Expression("own", (own[step],), step)]
+    if step == "affine" and isinstance(layer, Flatten) and image:
+        return [Expression("flat", (BEFORE,))]
+    if step == "back" and isinstance(layer, Flatten) and image:
+        return [Expression("unflat", (DELTA, BEFORE))]
+    return [Expression("own", (BEFORE if step == "affine" else DELTA,), step)]
 
 
 def _through(activation):
@@ -521,12 +548,25 @@ class Derivation:
         }
         for l, layer in enumerate(net.layers, 1):
             for step, into in (("affine", self.z), ("activate", self.a)):
-                form = (edits or {}).get((step, l)) or forms(self, step, l)[0]
+                form = (edits or {}).get((step, l)) or forms(self.site(l), step)[0]
                 into[l] = form.value(Scope(self.quantities, l, t))
             if isinstance(layer, Dropout) and self.caches[l] is not None:
                 self.masks[l] = np.asarray(self.caches[l], np.float64)
         self.y = np.asarray(targets(jnp.asarray(y), jnp.asarray(self.a[self.L])))
         self.quantities["y"] = self.y
+
+    def site(self, l: int) -> Site:
+        """Return layer l in its place."""
+        layer, last = self.net.layers[l - 1], l == self.L and "y" in self.quantities
+        return Site(
+            layer,
+            self.a[l - 1].shape[1:],
+            self.has_parameters(l),
+            l in self.masks,
+            last,
+            last and self.canonical,
+            self.net.loss if last else None,
+        )
 
     def has_parameters(self, l: int) -> bool:
         """Return whether layer l has weights."""
@@ -565,10 +605,15 @@ class Derivation:
             delta[l] = self.step("through", l, g[l])
         return g, delta
 
+    @property
+    def delta(self) -> dict[int, np.ndarray]:
+        """δ^l of every layer."""
+        return self.errors[1]
+
     def step(self, name: str, l: int, given: np.ndarray) -> np.ndarray:
         """Return what a step makes of the error given: δ^l, or ∂C/∂a^l for "through"."""
         fed = "∂C/∂a" if name == "through" else "δ"
-        return forms(self, name, l)[0].value(Scope({**self.quantities, fed: {l: given}}, l))
+        return forms(self.site(l), name)[0].value(Scope({**self.quantities, fed: {l: given}}, l))
 
     def leaves(
         self, edits: Mapping[tuple[str, int], Expression], t: float = 0.0, **known: Any
@@ -590,7 +635,7 @@ class Derivation:
         scope = {**d.quantities, "∂C/∂a": g, "δ": delta, **known}
 
         def run(step, l):
-            return (edits.get((step, l)) or forms(d, step, l)[0]).value(Scope(scope, l, t))
+            return (edits.get((step, l)) or forms(d.site(l), step)[0]).value(Scope(scope, l, t))
 
         changed = False  # whether the error of the layer above is another one than the right one
         for l in range(d.L, 0, -1):

@@ -20,7 +20,7 @@ from nnjax.gradcheck.compare import (
     relative_error,
     to_numpy,
 )
-from nnjax.gradcheck.hypotheses import Candidate, diagnose
+from nnjax.gradcheck.diagnose import Candidate, diagnose
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.reference import Slope, slope, typical_size
 from nnjax.gradcheck.report import GradientReport, Verdict

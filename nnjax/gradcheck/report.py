@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnjax.gradcheck.compare import Leaf
-from nnjax.gradcheck.hypotheses import Finding
+from nnjax.gradcheck.finding import Finding
 
 __all__ = ["GradientError", "GradientReport", "Verdict"]
 
