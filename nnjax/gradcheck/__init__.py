@@ -11,7 +11,13 @@ from nnjax.gradcheck import (
     network_mistakes,
     pull_back_mistakes,
 )
-from nnjax.gradcheck.check import assert_gradient, check_gradient, check_vjp
+from nnjax.gradcheck.check import (
+    assert_gradient,
+    check_forward_backward,
+    check_gradient,
+    check_vjp,
+)
+from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
 from nnjax.gradcheck.layer import check_layer
 from nnjax.gradcheck.network import check_backprop
@@ -20,12 +26,14 @@ from nnjax.gradcheck.update import check_update
 
 __all__ = [
     "MISTAKES",
+    "Finding",
     "GradientError",
     "GradientReport",
     "Mistake",
     "Verdict",
     "assert_gradient",
     "check_backprop",
+    "check_forward_backward",
     "check_gradient",
     "check_layer",
     "check_update",

@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
+from nnjax.gradcheck.finding import Finding
 
 __all__ = [
     "MISTAKES",
     "Candidate",
     "Diagnosis",
-    "Finding",
     "Mistake",
     "Undetermined",
     "diagnose",
@@ -112,32 +112,6 @@ class Candidate(NamedTuple):
     where: str
     predict: Callable[[Any, float], Iterable[tuple[int, Any]] | None]
     words: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A mistake that explains the claim, or comes nearest.
-
-    Attributes:
-        name: of the mistake.
-        where: in which layers or leaves.
-        sentence: what went wrong.
-        have, expected: the formulas, as they were claimed and as they should be.
-        residual: the largest relative difference that is left in any leaf.
-        value: the number found, for a mistake that has one, such as a factor.
-    """
-
-    name: str
-    where: str
-    sentence: str
-    have: str
-    expected: str
-    residual: float
-    value: float | None = None
-
-    def __str__(self) -> str:
-        where = f" ({self.where})" if self.where else ""
-        return f"{self.name}{where}: {self.sentence}"
 
 
 class Diagnosis(NamedTuple):
@@ -301,7 +275,7 @@ def _finding(candidate, residual, value=None, form="{t}") -> Finding:
         have=made.have.format(**words),
         expected=made.expected.format(**words),
         residual=float(residual),
-        value=value,
+        factor=value,
     )
 
 

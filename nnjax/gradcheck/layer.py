@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.derivation import Derivation
 from nnjax.gradcheck.examine import examine
+from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.reference import double_precision

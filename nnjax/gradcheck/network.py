@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.checks import check_batch, check_key, require_size
-from nnjax.gradcheck.calling import Caller
-from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.derivation import BACKWARD, FORWARD, Derivation
 from nnjax.gradcheck.examine import examine
+from nnjax.gradcheck.forms import Caller, Claim
 from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
 from nnjax.gradcheck.localise import Step, localise, superscript
 from nnjax.gradcheck.mistakes import general_candidates
@@ -353,7 +352,7 @@ def _steps(probe: Probe, caller: Caller) -> list[str]:
     if not probe.wrong:
         return []
     d = probe.derivation
-    return _in_words(localise(d, d.claimed, caller.errors.get(id(probe.args[0]))))
+    return _in_words(localise(d, d.claimed, caller.call(*probe.args)[1]))
 
 
 def _in_words(steps: Sequence[Step]) -> list[str]:
