@@ -158,7 +158,7 @@ class GradientReport:
     def render(self, color: bool = False) -> str:
         """Return the report as text of 80 columns; with colours for a terminal."""
         paint = _paint if color else _plain
-        headline = _wrap(str(self.verdict), self.subject, len(self.verdict) + 2)
+        headline = _wrap(str(self.verdict), self.subject, len(self.verdict) + 4)
         headline[0] = headline[0].strip().replace(self.verdict, paint(self.verdict, self._shade), 1)
         lines = [*headline, *_wrap("", self.reason, 2)]
         if self.leaves:
