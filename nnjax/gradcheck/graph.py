@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["TOTAL", "Equation", "Graph", "Place", "derivative", "trace", "trace_at"]
+__all__ = ["MOVES", "TOTAL", "Equation", "Graph", "Place", "derivative", "trace", "trace_at"]
 
 # More equations than this are too many to lay out: a longer scan stays one equation.
 LIMIT = 4000
@@ -142,9 +142,20 @@ _PARTIALS: dict[str, Callable[..., tuple]] = {
     "copy": lambda x: (1.0,),
 }
 _ELEMENTWISE = frozenset(
-    "abs acos acosh asin asinh atan atan2 atanh cbrt clamp cos cosh digamma erf erf_inv erfc exp2 "
-    "expm1 integer_pow lgamma log log1p logistic max min pow rem rsqrt select_n sin sinh sqrt "
-    "square tan tanh".split()
+    [
+        *("abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "clamp"),
+        *("cos", "cosh", "digamma", "erf", "erf_inv", "erfc", "exp2", "expm1", "integer_pow"),
+        *("lgamma", "log", "log1p", "logistic", "max", "min", "pow", "rem", "rsqrt", "select_n"),
+        *("sin", "sinh", "sqrt", "square", "tan", "tanh"),
+    ]
+)
+
+# Operations that only move numbers or copy them.
+MOVES = frozenset(
+    [
+        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "slice", "rev"),
+        *("dynamic_slice", "gather", "convert_element_type", "copy", "step"),
+    ]
 )
 
 
@@ -157,12 +168,14 @@ class Graph:
         equations: in the order of the calculation.
         leaves: the nodes that the gradient is for.
         output: the node of the function's value.
+        inputs: what the user calls f's arguments and their parts, by node.
     """
 
     values: list[Any]
     equations: list[Equation]
     leaves: list[int]
     output: int
+    inputs: Mapping[int, str]
 
     def __post_init__(self):
         # An edge (k, j) is operand j of equation k; it matters where a leaf is behind it and the
@@ -176,9 +189,12 @@ class Graph:
                 ahead.update(equation.inputs)
         self.active = behind & ahead
         self.producer: dict[int, int] = {}
-        self.consumers: dict[int, list[tuple[int, int]]] = {}
+        self.uses: dict[int, list[tuple[int, int]]] = {}
+        self.consumers: dict[int, list[tuple[int, int]]] = {}  # those among them that matter
         for k, equation in enumerate(self.equations):
             self.producer.update((o, k) for o in equation.outputs)
+            for j, node in enumerate(equation.inputs):
+                self.uses.setdefault(node, []).append((k, j))
             if self.active.intersection(equation.outputs):
                 for j, node in enumerate(equation.inputs):
                     if node in self.active:
@@ -188,6 +204,24 @@ class Graph:
     def edges(self) -> list[tuple[int, int]]:
         """All edges that something flows back along, in the order of the calculation."""
         return sorted(edge for edges in self.consumers.values() for edge in edges)
+
+    def name(self, node: int) -> str:
+        """Return what the user calls a node: its variable, or the expression that it is."""
+        if node in self.inputs:
+            return self.inputs[node]
+        k = self.producer.get(node)
+        if k is None:
+            value = self.values[node]
+            return f"{value:g}" if np.size(value) == 1 and _is_real(value) else "a constant"
+        equation = self.equations[k]
+        if equation.place is None:
+            return f"the result of {equation.name}"
+        if any(self.equations[k].path == equation.path for k, _ in self.uses.get(node, ())):
+            # A step within one expression of the user's.
+            if equation.name in MOVES:
+                return self.name(equation.inputs[0])
+            return f"{equation.name} in `{equation.place.text}`"
+        return equation.place.target or equation.place.text
 
     def shape(self, node: int) -> tuple[int, ...]:
         """Return the shape of a node's value."""
@@ -383,7 +417,7 @@ def _numpy(value):
 
 
 def trace(f: Callable, args: tuple) -> Any:
-    """Return f as JAX traces it, for `trace_at`; f may be traced at other points of these shapes."""
+    """Return f as JAX traces it, for `trace_at` at any point of these shapes."""
     return jax.make_jaxpr(f)(*args)
 
 
@@ -412,7 +446,9 @@ def trace_at(program: Any, args: tuple, argnums: Sequence[int], opaque: bool = F
         flat += numbers
         leaves += numbers if i in argnums else []
     (output,) = builder.walk(program.jaxpr, program.consts, flat, ())
-    return Graph(builder.values, builder.equations, leaves, output)
+    names = program.jaxpr.debug_info.arg_names or [None] * len(flat)
+    inputs = {node: name for node, name in zip(flat, names, strict=False) if name}
+    return Graph(builder.values, builder.equations, leaves, output, inputs)
 
 
 class _Builder:
