@@ -1,0 +1,422 @@
+"""What was done at a place: edits of what flows back there, held against the claim.
+
+A hand-derived gradient is almost always the right backward pass with something done otherwise at one
+spot of f, or at one line that is visited many times. Here every spot is edited in the ways in which
+people go wrong: the flow left out, scaled, sent through another derivative, multiplied by another
+variable, transposed, shifted. An edit is named only where it gives the claimed numbers at every
+point. Where none does, the place alone is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.gradcheck.finding import Finding
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative, trace, trace_at
+from nnjax.gradcheck.places import Edge, Site, Spot, site, sites
+
+__all__ = ["explain_residual"]
+
+
+class Term(NamedTuple):
+    """One way to go wrong at a site.
+
+    Attributes:
+        name: in the vocabulary of findings.
+        sentence: what went wrong; {u} is the operand, {v} what the line calculates from it.
+        have: what flows back instead, as a formula.
+        change: (spot, turn, edge, arriving, flow, t) -> what flows instead.
+        cost: how far-fetched it is.
+        fitted: whether t is to be found.
+    """
+
+    name: str
+    sentence: str
+    have: str
+    change: Callable[..., Any]
+    cost: float
+    fitted: bool = False
+
+
+class Match(NamedTuple):
+    """A term at a site that gives the claimed numbers.
+
+    Attributes:
+        leaves: whether each leaf was wrong and is explained.
+        spoiled: whether each leaf is changed, and not as claimed.
+    """
+
+    site: Site
+    term: Term
+    t: float
+    leaves: np.ndarray
+    spoiled: np.ndarray
+    residual: float
+    cost: float
+
+
+def explain_residual(
+    f: Callable,
+    points: Sequence[Any],
+    argnums: int | Sequence[int],
+) -> tuple[Finding, ...]:
+    """Return where a claimed gradient of f goes wrong and what was done there, one finding a mistake.
+
+    Args:
+        f: the scalar function, traceable by JAX; for a pull-back ⟨g, f(x)⟩ with g among the
+            arguments.
+        points: with `args`, `claimed_arrays` and `noise` (one array a leaf; a claim may be None) and
+            `names` of the leaves; all of the same shapes.
+        argnums: the arguments that the gradient is for.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> from types import SimpleNamespace
+        >>> def f(x):
+        ...     return jnp.sum(jnp.tanh(x) ** 2)
+        >>> def point(x):
+        ...     claim = 2 * np.tanh(x)  # without 1 − tanh²
+        ...     zero = np.zeros(3)
+        ...     return SimpleNamespace(args=(x,), claimed_arrays=[claim], noise=[zero], names=["x"])
+        >>> points = [point(np.array([0.3, -0.5, 1.0])), point(np.array([0.1, 0.9, -1.2]))]
+        >>> explain_residual(f, points, 0)[0].name
+        'derivative missing'
+    """
+    numbers = [argnums] if isinstance(argnums, int) else list(argnums)
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        spots = _spots(f, points, numbers)
+        if not spots or not any(spot.wrong.any() for spot in spots):
+            return ()
+        return Search(spots, points[0].names).findings()
+
+
+def _spots(f, points, argnums) -> list[Spot]:
+    program = trace(f, points[0].args)
+    for opaque in (False, True):
+        spots = []
+        for point in points:
+            graph = trace_at(program, point.args, argnums, opaque)
+            claimed = [
+                None
+                if c is None or c.shape != graph.shape(leaf) or not np.all(np.isfinite(c))
+                else c
+                for c, leaf in zip(point.claimed_arrays, graph.leaves, strict=True)
+            ]
+            spots.append(Spot(graph, claimed, point.noise))
+        # A rule of its own may differ from the derivative of the function's body.
+        if all(_as_expected(s, p) for s, p in zip(spots, points, strict=True)):
+            break
+    else:
+        return []
+    kinds = [[(e.name, e.inputs) for e in spot.graph.equations] for spot in spots]
+    return [s for s, kind in zip(spots, kinds, strict=True) if kind == kinds[0] and s.compared]
+
+
+def _as_expected(spot, point):
+    return all(
+        np.linalg.norm(g - e) <= 1e-7 * np.linalg.norm(e) + 10 * np.linalg.norm(n)
+        for g, e, n in zip(spot.gradient, point.expected, point.noise, strict=True)
+    )
+
+
+class Search:
+    """The search for the mistakes behind a claim."""
+
+    def __init__(self, spots, names):
+        self.spots, self.names = spots, names
+        self.graph: Graph = spots[0].graph
+        self.sites = sites(self.graph)
+        self.wrong = np.any([spot.wrong for spot in spots], axis=0)
+
+    # One place, or several one after the other.
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return one finding a mistake."""
+        found = []
+        for _ in range(4):
+            self.wrong = np.any([spot.wrong for spot in self.spots], axis=0)
+            if not self.wrong.any():
+                return tuple(found)
+            match = self.best()
+            if match is None:
+                break
+            found.append(self.report(match))
+            edits = self.edits(match.site, [match.term], match.t)
+            self.spots = [s.edited(e) for s, e in zip(self.spots, edits, strict=True)]
+        place = self.place_only()
+        return (*found, *([place] if place else []))
+
+    def best(self) -> Match | None:
+        """Return the term that explains most of the wrong leaves, the plainest of those."""
+        plausible = [s for s in self.sites if self.possible(s)]
+        matches = [match for s in plausible for match in self.matches(s)]
+        if not matches:
+            return None
+        most = max(int(m.leaves.sum()) - int(m.spoiled.sum()) for m in matches)
+        if most <= 0:
+            return None
+        chosen = [m for m in matches if int(m.leaves.sum()) - int(m.spoiled.sum()) == most]
+        return min(chosen, key=lambda m: m.cost)
+
+    def possible(self, where: Site) -> bool:
+        """Whether wrong cotangents at this site can explain at least one wrong leaf."""
+        possible = self.wrong.copy()
+        for spot in self.spots:
+            fit = spot.fit(where.nodes)
+            reach = np.any([spot.reach(node) for node in where.nodes], axis=0)
+            possible &= reach & ((fit.residual <= 10 * spot.tolerance) | self.separate(where, spot))
+        return bool(possible.any())
+
+    def separate(self, where, spot):
+        """For each leaf, whether the site explains it taken alone."""
+        out = np.zeros(len(self.wrong), bool)
+        for i in np.flatnonzero(self.wrong):
+            rows = spot.leaf_of == i
+            columns = np.concatenate([spot.tangents[node][rows] for node in where.nodes], axis=1)
+            if not columns.any():
+                continue
+            left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+            basis = left[:, sizes > 1e-10 * sizes[0]]
+            residual = spot.residual[rows]
+            rest = residual - basis @ (basis.T @ residual)
+            out[i] = np.linalg.norm(rest) <= 10 * spot.tolerance[i]
+        return out
+
+    def matches(self, where: Site) -> list[Match]:
+        """Return the terms that give the claimed numbers in at least one wrong leaf."""
+        terms = list(_terms(self, where))
+        if not terms:
+            return []
+        at_zero = [self.effects(spot, where, terms, 0.0) for spot in self.spots]
+        at_one = [self.effects(spot, where, terms, 1.0) for spot in self.spots]
+        found = []
+        for c, term in enumerate(terms):
+            match = self.match(where, term, [e[c] for e in at_zero], [e[c] for e in at_one])
+            if match is not None:
+                found.append(match)
+        return found
+
+    def match(self, where, term, at_zero, at_one) -> Match | None:
+        """Hold the effects of a term against the residuals at all points."""
+        t = 1.0
+        if term.fitted:
+            values = []
+            for spot, zero, one in zip(self.spots, at_zero, at_one, strict=True):
+                slope, rest = one - zero, spot.residual - zero
+                # Leaves that the term reaches; of these the one that it changes most decides.
+                sizes = spot.sizes(slope)
+                if not np.all(np.isfinite(sizes)) or not sizes.any():
+                    return None
+                decisive = spot.leaf_of == np.argmax(np.where(self.wrong, sizes, 0))
+                values.append(
+                    slope[decisive] @ rest[decisive] / (slope[decisive] @ slope[decisive])
+                )
+            t = float(np.median(values))
+            if not np.ptp(values) <= 1e-7 * abs(t) + 1e-9:
+                return None
+            t = 0.0 if abs(t) < 1e-9 else t
+        explained, spoiled, worst = self.wrong.copy(), np.zeros_like(self.wrong), 0.0
+        for spot, zero, one in zip(self.spots, at_zero, at_one, strict=True):
+            effect = zero + t * (one - zero) if term.fitted else one
+            left = spot.sizes(spot.residual - effect)
+            if not np.all(np.isfinite(left)):
+                return None
+            changed = spot.sizes(effect) > spot.tolerance
+            fits = left <= spot.tolerance
+            explained &= fits & (changed | ~spot.wrong)
+            spoiled |= changed & ~fits
+            worst = max(worst, *left[explained], 0.0)
+        if not explained.any():
+            return None
+        named, cost = _read(self, where, term, t)
+        return Match(where, named, t, explained, spoiled, worst, cost)
+
+    def effects(self, spot: Spot, where: Site, terms: Sequence[Term], t: float) -> np.ndarray:
+        """Return what each term at a site does to the gradient: (terms, K), NaN where it fails."""
+        if where.serial:
+            edits = _edits(spot, where, terms, t)
+            cotangents, _ = spot.graph.backward(_together(spot.edits, edits), len(terms))
+            leaves = [cotangents[leaf] for leaf in spot.graph.leaves]
+            return spot.along(leaves) * spot.weights - spot.baseline
+        total = np.zeros((len(terms), len(spot.residual)))
+        for i, edge in enumerate(where.edges):
+            node = edge[1] if edge[0] == TOTAL else spot.graph.equations[edge[0]].inputs[edge[1]]
+            flow, arriving = spot.flow(edge), spot.arriving(edge)
+            changed = np.stack([_apply(term, spot, i, edge, arriving, flow, t) for term in terms])
+            total += spot.effect(node, changed - flow)
+        return total
+
+    def edits(self, where: Site, terms: Sequence[Term], t: float) -> list[dict[Edge, Callable]]:
+        """Return the edits that a term stands for, at every point."""
+        return [_edits(spot, where, terms, t) for spot in self.spots]
+
+    # Words.
+
+    def report(self, match: Match) -> Finding:
+        """Return what was found in words."""
+        leaves = tuple(self.names[i] for i in np.flatnonzero(match.leaves))
+        term = match.term
+        return Finding(
+            **self.position(match.site),
+            name=term.name,
+            sentence=term.sentence,
+            have=term.have,
+            residual=match.residual,
+            factor=match.t if term.fitted else None,
+            leaves=leaves,
+        )
+
+    def position(self, where: Site) -> dict[str, Any]:
+        """Return file, line and the like of a site."""
+        graph = self.graph
+        k = self.equation(where)
+        equation = graph.equations[k]
+        place = equation.place
+        variable = graph.name(equation.outputs[0])
+        if place is None:
+            return {"variable": variable}
+        target = place.target
+        return {
+            "file": place.file,
+            "line": place.line,
+            "column": place.column + 1,
+            "source": place.source,
+            "variable": variable,
+            "where": f"line {place.line}" + (f", in `{target}`" if target else ""),
+        }
+
+    def equation(self, where: Site) -> int:
+        """Return the equation at which a site stands for the reader."""
+        k, j = where.edges[-1]
+        if k != TOTAL:
+            return k
+        consumers = self.graph.consumers.get(j)
+        return consumers[-1][0] if consumers else self.graph.producer.get(j, 0)
+
+    # Where nothing has a name.
+
+    def place_only(self) -> Finding | None:
+        """Return the place alone: the fewest directions that explain the residual."""
+        fits = []
+        for where in self.sites:
+            if where.edges[0][0] == TOTAL:
+                continue
+            at = [spot.fit(where.nodes) for spot in self.spots]
+            if all(
+                (f.residual <= 10 * s.tolerance).all() for f, s in zip(at, self.spots, strict=True)
+            ):
+                fits.append((at[0].rank, where))
+        if not fits:
+            return None
+        least = min(rank for rank, _ in fits)
+        rows = int(self.wrong[self.spots[0].leaf_of].sum())
+        if least >= len(self.spots[0].residual):
+            return None
+        class_ = [where for rank, where in fits if rank == least]
+        where = max(class_, key=lambda w: (_suspicion(self.graph, w), w.edges[-1][0]))
+        operand = self.graph.name(where.nodes[-1])
+        position = self.position(where)
+        return Finding(
+            **position,
+            name="place only",
+            sentence=(
+                f"what is carried back into `{operand}` is wrong; everything after it is right"
+            ),
+            evidence=f"{least} directions explain all {rows} numbers",
+            leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
+            residual=0.0,
+        )
+
+
+_SUSPICION = {"dot_general": 2.0, "mul": 2.0, "sub": 1.0, "add": 0.5, "add_any": 0.5}
+
+
+def _suspicion(graph: Graph, where: Site) -> float:
+    """Return how likely people go wrong at such an operation."""
+    k, _ = where.edges[-1]
+    name = graph.equations[k].name
+    if name in MOVES:
+        return 0.1
+    return _SUSPICION.get(name, 3.0)
+
+
+def _apply(term, spot, i, edge, arriving, flow, t):
+    try:
+        changed = np.asarray(term.change(spot, i, edge, arriving, flow, t), np.float64)
+    except (TypeError, ValueError, LookupError, ZeroDivisionError):
+        return np.full_like(flow, np.nan)
+    return changed if changed.shape == flow.shape else np.full_like(flow, np.nan)
+
+
+def _edits(spot, where, terms, t):
+    turn = {edge: i for i, edge in enumerate(where.edges)}
+
+    def change(edge, arriving, flow):
+        count = len(flow)
+        chosen = terms if count == len(terms) else [terms[0]] * count
+        return np.stack(
+            [
+                _apply(term, spot, turn[edge], edge, arriving[c], flow[c], t)
+                for c, term in enumerate(chosen)
+            ]
+        )
+
+    return {edge: change for edge in where.edges}
+
+
+def _together(first, second):
+    """Make the first edits, then the second."""
+    out = {**first, **second}
+    for edge in first.keys() & second.keys():
+        one, two = first[edge], second[edge]
+        out[edge] = lambda e, g, flow, one=one, two=two: two(e, g, one(e, g, flow))
+    return out
+
+
+# The ways in which people go wrong.
+
+
+def _terms(search: Search, where: Site) -> Iterator[Term]:
+    graph = search.graph
+    k, j = where.edges[0]
+    yield Term("factor", "", "", lambda s, i, e, g, flow, t: t * flow, 1.0, fitted=True)
+    if k != TOTAL and graph.partials(k) is not None:
+        yield from _elementwise(search, where)
+
+
+def _elementwise(search, where):
+    graph = search.graph
+    k, j = where.edges[0]
+
+    def slope(spot, edge):
+        return spot.graph.partials(edge[0])[edge[1]]
+
+    def reduced(g, flow):
+        axes = tuple(a for a, (n, m) in enumerate(zip(g.shape, flow.shape, strict=True)) if n != m)
+        return g.sum(axis=axes, keepdims=True) if axes else g
+
+    yield Term(
+        "derivative missing",
+        "",
+        "",
+        lambda s, i, e, g, flow, t: reduced(g, flow),
+        1.2,
+    )
+    yield Term(
+        "derivative applied twice",
+        "",
+        "",
+        lambda s, i, e, g, flow, t: reduced(g * slope(s, e) ** 2, flow),
+        1.3,
+    )
+
+
+def _read(search: Search, where: Site, term: Term, t: float) -> tuple[Term, float]:
+    return term, term.cost
