@@ -26,6 +26,7 @@ from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.gradcheck.substitute import evaluable
+from nnjax.gradcheck.terms import explain_residual
 
 __all__ = ["assert_gradient", "check_forward_backward", "check_gradient", "check_vjp"]
 
@@ -502,7 +503,11 @@ def _covered(probes):
 
 
 def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
-    return ()
+    """Return the place and the term in f's own computation, where JAX can trace it."""
+    subject = probes[0].subject
+    if subject.untraceable:
+        return ()
+    return explain_residual(subject.function, probes, subject.argnums)
 
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:

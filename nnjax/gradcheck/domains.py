@@ -53,6 +53,8 @@ def _positive_definite(a):
 
 
 def _on_simplex(a):
+    if (a < 0).any() or not a.any(-1).all():
+        a = np.abs(a) + 1e-300
     return np.abs(a) / np.abs(a).sum(-1, keepdims=True)
 
 

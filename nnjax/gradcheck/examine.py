@@ -64,7 +64,7 @@ def examine(
             verdict=verdict,
             reason=reason,
             leaves=tuple(leaves),
-            remarks=tuple(dict.fromkeys((*claim.remarks, *_remarks(probes)))),
+            remarks=tuple(claim.remarks),
             covered=covered,
             not_covered=not_covered,
             repeat=repeat,
@@ -105,7 +105,14 @@ def examine(
     if all(leaf.ok for leaf in worst):
         lies = [row for row in others if not row.ok]
         if lies:
-            return report(Verdict.WRONG, _wrong_value(lies[0]), [*worst, lies[0]])
+            reason = _wrong_value(lies[0])
+            found = Finding(
+                name="wrong value",
+                sentence=reason,
+                residual=lies[0].relative_error,
+                leaves=(lies[0].path,),
+            )
+            return report(Verdict.WRONG, reason, [*worst, lies[0]], findings=(found,))
         if all(leaf.verdict == "right" for leaf in worst):
             return report(
                 Verdict.RIGHT, f"{_agreement(probes, worst)} {arbiter.sentence}".strip(), worst
@@ -136,13 +143,19 @@ def examine(
             worst,
             findings=(other,),
         )
+    steps = tuple(localise(probes))
+    if any(
+        array is None and leaf is not None
+        for array, leaf in zip(first.claimed_arrays, first.claimed, strict=True)
+    ):
+        return report(Verdict.WRONG, reason, worst, steps=steps)  # there is nothing to explain it by
     found = diagnose(telling, candidates(telling))
     near = found.nearest
     return report(
         Verdict.WRONG,
         reason,
         worst,
-        steps=tuple(localise(probes)),
+        steps=steps,
         findings=_merged(found.findings, explain(telling)),
         nearest=near if near is not None and near.residual <= 1e-2 else None,
     )
@@ -240,16 +253,6 @@ def _extent(probes, worst) -> str:
     if probes[0].subject.untraceable:
         said += f". {probes[0].subject.untraceable.rstrip('.')}"
     return said + "."
-
-
-def _remarks(probes):
-    right = [leaf.path for leaf in probes[0].rows if leaf.ok] if _compared(probes[0]) else []
-    if right and len(right) < len(probes[0].names):
-        yield f"right so far: {', '.join(right)}"
-
-
-def _compared(probe):
-    return "rows" in vars(probe)
 
 
 def _badness(leaf: Leaf):

@@ -78,8 +78,8 @@ def _is_key(leaf):
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _is_none(node):
-    return node is None
+def _is_leaf(node):
+    return node is None or hasattr(node, "__next__")  # a generator is not for JAX to walk through
 
 
 class Returned(NamedTuple):
@@ -141,7 +141,7 @@ class Claim:
         output, started = io.StringIO(), time.perf_counter()
         try:
             with contextlib.redirect_stdout(output), _time_limit(self.time_limit):
-                result = jax.tree.map(_wait_for, self.function(*handed), is_leaf=_is_none)
+                result = jax.tree.map(_wait_for, self.function(*handed), is_leaf=_is_leaf)
         except _Alarm:
             raise TookTooLong(
                 f"did not return within {self.time_limit:g} s; try a smaller problem or a larger "
@@ -183,7 +183,9 @@ HERE = str(Path(__file__).parent)
 
 def raised(error: BaseException) -> Misfit:
     """Return the complaint about an error in somebody's code, with the line that raised it."""
-    message = " ".join(str(error).split())
+    of_jax = type(error).__module__.startswith("jax") or "JAX array" in str(error)
+    text = str(error).strip().partition("\n")[0] if of_jax else str(error)  # what follows is advice
+    message = " ".join(text.split())
     message = message if len(message) < 300 else message[:300] + " …"
     frames = [
         frame
@@ -195,7 +197,6 @@ def raised(error: BaseException) -> Misfit:
         last, line = frames[-1], frames[0].lineno or 0
         text = linecache.getline(last.filename, last.lineno or 0).strip()
         where = f" ({Path(last.filename).name}, line {last.lineno}: {text[:80]})"
-    of_jax = type(error).__module__.startswith("jax") or "JAX array" in message
     return Misfit(f"raises {type(error).__name__}: {message}{where}", line=line, of_jax=of_jax)
 
 

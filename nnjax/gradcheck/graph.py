@@ -85,6 +85,7 @@ _LIBRARIES = tuple(
 )
 _NNJAX = str(Path(__file__).parents[1])
 _HERE = str(Path(__file__).parent)
+_SUBSTITUTE = str(Path(__file__).with_name("substitute.py"))  # between the user's code and JAX
 
 
 def _path(source_info: Any) -> tuple[Place, ...]:
@@ -94,6 +95,8 @@ def _path(source_info: Any) -> tuple[Place, ...]:
     path, libraries = [], []
     for frame in source_info_util.user_frames(source_info.traceback):
         file = frame.file_name
+        if file == _SUBSTITUTE:
+            continue
         if file.startswith(_HERE):
             break  # whoever called the check
         lines = (frame.start_line, frame.start_column, frame.end_line, frame.end_column)

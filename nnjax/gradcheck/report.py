@@ -181,8 +181,10 @@ class GradientReport:
             lines += _wrap("", f"which leaves a relative difference of {self.nearest.residual:.1e}")
         elif self.diagnosis.startswith("no known mistake"):
             lines += ["", *_wrap("mistake", "none of the known ones explains it")]
+        right = [leaf.path for leaf in self.leaves if leaf.ok] if not self.ok else []
         notes = []
         for label, text in (
+            ("right so far", ", ".join(right)),
             ("noticed", "; ".join(self.remarks)),
             ("covered", self.covered),
             ("not covered", self.not_covered),
@@ -202,16 +204,16 @@ class GradientReport:
                 caret = 0
             start = max(0, min(caret - 20, len(text) - WIDTH + 18))
             place = f"{Path(finding.file or '').name}, line {finding.line}:"
-            lines += [f"{'':<14}{place}", f"{'':<16}{text[start : start + WIDTH - 18]}"]
-            lines.append(f"{'':<{16 + caret - start}}{paint('^', 'red')}")
+            lines += [f"{'':<15}{place}", f"{'':<17}{text[start : start + WIDTH - 18]}"]
+            lines.append(f"{'':<{17 + caret - start}}{paint('^', 'red')}")
         for word, text in (
             ("you have", finding.have),
             ("expected", finding.expected),
             ("evidence", finding.evidence),
         ):
             if text:
-                first, *others = _wrap("", text, 24)
-                lines += [f"{'':<14}{word:<10}{first.strip()}", *others]
+                first, *others = _wrap("", text, 25)
+                lines += [f"{'':<15}{word:<10}{first.strip()}", *others]
         return lines
 
     def _rows(self):
@@ -284,7 +286,7 @@ def _plain(text, color):
     return text
 
 
-def _wrap(label, text, indent=14):
+def _wrap(label, text, indent=15):
     """Return lines with the label in the margin and the text broken at spaces."""
     lines = textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
     margin = f"  {label}" if label else ""
