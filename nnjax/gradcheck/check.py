@@ -18,7 +18,16 @@ from nnjax.gradcheck.compare import Misfit, named_leaves, to_numpy
 from nnjax.gradcheck.domains import convention, domains_of, noticed, scaled
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.finding import Finding
-from nnjax.gradcheck.forms import Claim, is_scalar, name_of, read_gradient, read_step, value_in
+from nnjax.gradcheck.forms import (
+    Claim,
+    checked_positions,
+    is_scalar,
+    name_of,
+    read_gradient,
+    read_step,
+    scalar_in,
+    value_in,
+)
 from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.passes import Pass, gradients_of, of_torch, pull_back_of
@@ -87,10 +96,10 @@ def check_gradient(
         args, grad_f = (args if grad_f is None else (grad_f, *args)), f
     with double_precision():
         args = to_double(args)
-        positions = _checked_positions(argnums, args)
+        positions = checked_positions(argnums, args)
         argnums = positions[0] if isinstance(argnums, int) else positions
         claim = Claim(grad_f, time_limit)
-        function, untraceable = evaluable(f, args, positions, _scalar_in)
+        function, untraceable = evaluable(f, args, positions, scalar_in)
         value = function(*args)
         if np.ndim(value) and _is_jacobian(claim, value, args):
             return check_vjp(f, grad_f, *args, domain=domain, time_limit=time_limit)
@@ -282,11 +291,6 @@ def _parameters(args, argnums):
     return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
 
 
-def _scalar_in(out):
-    value = value_in(out)
-    return value.reshape(()) if getattr(value, "size", 0) == 1 else value
-
-
 def _require_scalar(f, value):
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", type(value))
     if isinstance(value, float) or (shape == () and jnp.issubdtype(dtype, jnp.floating)):
@@ -306,22 +310,6 @@ def _is_jacobian(claim, value, parameters):
     except Misfit:
         return False
     return len(parameters) == 1 and claimed.shape == (*np.shape(value), *np.shape(parameters[0]))
-
-
-def _checked_positions(argnums, args):
-    given = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if not given or not all(isinstance(i, int) and -len(args) <= i < len(args) for i in given):
-        raise ValueError(f"argnums is {argnums!r}, but there are {len(args)} example arguments")
-    positions = tuple(i % len(args) for i in given)
-    for i in positions:
-        for path, leaf in zip(*named_leaves(args[i]), strict=True):
-            dtype = getattr(leaf, "dtype", type(leaf).__name__)
-            if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise TypeError(
-                    f"argument {i}{path} has dtype {dtype}; a gradient needs floating-point "
-                    "numbers: give it as floats, or choose other argnums"
-                )
-    return positions
 
 
 def _names(f, args):

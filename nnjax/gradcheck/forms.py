@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnjax.checks import require_number
@@ -38,11 +39,13 @@ __all__ = [
     "Returned",
     "as_numpy",
     "as_torch",
+    "checked_positions",
     "is_scalar",
     "name_of",
     "raised",
     "read_gradient",
     "read_step",
+    "scalar_in",
     "takes",
     "value_in",
 ]
@@ -250,6 +253,23 @@ def _time_limit(seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, rest, interval)
 
 
+def checked_positions(argnums: int | Sequence[int], args: tuple) -> tuple[int, ...]:
+    """Return `argnums` as a tuple, counted from 0; refuse what is not there or holds no floats."""
+    given = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not given or not all(isinstance(i, int) and -len(args) <= i < len(args) for i in given):
+        raise ValueError(f"argnums is {argnums!r}, but there are {len(args)} example arguments")
+    positions = tuple(i % len(args) for i in given)
+    for i in positions:
+        for path, leaf in zip(*named_leaves(args[i]), strict=True):
+            dtype = getattr(leaf, "dtype", type(leaf).__name__)
+            if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(
+                    f"argument {i}{path} has dtype {dtype}; a gradient needs floating-point "
+                    "numbers: give it as floats, or choose other argnums"
+                )
+    return positions
+
+
 # What a function returns, read as a value and a gradient.
 
 
@@ -266,6 +286,12 @@ def value_in(result: Any) -> Any:
     if isinstance(result, (tuple, list)):
         return next((part for part in result if is_scalar(part)), result)
     return result
+
+
+def scalar_in(out: Any) -> Any:
+    """As `value_in`, with an array of one entry as a scalar."""
+    value = value_in(out)
+    return value.reshape(()) if getattr(value, "size", 0) == 1 else value
 
 
 def is_scalar(part: Any) -> bool:
