@@ -80,7 +80,19 @@ class Spot:
 
     def edited(self, edits: Mapping[Edge, Callable]) -> Spot:
         """Return this point with mistakes made."""
-        return Spot(self.graph, self.claimed, self.noise, {**self.edits, **edits}, self.shared)
+        together = dict(edits)
+        for edge in edits.keys() & self.edits.keys():  # the earlier mistake first
+            one, two = self.edits[edge], edits[edge]
+            together[edge] = lambda e, g, flow, one=one, two=two: two(e, g, one(e, g, flow))
+        together = {**self.edits, **together}
+        return Spot(self.graph, self.claimed, self.noise, together, self.shared)
+
+    def trial(self, edits: Mapping[Edge, Callable], count: int) -> np.ndarray:
+        """Return what further mistakes do to the gradient, for passes side by side: (count, K)."""
+        spot = self.edited(edits)
+        cotangents, _ = self.graph.backward(spot.edits, count)
+        leaves = [cotangents[leaf] for leaf in self.graph.leaves]
+        return self.along(leaves) * self.weights - self.baseline
 
     @functools.cached_property
     def _backward(self):
