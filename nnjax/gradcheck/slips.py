@@ -19,7 +19,11 @@ import numpy as np
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative
 from nnjax.gradcheck.places import Edge, Site, Spot
 
-__all__ = ["Family", "Flow", "Slip", "families", "slips"]
+__all__ = ["FACTOR", "Family", "Flow", "Slip", "families", "slips"]
+
+
+# The name of the slip whose words are those of the number found.
+FACTOR = ""
 
 
 class Flow(NamedTuple):
@@ -67,6 +71,8 @@ class Flow(NamedTuple):
         k, j = self.edge
         equation, inputs = self.spot.graph.equations[k], self.inputs
         inputs[operand] = value
+        if self.spot.graph.partials(k) is not None:
+            return self.reduced(self.arriving * derivative(equation, inputs, j))
 
         def function(u):
             return equation.function(*inputs[:j], u, *inputs[j + 1 :])[0]
@@ -125,7 +131,7 @@ def families(graph: Graph) -> list[Family]:
 
     def enter(nodes, name):
         if all(np.issubdtype(np.asarray(graph.values[n]).dtype, np.number) for n in nodes):
-            found.setdefault(nodes, Family(name, nodes, " in `" not in name))
+            found.setdefault(nodes, Family(name, nodes, not graph.inner(nodes[-1])))
 
     for group in graph.groups:
         first = graph.equations[group[0]]
@@ -151,7 +157,7 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
     """
     k, j = where.edges[0]
     fitting = [f for f in known if len(f.nodes) in (1, len(where.edges))]
-    yield Slip("factor", "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+    yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
     if len(where.edges) > 2:
         yield from _turns(len(where.edges))
     yield from _shapes(graph, where)

@@ -19,7 +19,7 @@ from nnjax.gradcheck.factors import local, read_factor
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, trace, trace_at
 from nnjax.gradcheck.places import Edge, Site, Spot, sites
-from nnjax.gradcheck.slips import Flow, Slip, families, slips
+from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
 
 __all__ = ["explain_residual"]
 
@@ -134,61 +134,57 @@ class Search:
         return (*found, *([place] if place else []))
 
     def best(self) -> Match | None:
-        """Return the term that explains most of the wrong leaves, the plainest of those."""
-        plausible = [s for s in self.sites if self.possible(s)]
-        matches = [match for s in plausible for match in self.matches(s)]
-        if not matches:
-            return None
-        most = max(int(m.leaves.sum()) - int(m.spoiled.sum()) for m in matches)
-        if most <= 0:
-            return None
-        chosen = [m for m in matches if int(m.leaves.sum()) - int(m.spoiled.sum()) == most]
-        return min(chosen, key=lambda m: m.cost)
+        """Return the slip that explains most of the wrong leaves, the plainest of those."""
+        whole = [where for where in self.sites if self.explains(where)]
+        for candidates in (whole, [s for s in self.sites if s not in whole and self.separate(s)]):
+            matches = [match for where in candidates for match in self.matches(where)]
+            gains = [int(m.leaves.sum()) - int(m.spoiled.sum()) for m in matches]
+            best = max(gains, default=0)
+            if best > 0:
+                chosen = [m for m, gain in zip(matches, gains, strict=True) if gain == best]
+                return min(chosen, key=lambda m: m.cost)
+        return None
 
-    def possible(self, where: Site) -> bool:
-        """Whether wrong cotangents at this site can explain at least one wrong leaf."""
-        possible = self.wrong.copy()
-        for spot in self.spots:
-            fit = spot.fit(where.nodes)
-            reach = np.any([spot.reach(node) for node in where.nodes], axis=0)
-            possible &= reach & ((fit.residual <= 10 * spot.tolerance) | self.separate(where, spot))
-        return bool(possible.any())
+    def explains(self, where: Site) -> bool:
+        """Whether wrong cotangents at a site can explain the whole residual, at all points."""
+        return all((s.fit(where.nodes).residual <= 10 * s.tolerance).all() for s in self.spots)
 
-    def separate(self, where, spot):
-        """For each leaf, whether the site explains it taken alone."""
-        out = np.zeros(len(self.wrong), bool)
-        for i in np.flatnonzero(self.wrong):
-            rows = spot.leaf_of == i
-            columns = np.concatenate([spot.tangents[node][rows] for node in where.nodes], axis=1)
-            if not columns.any():
-                continue
-            left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-            basis = left[:, sizes > 1e-10 * sizes[0]]
-            residual = spot.residual[rows]
-            rest = residual - basis @ (basis.T @ residual)
-            out[i] = np.linalg.norm(rest) <= 10 * spot.tolerance[i]
-        return out
+    def separate(self, where: Site) -> bool:
+        """Whether wrong cotangents at a site can explain at least one wrong leaf by itself."""
+        return any(
+            all(spot.fit_leaf(where.nodes, i) <= 10 * spot.tolerance[i] for spot in self.spots)
+            for i in np.flatnonzero(self.wrong)
+        )
 
     def matches(self, where: Site) -> list[Match]:
-        """Return the terms that give the claimed numbers in at least one wrong leaf."""
-        terms = list(slips(self.graph, where, self.known))
-        if not terms:
-            return []
-        at_zero = [self.effects(spot, where, terms, 0.0) for spot in self.spots]
-        at_one = [self.effects(spot, where, terms, 1.0) for spot in self.spots]
-        found = []
-        for c, term in enumerate(terms):
-            match = self.match(where, term, [e[c] for e in at_zero], [e[c] for e in at_one])
-            if match is not None:
-                found.append(match)
-        return found
+        """Return the slips that give the claimed numbers in at least one wrong leaf."""
+        chosen = list(slips(self.graph, where, self.known))
+        effects: list[list[Any]] = [[] for _ in chosen]
+        for spot in self.spots:
+            left = [c for c, effect in enumerate(effects) if effect is not None]
+            at_one = self.effects(spot, where, [chosen[c] for c in left], 1.0)
+            for c, one in zip(left, at_one, strict=True):
+                effects[c].append((one * 0, one))
+            fitted = [c for c in left if chosen[c].fitted]
+            at_zero = self.effects(spot, where, [chosen[c] for c in fitted], 0.0)
+            for c, zero in zip(fitted, at_zero, strict=True):
+                effects[c][-1] = (zero, effects[c][-1][1])
+            for c in left:
+                if self.match(where, chosen[c], effects[c]) is None:
+                    effects[c] = None
+        found = [
+            self.match(where, slip, effect)
+            for slip, effect in zip(chosen, effects, strict=True)
+            if effect
+        ]
+        return [match for match in found if match is not None]
 
-    def match(self, where, term, at_zero, at_one) -> Match | None:
-        """Hold the effects of a term against the residuals at all points."""
+    def match(self, where: Site, term: Slip, effects: Sequence[tuple]) -> Match | None:
+        """Hold the effects of a slip, for t = 0 and 1, against the residuals at the first points."""
         t = 1.0
         if term.fitted:
             values = []
-            for spot, zero, one in zip(self.spots, at_zero, at_one, strict=True):
+            for spot, (zero, one) in zip(self.spots, effects, strict=False):
                 slope, rest = one - zero, spot.residual - zero
                 # Leaves that the term reaches; of these the one that it changes most decides.
                 sizes = spot.sizes(slope)
@@ -203,7 +199,7 @@ class Search:
                 return None
             t = 0.0 if abs(t) < 1e-9 else t
         explained, spoiled, worst = self.wrong.copy(), np.zeros_like(self.wrong), 0.0
-        for spot, zero, one in zip(self.spots, at_zero, at_one, strict=True):
+        for spot, (zero, one) in zip(self.spots, effects, strict=False):
             effect = zero + t * (one - zero) if term.fitted else one
             left = spot.sizes(spot.residual - effect)
             if not np.all(np.isfinite(left)):
@@ -215,11 +211,13 @@ class Search:
             worst = max(worst, *left[explained], 0.0)
         if not explained.any():
             return None
-        cost = read_factor(self.graph, where, t).cost if term.name == "factor" else term.cost
+        cost = read_factor(self.graph, where, t).cost if term.name == FACTOR else term.cost
         return Match(where, term, t, explained, spoiled, worst, cost)
 
     def effects(self, spot: Spot, where: Site, terms: Sequence[Slip], t: float) -> np.ndarray:
         """Return what each term at a site does to the gradient: (terms, K), NaN where it fails."""
+        if not terms:
+            return np.zeros((0, len(spot.residual)))
         if where.serial:
             return spot.trial(_edits(spot, where, terms, t), len(terms))
         total = np.zeros((len(terms), len(spot.residual)))
@@ -242,7 +240,7 @@ class Search:
         slip, graph, where = match.slip, self.graph, match.site
         name, sentence, have = slip.name, slip.sentence, slip.have
         expected = local(graph, where)
-        if name == "factor":
+        if name == FACTOR:
             name, sentence, text, _ = read_factor(graph, where, match.t)
             have = "0" if match.t == 0 else f"{text} · ({expected})"
         elif slip.fitted:
