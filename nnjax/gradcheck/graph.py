@@ -219,12 +219,15 @@ class Graph:
         equation = self.equations[k]
         if equation.place is None:
             return f"the result of {equation.name}"
-        if any(self.equations[k].path == equation.path for k, _ in self.uses.get(node, ())):
-            # A step within one expression of the user's.
-            if equation.name in MOVES:
-                return self.name(equation.inputs[0])
-            return f"{equation.name} in `{equation.place.text}`"
+        if self.inner(node) and equation.name in MOVES:
+            return self.name(equation.inputs[0])
         return equation.place.target or equation.place.text
+
+    def inner(self, node: int) -> bool:
+        """Whether a node is a step within one expression of the user's, and not its value."""
+        k = self.producer.get(node)
+        path = () if k is None else self.equations[k].path
+        return any(self.equations[k].path == path for k, _ in self.uses.get(node, ()))
 
     def shape(self, node: int) -> tuple[int, ...]:
         """Return the shape of a node's value."""
@@ -237,18 +240,14 @@ class Graph:
     def partials(self, k: int) -> tuple | None:
         """Return ∂out/∂operand of an elementwise equation, one array an operand, else None."""
         equation = self.equations[k]
+        if equation.name not in _PARTIALS and equation.name not in _ELEMENTWISE:
+            return None
         if k not in self._partials:
             inputs = [self.values[node] for node in equation.inputs]
-            if equation.name in _PARTIALS:
-                found = _PARTIALS[equation.name](*inputs)
-            elif equation.name in _ELEMENTWISE:
-                found = tuple(
-                    derivative(equation, inputs, j) if node in self.active else 0.0
-                    for j, node in enumerate(equation.inputs)
-                )
-            else:
-                return None
-            self._partials[k] = found
+            self._partials[k] = tuple(
+                derivative(equation, inputs, j) if node in self.active else 0.0
+                for j, node in enumerate(equation.inputs)
+            )
         return self._partials[k]
 
     def _linear(self, k: int):
@@ -384,6 +383,8 @@ class Graph:
 
 def derivative(equation: Equation, inputs: Sequence[Any], j: int) -> np.ndarray:
     """Return ∂out/∂operand j of an elementwise equation at these inputs."""
+    if equation.name in _PARTIALS:
+        return _PARTIALS[equation.name](*inputs)[j]
 
     def function(x):
         return equation.function(*inputs[:j], x, *inputs[j + 1 :])[0]

@@ -80,7 +80,19 @@ class Spot:
 
     def edited(self, edits: Mapping[Edge, Callable]) -> Spot:
         """Return this point with mistakes made."""
-        return Spot(self.graph, self.claimed, self.noise, {**self.edits, **edits}, self.shared)
+        together = dict(edits)
+        for edge in edits.keys() & self.edits.keys():  # the earlier mistake first
+            one, two = self.edits[edge], edits[edge]
+            together[edge] = lambda e, g, flow, one=one, two=two: two(e, g, one(e, g, flow))
+        together = {**self.edits, **together}
+        return Spot(self.graph, self.claimed, self.noise, together, self.shared)
+
+    def trial(self, edits: Mapping[Edge, Callable], count: int) -> np.ndarray:
+        """Return what further mistakes do to the gradient, for passes side by side: (count, K)."""
+        spot = self.edited(edits)
+        cotangents, _ = self.graph.backward(spot.edits, count)
+        leaves = [cotangents[leaf] for leaf in self.graph.leaves]
+        return self.along(leaves) * self.weights - self.baseline
 
     @functools.cached_property
     def _backward(self):
@@ -262,8 +274,15 @@ class Spot:
         # Rows of leaves that no node reaches stay as they are.
         return Fit(basis.shape[1], self.sizes(left), basis)
 
-    def _basis(self, nodes):
-        columns = np.concatenate([self.tangents[node] for node in nodes], axis=1)
+    def fit_leaf(self, nodes: tuple[int, ...], leaf: int) -> float:
+        """Return what wrong cotangents at these nodes leave of one leaf's residual, taken alone."""
+        rows = self.leaf_of == leaf
+        basis = self._once(("basis", nodes, leaf), lambda: self._basis(nodes, rows))
+        residual = self.residual[rows]
+        return float(np.linalg.norm(residual - basis @ (basis.T @ residual)))
+
+    def _basis(self, nodes, chosen=slice(None)):
+        columns = np.concatenate([self.tangents[node][chosen] for node in nodes], axis=1)
         rows = len(columns)
         if columns.shape[1] > 2 * rows:
             mix = np.random.default_rng(1).normal(size=(columns.shape[1], rows + 8))
@@ -274,10 +293,6 @@ class Spot:
             return np.zeros((rows, 0))
         left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
         return left[:, sizes > 1e-10 * sizes[0]]
-
-    def reach(self, node: int) -> np.ndarray:
-        """Return for each leaf whether a change at this node changes its gradient."""
-        return self._once(("reach", node), lambda: self.sizes(self.tangents[node].T).any(axis=0))
 
     def arriving_error(self, nodes: tuple[int, ...]) -> list[np.ndarray] | None:
         """Return what the cotangents of these nodes are wrong by; None where that is not unique."""

@@ -9,40 +9,19 @@ point. Where none does, the place alone is told.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from nnjax.gradcheck.factors import local, read_factor
 from nnjax.gradcheck.finding import Finding
-from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative, trace, trace_at
-from nnjax.gradcheck.places import Edge, Site, Spot, site, sites
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, trace, trace_at
+from nnjax.gradcheck.places import Edge, Site, Spot, sites
+from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
 
 __all__ = ["explain_residual"]
-
-
-class Term(NamedTuple):
-    """One way to go wrong at a site.
-
-    Attributes:
-        name: in the vocabulary of findings.
-        sentence: what went wrong; {u} is the operand, {v} what the line calculates from it.
-        have: what flows back instead, as a formula.
-        change: (spot, turn, edge, arriving, flow, t) -> what flows instead.
-        cost: how far-fetched it is.
-        fitted: whether t is to be found.
-    """
-
-    name: str
-    sentence: str
-    have: str
-    change: Callable[..., Any]
-    cost: float
-    fitted: bool = False
 
 
 class Match(NamedTuple):
@@ -54,7 +33,7 @@ class Match(NamedTuple):
     """
 
     site: Site
-    term: Term
+    slip: Slip
     t: float
     leaves: np.ndarray
     spoiled: np.ndarray
@@ -133,6 +112,7 @@ class Search:
         self.spots, self.names = spots, names
         self.graph: Graph = spots[0].graph
         self.sites = sites(self.graph)
+        self.known = families(self.graph)
         self.wrong = np.any([spot.wrong for spot in spots], axis=0)
 
     # One place, or several one after the other.
@@ -148,67 +128,63 @@ class Search:
             if match is None:
                 break
             found.append(self.report(match))
-            edits = self.edits(match.site, [match.term], match.t)
+            edits = self.edits(match.site, [match.slip], match.t)
             self.spots = [s.edited(e) for s, e in zip(self.spots, edits, strict=True)]
         place = self.place_only()
         return (*found, *([place] if place else []))
 
     def best(self) -> Match | None:
-        """Return the term that explains most of the wrong leaves, the plainest of those."""
-        plausible = [s for s in self.sites if self.possible(s)]
-        matches = [match for s in plausible for match in self.matches(s)]
-        if not matches:
-            return None
-        most = max(int(m.leaves.sum()) - int(m.spoiled.sum()) for m in matches)
-        if most <= 0:
-            return None
-        chosen = [m for m in matches if int(m.leaves.sum()) - int(m.spoiled.sum()) == most]
-        return min(chosen, key=lambda m: m.cost)
+        """Return the slip that explains most of the wrong leaves, the plainest of those."""
+        whole = [where for where in self.sites if self.explains(where)]
+        for candidates in (whole, [s for s in self.sites if s not in whole and self.separate(s)]):
+            matches = [match for where in candidates for match in self.matches(where)]
+            gains = [int(m.leaves.sum()) - int(m.spoiled.sum()) for m in matches]
+            best = max(gains, default=0)
+            if best > 0:
+                chosen = [m for m, gain in zip(matches, gains, strict=True) if gain == best]
+                return min(chosen, key=lambda m: m.cost)
+        return None
 
-    def possible(self, where: Site) -> bool:
-        """Whether wrong cotangents at this site can explain at least one wrong leaf."""
-        possible = self.wrong.copy()
-        for spot in self.spots:
-            fit = spot.fit(where.nodes)
-            reach = np.any([spot.reach(node) for node in where.nodes], axis=0)
-            possible &= reach & ((fit.residual <= 10 * spot.tolerance) | self.separate(where, spot))
-        return bool(possible.any())
+    def explains(self, where: Site) -> bool:
+        """Whether wrong cotangents at a site can explain the whole residual, at all points."""
+        return all((s.fit(where.nodes).residual <= 10 * s.tolerance).all() for s in self.spots)
 
-    def separate(self, where, spot):
-        """For each leaf, whether the site explains it taken alone."""
-        out = np.zeros(len(self.wrong), bool)
-        for i in np.flatnonzero(self.wrong):
-            rows = spot.leaf_of == i
-            columns = np.concatenate([spot.tangents[node][rows] for node in where.nodes], axis=1)
-            if not columns.any():
-                continue
-            left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-            basis = left[:, sizes > 1e-10 * sizes[0]]
-            residual = spot.residual[rows]
-            rest = residual - basis @ (basis.T @ residual)
-            out[i] = np.linalg.norm(rest) <= 10 * spot.tolerance[i]
-        return out
+    def separate(self, where: Site) -> bool:
+        """Whether wrong cotangents at a site can explain at least one wrong leaf by itself."""
+        return any(
+            all(spot.fit_leaf(where.nodes, i) <= 10 * spot.tolerance[i] for spot in self.spots)
+            for i in np.flatnonzero(self.wrong)
+        )
 
     def matches(self, where: Site) -> list[Match]:
-        """Return the terms that give the claimed numbers in at least one wrong leaf."""
-        terms = list(_terms(self, where))
-        if not terms:
-            return []
-        at_zero = [self.effects(spot, where, terms, 0.0) for spot in self.spots]
-        at_one = [self.effects(spot, where, terms, 1.0) for spot in self.spots]
-        found = []
-        for c, term in enumerate(terms):
-            match = self.match(where, term, [e[c] for e in at_zero], [e[c] for e in at_one])
-            if match is not None:
-                found.append(match)
-        return found
+        """Return the slips that give the claimed numbers in at least one wrong leaf."""
+        chosen = list(slips(self.graph, where, self.known))
+        effects: list[list[Any]] = [[] for _ in chosen]
+        for spot in self.spots:
+            left = [c for c, effect in enumerate(effects) if effect is not None]
+            at_one = self.effects(spot, where, [chosen[c] for c in left], 1.0)
+            for c, one in zip(left, at_one, strict=True):
+                effects[c].append((one * 0, one))
+            fitted = [c for c in left if chosen[c].fitted]
+            at_zero = self.effects(spot, where, [chosen[c] for c in fitted], 0.0)
+            for c, zero in zip(fitted, at_zero, strict=True):
+                effects[c][-1] = (zero, effects[c][-1][1])
+            for c in left:
+                if self.match(where, chosen[c], effects[c]) is None:
+                    effects[c] = None
+        found = [
+            self.match(where, slip, effect)
+            for slip, effect in zip(chosen, effects, strict=True)
+            if effect
+        ]
+        return [match for match in found if match is not None]
 
-    def match(self, where, term, at_zero, at_one) -> Match | None:
-        """Hold the effects of a term against the residuals at all points."""
+    def match(self, where: Site, term: Slip, effects: Sequence[tuple]) -> Match | None:
+        """Hold the effects of a slip, for t = 0 and 1, against the residuals at the first points."""
         t = 1.0
         if term.fitted:
             values = []
-            for spot, zero, one in zip(self.spots, at_zero, at_one, strict=True):
+            for spot, (zero, one) in zip(self.spots, effects, strict=False):
                 slope, rest = one - zero, spot.residual - zero
                 # Leaves that the term reaches; of these the one that it changes most decides.
                 sizes = spot.sizes(slope)
@@ -223,7 +199,7 @@ class Search:
                 return None
             t = 0.0 if abs(t) < 1e-9 else t
         explained, spoiled, worst = self.wrong.copy(), np.zeros_like(self.wrong), 0.0
-        for spot, zero, one in zip(self.spots, at_zero, at_one, strict=True):
+        for spot, (zero, one) in zip(self.spots, effects, strict=False):
             effect = zero + t * (one - zero) if term.fitted else one
             left = spot.sizes(spot.residual - effect)
             if not np.all(np.isfinite(left)):
@@ -235,25 +211,25 @@ class Search:
             worst = max(worst, *left[explained], 0.0)
         if not explained.any():
             return None
-        named, cost = _read(self, where, term, t)
-        return Match(where, named, t, explained, spoiled, worst, cost)
+        cost = read_factor(self.graph, where, t).cost if term.name == FACTOR else term.cost
+        return Match(where, term, t, explained, spoiled, worst, cost)
 
-    def effects(self, spot: Spot, where: Site, terms: Sequence[Term], t: float) -> np.ndarray:
+    def effects(self, spot: Spot, where: Site, terms: Sequence[Slip], t: float) -> np.ndarray:
         """Return what each term at a site does to the gradient: (terms, K), NaN where it fails."""
+        if not terms:
+            return np.zeros((0, len(spot.residual)))
         if where.serial:
-            edits = _edits(spot, where, terms, t)
-            cotangents, _ = spot.graph.backward(_together(spot.edits, edits), len(terms))
-            leaves = [cotangents[leaf] for leaf in spot.graph.leaves]
-            return spot.along(leaves) * spot.weights - spot.baseline
+            return spot.trial(_edits(spot, where, terms, t), len(terms))
         total = np.zeros((len(terms), len(spot.residual)))
         for i, edge in enumerate(where.edges):
             node = edge[1] if edge[0] == TOTAL else spot.graph.equations[edge[0]].inputs[edge[1]]
             flow, arriving = spot.flow(edge), spot.arriving(edge)
-            changed = np.stack([_apply(term, spot, i, edge, arriving, flow, t) for term in terms])
+            at = Flow(spot, i, edge, arriving, flow)
+            changed = np.stack([_apply(term, at, t) for term in terms])
             total += spot.effect(node, changed - flow)
         return total
 
-    def edits(self, where: Site, terms: Sequence[Term], t: float) -> list[dict[Edge, Callable]]:
+    def edits(self, where: Site, terms: Sequence[Slip], t: float) -> list[dict[Edge, Callable]]:
         """Return the edits that a term stands for, at every point."""
         return [_edits(spot, where, terms, t) for spot in self.spots]
 
@@ -261,16 +237,23 @@ class Search:
 
     def report(self, match: Match) -> Finding:
         """Return what was found in words."""
-        leaves = tuple(self.names[i] for i in np.flatnonzero(match.leaves))
-        term = match.term
+        slip, graph, where = match.slip, self.graph, match.site
+        name, sentence, have = slip.name, slip.sentence, slip.have
+        expected = local(graph, where)
+        if name == FACTOR:
+            name, sentence, text, _ = read_factor(graph, where, match.t)
+            have = "0" if match.t == 0 else f"{text} · ({expected})"
+        elif slip.fitted:
+            sentence, have = (part.replace("{t}", f"{match.t:.6g}") for part in (sentence, have))
         return Finding(
-            **self.position(match.site),
-            name=term.name,
-            sentence=term.sentence,
-            have=term.have,
+            **self.position(where),
+            name=name,
+            sentence=sentence,
+            have=have,
+            expected=expected,
             residual=match.residual,
-            factor=match.t if term.fitted else None,
-            leaves=leaves,
+            factor=match.t if slip.fitted else None,
+            leaves=tuple(self.names[i] for i in np.flatnonzero(match.leaves)),
         )
 
     def position(self, where: Site) -> dict[str, Any]:
@@ -347,76 +330,21 @@ def _suspicion(graph: Graph, where: Site) -> float:
     return _SUSPICION.get(name, 3.0)
 
 
-def _apply(term, spot, i, edge, arriving, flow, t):
+def _apply(slip: Slip, flow: Flow, t: float) -> np.ndarray:
     try:
-        changed = np.asarray(term.change(spot, i, edge, arriving, flow, t), np.float64)
+        changed = np.asarray(slip.change(flow, t), np.float64)
     except (TypeError, ValueError, LookupError, ZeroDivisionError):
-        return np.full_like(flow, np.nan)
-    return changed if changed.shape == flow.shape else np.full_like(flow, np.nan)
+        return np.full_like(flow.flow, np.nan)
+    return changed if changed.shape == flow.flow.shape else np.full_like(flow.flow, np.nan)
 
 
-def _edits(spot, where, terms, t):
+def _edits(spot: Spot, where: Site, chosen: Sequence[Slip], t: float) -> dict[Edge, Callable]:
+    """Return the edits that slips stand for, one in each of the passes side by side."""
     turn = {edge: i for i, edge in enumerate(where.edges)}
 
     def change(edge, arriving, flow):
-        count = len(flow)
-        chosen = terms if count == len(terms) else [terms[0]] * count
-        return np.stack(
-            [
-                _apply(term, spot, turn[edge], edge, arriving[c], flow[c], t)
-                for c, term in enumerate(chosen)
-            ]
-        )
+        each = chosen if len(chosen) == len(flow) else [*chosen] * len(flow)
+        flows = (Flow(spot, turn[edge], edge, arriving[c], flow[c]) for c in range(len(flow)))
+        return np.stack([_apply(slip, f, t) for slip, f in zip(each, flows, strict=True)])
 
     return {edge: change for edge in where.edges}
-
-
-def _together(first, second):
-    """Make the first edits, then the second."""
-    out = {**first, **second}
-    for edge in first.keys() & second.keys():
-        one, two = first[edge], second[edge]
-        out[edge] = lambda e, g, flow, one=one, two=two: two(e, g, one(e, g, flow))
-    return out
-
-
-# The ways in which people go wrong.
-
-
-def _terms(search: Search, where: Site) -> Iterator[Term]:
-    graph = search.graph
-    k, j = where.edges[0]
-    yield Term("factor", "", "", lambda s, i, e, g, flow, t: t * flow, 1.0, fitted=True)
-    if k != TOTAL and graph.partials(k) is not None:
-        yield from _elementwise(search, where)
-
-
-def _elementwise(search, where):
-    graph = search.graph
-    k, j = where.edges[0]
-
-    def slope(spot, edge):
-        return spot.graph.partials(edge[0])[edge[1]]
-
-    def reduced(g, flow):
-        axes = tuple(a for a, (n, m) in enumerate(zip(g.shape, flow.shape, strict=True)) if n != m)
-        return g.sum(axis=axes, keepdims=True) if axes else g
-
-    yield Term(
-        "derivative missing",
-        "",
-        "",
-        lambda s, i, e, g, flow, t: reduced(g, flow),
-        1.2,
-    )
-    yield Term(
-        "derivative applied twice",
-        "",
-        "",
-        lambda s, i, e, g, flow, t: reduced(g * slope(s, e) ** 2, flow),
-        1.3,
-    )
-
-
-def _read(search: Search, where: Site, term: Term, t: float) -> tuple[Term, float]:
-    return term, term.cost
