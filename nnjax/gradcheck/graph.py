@@ -188,7 +188,8 @@ class Graph:
             if behind.intersection(equation.inputs):
                 behind.update(o for o in equation.outputs if _is_real(self.values[o]))
         for equation in reversed(self.equations):
-            if ahead.intersection(equation.outputs):
+            # Nothing flows back through a comparison.
+            if any(o in ahead and _is_real(self.values[o]) for o in equation.outputs):
                 ahead.update(equation.inputs)
         self.active = behind & ahead
         self.producer: dict[int, int] = {}
@@ -401,6 +402,8 @@ def _spread(tangent, shape):
 
 def _sum_to(g, shape):
     """Sum over the axes along which an operand of this shape was spread."""
+    if not shape:  # a scalar goes with an array of any shape
+        return g.reshape(len(g), -1).sum(axis=1)
     axes = tuple(a + 1 for a, (n, m) in enumerate(zip(g.shape[1:], shape, strict=True)) if n != m)
     return g.sum(axis=axes, keepdims=True) if axes else g
 
