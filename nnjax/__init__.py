@@ -47,6 +47,7 @@ from nnjax.gradcheck import (
     check_gradient,
     check_layer,
     check_vjp,
+    trace_gradient,
 )
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
@@ -132,6 +133,7 @@ __all__ = [
     "step",
     "summary",
     "tanh",
+    "trace_gradient",
     "train",
     "training",
 ]

@@ -22,6 +22,7 @@ from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
 from nnjax.gradcheck.layer import check_layer
 from nnjax.gradcheck.network import check_backprop
 from nnjax.gradcheck.report import GradientError, GradientReport, Verdict
+from nnjax.gradcheck.trace import GradientTrace, trace_gradient
 from nnjax.gradcheck.update import check_update
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Finding",
     "GradientError",
     "GradientReport",
+    "GradientTrace",
     "Mistake",
     "Verdict",
     "assert_gradient",
@@ -43,4 +45,5 @@ __all__ = [
     "mistakes",
     "network_mistakes",
     "pull_back_mistakes",
+    "trace_gradient",
 ]

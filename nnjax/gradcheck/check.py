@@ -102,7 +102,8 @@ def check_gradient(
         function, untraceable = evaluable(f, args, positions, scalar_in)
         value = function(*args)
         if np.ndim(value) and _is_jacobian(claim, value, args):
-            return check_vjp(f, grad_f, *args, domain=domain, time_limit=time_limit)
+            options = {"domain": domain, "time_limit": time_limit, "repeat": repeat}
+            return check_vjp(f, grad_f, *args, **options)
         _require_scalar(f, value)
         names = _names(f, args)
         own = [names[i] for i in positions]
@@ -134,6 +135,7 @@ def check_vjp(
     *args: Any,
     domain: str | dict[str, str] | None = None,
     time_limit: float = 60.0,
+    repeat: str = "",
 ) -> GradientReport:
     """Return a report on whether `vjp` pulls errors back through f as it should.
 
@@ -149,7 +151,7 @@ def check_vjp(
             pull_back(g); or vjp(*args) -> the Jacobian, (outputs..., inputs...), alone or beside the
             value; or a `jax.custom_vjp` or `torch.autograd.Function` with f as its primal.
         *args: example arguments.
-        domain: as for `check_gradient`.
+        domain, repeat: as for `check_gradient`.
         time_limit: seconds that one call of `vjp` may take.
 
     Raises:
@@ -180,6 +182,7 @@ def check_vjp(
             args,
             domain,
             time_limit,
+            repeat,
         )
 
 
@@ -189,6 +192,7 @@ def check_forward_backward(
     *args: Any,
     domain: str | dict[str, str] | None = None,
     time_limit: float = 60.0,
+    repeat: str = "",
 ) -> GradientReport:
     """Return a report on `out, cache = forward(*args)` with `grads = backward(dout, cache)`.
 
@@ -202,7 +206,7 @@ def check_forward_backward(
             returns a gradient for every argument that holds floating-point numbers: an array, a
             tuple in their order, or a dict such as {"dx": ..., "dw": ...}.
         *args: example arguments of forward.
-        domain: as for `check_gradient`.
+        domain, repeat: as for `check_gradient`.
         time_limit: seconds that one call may take.
 
     Raises:
@@ -230,6 +234,7 @@ def check_forward_backward(
             way.args,
             domain,
             time_limit,
+            repeat,
             way.names,
         )
 
@@ -348,7 +353,9 @@ def _batch(args, positions):
 # Pull-backs.
 
 
-def _examine_pass(title, forward, pull_back, name, args, domain, time_limit, names=None):
+def _examine_pass(
+    title, forward, pull_back, name, args, domain, time_limit, repeat, names=None
+):
     positions = tuple(i for i, argument in enumerate(args) if _is_floating(argument))
     if not positions:
         raise TypeError(f"none of the {len(args)} arguments holds floating-point numbers")
@@ -404,6 +411,7 @@ def _examine_pass(title, forward, pull_back, name, args, domain, time_limit, nam
         conventions=convention,
         covered=f"{_covered(probes)}, random output weights",
         not_covered=NOT_COVERED,
+        repeat=repeat,
     )
 
 

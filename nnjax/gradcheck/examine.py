@@ -172,6 +172,8 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
     exact = [finding for finding in placed if "place only" not in finding.name.lower()]
     if not exact:
         return tuple(named)
+    if all(finding.name.startswith("scaled") for finding in named):
+        return tuple(placed)  # which says what the number is
     line = exact[0]
     return tuple(
         replace(

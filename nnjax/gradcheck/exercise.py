@@ -41,6 +41,7 @@ class Exercise(NamedTuple):
         title: what it is, in words.
         source: the program.
         slips: the mistakes that can be planted.
+        command: that checks a file with it.
         check: its names ↦ the report on it.
     """
 
@@ -48,6 +49,7 @@ class Exercise(NamedTuple):
     title: str
     source: str
     slips: tuple[Slip, ...]
+    command: str
     check: Callable[[dict], GradientReport]
 
 
@@ -192,6 +194,7 @@ EXERCISES = {
             Slip(2, "    dz = dz / n\n", "    dz = dz / dz.size\n"),
             Slip(3, "    dz = np.array(p)\n", "    dz = np.array(p) * (1 - p)\n"),
         ),
+        "nnjax check {file}:loss_and_gradient {file}:loss_and_gradient",
         _of_pair,
     ),
     "layer_norm": Exercise(
@@ -206,6 +209,7 @@ EXERCISES = {
             Slip(3, "2 / n * centred", "1 / n * centred"),
             Slip(3, "-0.5 * inv**3", "-0.5 * inv"),
         ),
+        "nnjax check {file}:forward {file}:backward",
         _of_passes,
     ),
     "rnn": Exercise(
@@ -220,6 +224,7 @@ EXERCISES = {
             Slip(3, "np.outer(dz, states[t])", "np.outer(dz, states[t + 1])"),
             Slip(3, "(1 - states[t + 1] ** 2)", "(1 - states[t] ** 2)"),
         ),
+        "nnjax check {file}:forward {file}:backward",
         _of_passes,
     ),
     "network": Exercise(
@@ -234,6 +239,7 @@ EXERCISES = {
             Slip(3, "delta @ w * a", "delta @ w.T * a"),
             Slip(3, "delta @ w * a * (1 - a)", "delta @ w * (1 - a)"),
         ),
+        "nnjax check {file}:backprop --sizes 4 4 4 4 --loss quadratic",
         _of_network,
     ),
 }
