@@ -13,10 +13,11 @@ from typing import Annotated, Any, Union
 import tyro
 
 from nnjax.cli.check import Check, Explain
+from nnjax.cli.exercise import Exercise
 from nnjax.cli.saved import Evaluate, Plot, Predict, open_run
 from nnjax.cli.train import Train
 
-__all__ = ["COMMANDS", "Check", "Evaluate", "Explain", "Plot", "Predict", "Train", "parse"]
+__all__ = ["COMMANDS", "Check", "Evaluate", "Exercise", "Explain", "Plot", "Predict", "Train", "parse"]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Any] = {
     "plot": Plot,
     "check": Check,
     "explain": Explain,
+    "exercise": Exercise,
 }
 """The commands by name."""
 

@@ -16,13 +16,12 @@ import numpy as np
 
 from nnjax.activations import Absolute, LeakyReLU, ReLU
 from nnjax.checks import check_key, require_size
-from nnjax.gradcheck.calling import Caller
-from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import Misfit, named_leaves
 from nnjax.gradcheck.diagnose import Candidate, explains, wrong_leaves
 from nnjax.gradcheck.edits import mentions, network_edits
 from nnjax.gradcheck.equations import BACKWARD, Derivation, Undetermined
 from nnjax.gradcheck.examine import examine
+from nnjax.gradcheck.forms import Caller, Claim, name_of
 from nnjax.gradcheck.localise import in_words, localise
 from nnjax.gradcheck.mistakes import LeafView, general_candidates
 from nnjax.gradcheck.reference import double_precision, to_double
@@ -119,7 +118,7 @@ def check_backprop(
         ]
         single = next(probe for probe in probes if probe.label == "one example")
         return examine(
-            f"the backpropagation {_name(hand_backprop)} of {describe(net)}",
+            f"the backpropagation {name_of(hand_backprop)} of {describe(net)}",
             claim,
             probes,
             candidates=problem.candidates,
@@ -464,10 +463,3 @@ def _indices(step, layers, d):
 
     follows = l < d.L and isinstance(d.net.layers[l], Dense)
     return sup, f"(w{sup(1)})ᵀ δ{sup(1)}" if follows else f"∂C/∂a{sup(0)}"
-
-
-def _name(function):
-    while hasattr(function, "func"):
-        function = function.func
-    name = getattr(function, "__name__", None) or type(function).__name__
-    return "(lambda)" if name == "<lambda>" else name

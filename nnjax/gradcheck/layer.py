@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.diagnose import Candidate
 from nnjax.gradcheck.edits import edits
 from nnjax.gradcheck.equations import Scope, Site, forms
 from nnjax.gradcheck.examine import examine
+from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.names import words
 from nnjax.gradcheck.reference import double_precision

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from nnjax.checks import require_number
-from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, to_numpy
 from nnjax.gradcheck.diagnose import Candidate, diagnose
 from nnjax.gradcheck.edits import walk
 from nnjax.gradcheck.equations import Expression, Scope, minus, number, plus, quantity, times
+from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.names import words
 from nnjax.gradcheck.report import GradientReport, Verdict
 
@@ -144,7 +144,7 @@ def check_update(
         Verdict.RIGHT if right else Verdict.WRONG,
         tuple(leaves),
         "It is the step of the book." if right else "It is not the step of the book.",
-        mistakes=found.findings if found else (),
+        findings=found.findings if found else (),
         nearest=found.nearest if found else None,
         remarks=tuple(claim.remarks),
         covered="3 random states in float64",
