@@ -383,16 +383,17 @@ def _points(net: Network, seed: int) -> list[tuple[str, tuple]]:
     sizes = {size for shape in net.shapes for size in shape}
     n = next(n for n in (5, 6, 4, 7, 9, 11, 13, *range(14, 1000)) if n not in sizes)
     points = [
-        (f"a batch of {n}", _draw(net, n, seed)),
-        ("one example", _draw(net, 1, seed + 1)),
-        (f"other parameters, a batch of {n}", _draw(net, n, seed + 2)),
+        (f"a batch of {n}", draw(net, n, seed)),
+        ("one example", draw(net, 1, seed + 1)),
+        (f"other parameters, a batch of {n}", draw(net, n, seed + 2)),
     ]
     if any(isinstance(thing, KINKED) for l in net.layers for thing in (l, l.activation)):
         points.append((f"a batch of {n} on kinks and ties", _on_kinks(net, n, seed + 3)))
     return points
 
 
-def _draw(net, n, seed):
+def draw(net: Network, n: int, seed: int) -> tuple:
+    """Return random parameters, n inputs and n targets for a network."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda: init(net, jax.random.key(0)))
 
@@ -415,7 +416,7 @@ def _draw(net, n, seed):
 
 def _on_kinks(net, n, seed):
     """Return a point where some weighted inputs are exactly 0 and some inputs are equal."""
-    params, x, y = _draw(net, n, seed)
+    params, x, y = draw(net, n, seed)
 
     def entry(p):
         if not isinstance(p, Affine):

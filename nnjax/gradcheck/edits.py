@@ -92,7 +92,7 @@ def _changes(e, swaps):
         for i, part in enumerate(e.parts):
             rest, tag = e.parts[:i] + e.parts[i + 1 :], _tag(part)
             yield f"drop {tag}", rest[0] if len(rest) == 1 else _with(e, *rest), ""
-            if e.op == "times" and i:
+            if e.op == "times" and (i or part.scalar):
                 yield f"twice {tag}", _with(e, *e.parts, part), ""
             elif e.op == "plus":
                 yield f"negate {tag}", _with(e, *e.parts[:i], _negated(part), *e.parts[i + 1 :]), ""

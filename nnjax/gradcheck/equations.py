@@ -90,6 +90,12 @@ class Expression:
     parts: tuple[Expression, ...] = ()
     note: Any = None
 
+    @property
+    def scalar(self) -> bool:
+        """Whether it is a single number, not an array."""
+        sums = self.op in ("times", "plus", "minus")
+        return all(part.scalar for part in self.parts) if sums else self.op in SCALARS
+
     def value(self, scope: Scope) -> Any:
         """Return its value; LookupError where there is no such quantity."""
         values = [part.value(scope) for part in self.parts]
@@ -132,7 +138,7 @@ class Expression:
                 out = ""
                 for part, word in zip(self.parts, said, strict=True):
                     out += f"({word})" if part.op in ("plus", "minus") else word
-                    out += " " if part.op in SCALARS else " ⊙ "
+                    out += " " if part.scalar else " ⊙ "
                 return out.removesuffix(" ").removesuffix(" ⊙")
             case "plus":
                 return " + ".join(said).replace("+ −", "− ")

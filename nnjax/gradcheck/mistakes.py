@@ -361,12 +361,12 @@ def _places(points, wrong):
     matrices = [i for i in whole if points[0].parameters[i].ndim >= 2]
     vectors = [i for i in whole if points[0].parameters[i].ndim < 2]
     groups = subject.groups or names
-    places = [(name, [i]) for i, name in enumerate(names)]
+    places = [(", ".join(names[i] for i in wrong), wrong)]  # nothing that has a name of its own
+    places += [(name, [i]) for i, name in enumerate(names)]
     places += [(group, [i for i in whole if groups[i] == group]) for group in dict.fromkeys(groups)]
     if len(matrices) != len(names):
         places += [("all weights", matrices), ("all biases", vectors)]
     places += [("the whole gradient" if len(names) > 1 else "", list(whole))]
-    places += [(", ".join(names[i] for i in wrong), wrong)]
     seen = []
     for where, leaves in reversed(places):  # one leaf that is all there is: "the whole gradient"
         if set(wrong) <= set(leaves) and leaves not in [other for _, other in seen]:
