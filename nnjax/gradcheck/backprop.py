@@ -23,7 +23,7 @@ from nnjax.gradcheck.equations import BACKWARD, Derivation, Undetermined
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.forms import Caller, Claim, name_of
 from nnjax.gradcheck.localise import in_words, localise
-from nnjax.gradcheck.mistakes import LeafView, general_candidates
+from nnjax.gradcheck.mistakes import LeafView, general_candidates, single_candidates
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.subject import Probe, Subject
@@ -252,8 +252,12 @@ class _Problem:
         """Yield every edit of the derivation in every layer, the general mistakes, then pairs."""
         origin = _origin(self.caller.claim.function)
         edited = list(self.edited(probes))
-        others = general_candidates(probes, self.view)
-        for made in itertools.chain((c for c, _ in edited), others, self.pairs(probes, edited)):
+        for made in itertools.chain(
+            (candidate for candidate, _ in edited),
+            general_candidates(probes, self.view),
+            self.pairs(probes, edited),
+            single_candidates(probes, self.view),
+        ):
             yield made._replace(origin=origin)
 
     def edited(self, probes):
@@ -318,7 +322,7 @@ class _Problem:
                             second._replace(only=frozenset(wrong) - near),
                         )
                         both = partial(self.predict, changes | others)
-                        yield first._replace(predict=both, parts=parts, stage=1)
+                        yield first._replace(predict=both, parts=parts, stage=2)
 
     def steps(self, probe):
         """Return lines that say which step is the first wrong one."""

@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
-from nnjax.gradcheck.equations import Undetermined
+from nnjax.gradcheck.equations import EDIT_FAILS, Undetermined
 from nnjax.gradcheck.finding import Finding
 
 __all__ = ["Candidate", "Diagnosis", "diagnose", "wrong_leaves"]
 
-# What an edit raises where it has no meaning: shapes that do not fit, no batch, no such layer.
-EDIT_FAILS = (TypeError, ValueError, LookupError, AttributeError, ZeroDivisionError)
 FAILED = object()  # stands for the array of an edit that failed
 NEAR = 1e-2  # what leaves more than this unexplained is not worth a word
 

@@ -44,6 +44,7 @@ from nnjax.losses import targets
 from nnjax.network import Network, forward_layer
 
 __all__ = [
+    "EDIT_FAILS",
     "OPERATIONS",
     "STEPS",
     "Derivation",
@@ -61,6 +62,10 @@ BACKWARD = ("error", "through", "back", "weights", "biases")
 STEPS = (*BACKWARD, *FORWARD)
 FUNCTIONS = {"sigmoid": sigmoid, "tanh": tanh, "relu": relu, "absolute": absolute}
 SCALARS = ("number", "t", "1/n", "η", "μ", "λ/n")
+
+
+# What an edit raises where it has no meaning: shapes that do not fit, no such layer.
+EDIT_FAILS = (TypeError, ValueError, LookupError, AttributeError, ZeroDivisionError)
 
 
 class Undetermined(Exception):
@@ -641,7 +646,14 @@ class Derivation:
         scope = {**d.quantities, "∂C/∂a": g, "δ": delta, **known}
 
         def run(step, l):
-            return (edits.get((step, l)) or forms(d.site(l), step)[0]).value(Scope(scope, l, t))
+            here = Scope(scope, l, t)
+            if (step, l) in edits:
+                try:
+                    return edits[step, l].value(here)
+                except EDIT_FAILS:
+                    if len(edits) == 1:
+                        raise  # of several layers, those where the edit has no meaning are right
+            return forms(d.site(l), step)[0].value(here)
 
         changed = False  # whether the error of the layer above is another one than the right one
         for l in range(d.L, 0, -1):

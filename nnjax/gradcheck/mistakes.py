@@ -30,6 +30,7 @@ __all__ = [
     "general_candidates",
     "jacobian_candidates",
     "leaf_view",
+    "single_candidates",
 ]
 
 
@@ -282,24 +283,28 @@ def general_candidates(
     """Yield every mistake about arrays and about the whole gradient, at every place.
 
     A place is a set of arrays that takes in all those that are wrong: single ones, the arrays of
-    one layer, all weights, all biases, all, or just these. Where no mistake explains all of them,
-    each wrong array is looked at by itself.
+    one layer, all weights, all biases, all, or just these.
 
     Args:
         points: where the claim is evaluated.
         view: (point, number of an array) -> what a mistake about that array sees.
     """
-    wrong = wrong_leaves(points)
-    for where, leaves in _places(points, wrong):
+    for where, leaves, stage in _places(points):
         for made in MISTAKES:
-            yield _candidate(points[0], made, where, leaves, view)
+            yield _candidate(points[0], made, where, leaves, view)._replace(stage=stage)
+
+
+def single_candidates(
+    points: Sequence[Any], view: Callable[[Any, int], LeafView] = leaf_view
+) -> Iterator[Candidate]:
+    """Yield every mistake about one array for each array that is wrong, to explain it by itself."""
+    wrong = wrong_leaves(points)
     for i in wrong if len(wrong) > 1 else ():
         for made in MISTAKES:
             # One number that fits one number is no evidence.
             if not made.whole and not (made.fitted and points[0].expected[i].size == 1):
-                where = points[0].names[i]
-                single = _candidate(points[0], made, where, [i], view)
-                yield single._replace(only=frozenset([i]), stage=2)
+                single = _candidate(points[0], made, points[0].names[i], [i], view)
+                yield single._replace(only=frozenset([i]), stage=3)
 
 
 def _candidate(point, made, where, leaves, view):
@@ -355,23 +360,24 @@ def _filled(text, words):
     return text
 
 
-def _places(points, wrong):
-    subject, names = points[0].subject, points[0].names
+def _places(points):
+    """Return (name, arrays, stage) for every place; what has no name of its own comes later."""
+    subject, names, wrong = points[0].subject, points[0].names, wrong_leaves(points)
     whole = range(len(names))
     matrices = [i for i in whole if points[0].parameters[i].ndim >= 2]
     vectors = [i for i in whole if points[0].parameters[i].ndim < 2]
     groups = subject.groups or names
-    places = [(", ".join(names[i] for i in wrong), wrong)]  # nothing that has a name of its own
-    places += [(name, [i]) for i, name in enumerate(names)]
-    places += [(group, [i for i in whole if groups[i] == group]) for group in dict.fromkeys(groups)]
+    places = [(", ".join(names[i] for i in wrong), wrong, 1)]
+    places += [(name, [i], 0) for i, name in enumerate(names)]
+    for group in dict.fromkeys(groups):
+        places += [(group, [i for i in whole if groups[i] == group], 0)]
     if len(matrices) != len(names):
-        places += [("all weights", matrices), ("all biases", vectors)]
-    places += [("the whole gradient" if len(names) > 1 else "", list(whole))]
-    seen = []
-    for where, leaves in reversed(places):  # one leaf that is all there is: "the whole gradient"
-        if set(wrong) <= set(leaves) and leaves not in [other for _, other in seen]:
-            seen.append((where, leaves))
-    return sorted(seen, key=lambda place: len(place[1]))
+        places += [("all weights", matrices, 0), ("all biases", vectors, 0)]
+    places += [("the whole gradient" if len(names) > 1 else "", list(whole), 0)]
+    # Of one leaf that is all there is, it is said that it is the whole gradient.
+    best = {tuple(leaves): (where, leaves, stage) for where, leaves, stage in places}
+    around = [place for place in best.values() if set(wrong) <= set(place[1])]
+    return sorted(around, key=lambda place: (place[2], len(place[1])))
 
 
 def _words(point, leaves):

@@ -266,6 +266,9 @@ def words(step: str, key: str) -> tuple[Words, bool]:
     if " → " in key:
         operand, other = key.split(" → ")
         return _replaced(operand, other), bool(other.endswith("'(z)"))
+    if ": " in key:
+        op, variant = key.split(": ")
+        return Words(f"{op} ({variant})", f"another {op} is used: {variant}"), False
     derived = {
         "drop": Words(f"{operand} left out", f"{operand} is left out"),
         "twice": Words(f"{operand} counted twice", f"the factor {operand} is there twice"),

@@ -132,7 +132,8 @@ def test_every_named_edit_changes_the_gradient_of_some_network(derivations):
     assert named - {f"{step} {key}" for step, key in changing} == set()
     for step, key in every:
         (name, sentence), _ = words(step, key)
-        assert name and sentence[-1] != "."
+        assert name
+        assert sentence[-1] != "."
 
 
 def test_operations_that_are_edits_have_names():
