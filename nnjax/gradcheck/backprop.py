@@ -162,7 +162,7 @@ class _NetworkSubject(Subject):
 
     def moved(self, args, strength, seed, sign=1):
         """Move the parameters alone: nobody's function is told of what is added to z."""
-        return (*super().moved(args[:1], strength, seed, sign), *args[1:])
+        return (super().moved(args, strength, seed, sign)[0], *args[1:])
 
 
 class _Problem:
@@ -253,7 +253,7 @@ class _Problem:
         origin = _origin(self.caller.claim.function)
         edited = list(self.edited(probes))
         for made in itertools.chain(
-            (candidate for candidate, _ in edited),
+            (candidate for candidate, _, reaches in edited if reaches),
             general_candidates(probes, self.view),
             self.pairs(probes, edited),
             single_candidates(probes, self.view),
@@ -261,24 +261,25 @@ class _Problem:
             yield made._replace(origin=origin)
 
     def edited(self, probes):
-        """Yield the edits of single steps, in one layer, in all hidden ones, in all."""
+        """Yield (candidate, changes, whether it reaches all that is wrong) for edits of one step.
+
+        Each is made in one layer, in all hidden ones, in all.
+        """
         d = self.derivation(probes[0])
         top = max((self.parts[i][0] for i in wrong_leaves(probes)), default=0)
         for made in network_edits(d):
             for layers in _scopes(made.step, d.L, made.changes):
-                if made.step not in BACKWARD or self.reach(made.step, max(layers), d) >= top:
-                    changes = {at: e for l in layers for at, e in made.changes[l].items()}
-                    have, expected = made.formulas(*_indices(made.step, layers, d))
-                    candidate = Candidate(
-                        *made.words,
-                        have,
-                        expected,
-                        _where(made.step, layers, d.L),
-                        partial(self.predict, changes),
-                        made.fitted,
-                        made.known,
-                    )
-                    yield candidate, changes
+                changes = {at: e for l in layers for at, e in made.changes[l].items()}
+                candidate = Candidate(
+                    *made.words,
+                    *made.formulas(*_indices(made.step, layers, d)),
+                    _where(made.step, layers, d.L),
+                    partial(self.predict, changes),
+                    made.fitted,
+                    made.known,
+                )
+                reach = self.reach(made.step, max(layers), d)
+                yield candidate, changes, made.step not in BACKWARD or reach >= top
 
     def reach(self, step, l, d):
         """Return the last layer in which an edit of a step can show."""
@@ -312,10 +313,10 @@ class _Problem:
         wrong = wrong_leaves(probes)
         top = max((self.parts[i][0] for i in wrong), default=0)
         near = frozenset(i for i, (l, _) in enumerate(self.parts) if l >= top)
-        plain = [(c, changes) for c, changes in edited if c.known and not c.fitted]
-        for first, changes in plain:
-            if explains(first._replace(only=near), probes):
-                for second, others in plain:
+        plain = [found for found in edited if found[0].known and not found[0].fitted]
+        for first, changes, reaches in plain:
+            if reaches and explains(first._replace(only=near), probes):
+                for second, others, _ in plain:
                     if not changes.keys() & others.keys():
                         parts = (
                             first._replace(only=near & frozenset(wrong)),

@@ -158,7 +158,7 @@ class Expression:
             case "own":
                 return f"∂C/∂a{sup(-1)}"
         if self.op in OPERATIONS:
-            return OPERATIONS[self.op][self.note][1].format(*said)
+            return OPERATIONS[self.op][self.note][1].format(*said).strip()
         return self.op + ("" if self.note is None else sup(self.note))
 
 

@@ -21,7 +21,7 @@ LIKELIHOOD = nnjax.mlp([11, 7, 5, 3], activation=tanh, loss=log_likelihood)
 RELU = nnjax.mlp([11, 7, 5, 3], activation=relu, output=nnjax.identity, loss=quadratic)
 LEAKY = nnjax.mlp([11, 7, 5, 3], activation=LeakyReLU(0.1))
 SQUARE = nnjax.mlp([4, 4, 4, 4], activation=tanh, loss=quadratic)
-PROBABLE = nnjax.mlp([11, 7, 5, 3], output=softmax, loss=cross_entropy)
+PROBABLE = nnjax.mlp([11, 7, 5, 3], output=nnjax.sigmoid, loss=log_likelihood)
 SCALED = Network(11, [Dense(7, Softmax(2.0)), Dense(5, tanh), Dense(3, softmax)], quadratic)
 SOFT = Network(11, [Dense(7, softmax), Dense(5, tanh), Dense(3, softmax)], quadratic)
 
