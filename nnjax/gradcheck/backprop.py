@@ -19,11 +19,12 @@ from nnjax.checks import check_key, require_size
 from nnjax.gradcheck.compare import Misfit, named_leaves
 from nnjax.gradcheck.diagnose import Candidate, explains, wrong_leaves
 from nnjax.gradcheck.edits import mentions, network_edits
-from nnjax.gradcheck.equations import BACKWARD, Derivation, Undetermined
+from nnjax.gradcheck.equations import BACKWARD, Derivation
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.forms import Caller, Claim, name_of
 from nnjax.gradcheck.localise import in_words, localise
 from nnjax.gradcheck.mistakes import LeafView, general_candidates, single_candidates
+from nnjax.gradcheck.operations import Undetermined
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.subject import Probe, Subject

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
-from nnjax.gradcheck.equations import EDIT_FAILS, Undetermined
+from nnjax.gradcheck.equations import EDIT_FAILS
 from nnjax.gradcheck.finding import Finding
+from nnjax.gradcheck.operations import Undetermined
 
 __all__ = ["Candidate", "Diagnosis", "diagnose", "wrong_leaves"]
 

@@ -14,22 +14,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nnjax.activations import Elementwise, LeakyReLU, Softmax
-from nnjax.gradcheck.equations import (
-    FORWARD,
-    FUNCTIONS,
-    OPERATIONS,
-    STEPS,
-    Derivation,
-    Expression,
-    Site,
-    forms,
-    minus,
-    number,
-    plus,
-    quantity,
-    times,
-)
+from nnjax.gradcheck.equations import FORWARD, STEPS, Derivation, Site, forms
+from nnjax.gradcheck.expressions import Expression, minus, number, plus, quantity, times
 from nnjax.gradcheck.names import NAMES, Words, words
+from nnjax.gradcheck.operations import FUNCTIONS, OPERATIONS
 from nnjax.layers import Dropout, L2Pool
 from nnjax.losses import Quadratic
 
@@ -72,7 +60,7 @@ def walk(
         swaps: what may stand in place of a quantity, by its text.
 
     Example:
-        >>> from nnjax.gradcheck.equations import minus, plus, quantity, times
+        >>> from nnjax.gradcheck.expressions import minus, plus, quantity, times
         >>> mu, v, g = (quantity(name, None) for name in ("μ", "v", "g"))
         >>> [edit.wrong.text() for edit in walk(plus(times(mu, v), minus(g)))][:4]
         ['v − g', 'μ − g', 'μ ⊙ v ⊙ v − g', '−g']

@@ -13,8 +13,9 @@ import numpy as np
 
 from nnjax.gradcheck.diagnose import Candidate
 from nnjax.gradcheck.edits import edits
-from nnjax.gradcheck.equations import Scope, Site, forms
+from nnjax.gradcheck.equations import Site, forms
 from nnjax.gradcheck.examine import examine
+from nnjax.gradcheck.expressions import Scope
 from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.names import words

@@ -20,8 +20,9 @@ import numpy as np
 
 from nnjax.gradcheck.diagnose import Candidate, wrong_leaves
 from nnjax.gradcheck.edits import walk
-from nnjax.gradcheck.equations import Expression, Scope, Undetermined, quantity
+from nnjax.gradcheck.expressions import Expression, Scope, quantity
 from nnjax.gradcheck.names import rows, words
+from nnjax.gradcheck.operations import Undetermined
 
 __all__ = [
     "MISTAKES",

@@ -13,7 +13,7 @@ from nnjax.checks import require_number
 from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, to_numpy
 from nnjax.gradcheck.diagnose import Candidate, diagnose
 from nnjax.gradcheck.edits import walk
-from nnjax.gradcheck.equations import Expression, Scope, minus, number, plus, quantity, times
+from nnjax.gradcheck.expressions import Expression, Scope, minus, number, plus, quantity, times
 from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.names import words
 from nnjax.gradcheck.report import GradientReport, Verdict

@@ -12,8 +12,9 @@ from nnjax import Dense, Network
 from nnjax.activations import LeakyReLU, Softmax, relu, sigmoid, softmax, tanh
 from nnjax.gradcheck import MISTAKES, Mistake, backprop, check_backprop, check_gradient
 from nnjax.gradcheck.edits import mentions, network_edits
-from nnjax.gradcheck.equations import OPERATIONS, STEPS, Derivation, forms
+from nnjax.gradcheck.equations import STEPS, Derivation, forms
 from nnjax.gradcheck.names import NAMES, words
+from nnjax.gradcheck.operations import OPERATIONS
 from nnjax.gradcheck.reference import double_precision
 from nnjax.layers import Conv, Dropout, Flatten, L2Pool, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic

@@ -22,7 +22,7 @@ RELU = nnjax.mlp([11, 7, 5, 3], activation=relu, output=nnjax.identity, loss=qua
 LEAKY = nnjax.mlp([11, 7, 5, 3], activation=LeakyReLU(0.1))
 SQUARE = nnjax.mlp([4, 4, 4, 4], activation=tanh, loss=quadratic)
 PROBABLE = nnjax.mlp([11, 7, 5, 3], output=nnjax.sigmoid, loss=log_likelihood)
-SCALED = Network(11, [Dense(7, Softmax(2.0)), Dense(5, tanh), Dense(3, softmax)], quadratic)
+SCALED = Network(11, [Dense(7, tanh), Dense(5, Softmax(2.0)), Dense(3, softmax)], quadratic)
 SOFT = Network(11, [Dense(7, softmax), Dense(5, tanh), Dense(3, softmax)], quadratic)
 
 
@@ -379,9 +379,9 @@ MUTANTS = [
     ),
     (
         "softmax scale dropped",
-        "layer 1",
+        "layer 2",
         SCALED,
-        {"through": only(1, lambda h, l, g: h.a[l] * (g - (g * h.a[l]).sum(1, keepdims=True)))},
+        {"through": only(2, lambda h, l, g: h.a[l] * (g - (g * h.a[l]).sum(1, keepdims=True)))},
     ),
     (
         "the error of the wrong layer",
