@@ -99,9 +99,7 @@ class Check:
         out = forward(*arguments)
         options: dict[str, Any] = {"time_limit": self.time_limit, "repeat": self._command()}
         if is_scalar(scalar_in(out)) or self.argnums:
-            return check_gradient(
-                forward, backward, *arguments, argnums=self._argnums(), **options
-            )
+            return check_gradient(forward, backward, *arguments, argnums=self._argnums(), **options)
         if not isinstance(out, tuple) and takes(backward, len(arguments) + 1):
             return check_vjp(forward, backward, *arguments, **options)
         if not isinstance(out, tuple) and not takes(backward, 1):
@@ -271,7 +269,9 @@ def _shape(text):
     if text in ("scalar", "()"):
         return ()
     try:
-        shape = tuple(int(size) for size in text.replace("x", ",").replace("×", ",").split(",") if size)
+        shape = tuple(
+            int(size) for size in text.replace("x", ",").replace("×", ",").split(",") if size
+        )
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:

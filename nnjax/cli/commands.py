@@ -17,7 +17,17 @@ from nnjax.cli.exercise import Exercise
 from nnjax.cli.saved import Evaluate, Plot, Predict, open_run
 from nnjax.cli.train import Train
 
-__all__ = ["COMMANDS", "Check", "Evaluate", "Exercise", "Explain", "Plot", "Predict", "Train", "parse"]
+__all__ = [
+    "COMMANDS",
+    "Check",
+    "Evaluate",
+    "Exercise",
+    "Explain",
+    "Plot",
+    "Predict",
+    "Train",
+    "parse",
+]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,

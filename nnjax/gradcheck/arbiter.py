@@ -1,4 +1,4 @@
-"""What finite differences say about autodiff and about a claim, along one direction of one array."""
+"""What finite differences say about autodiff and about a claim, along one direction."""
 
 from __future__ import annotations
 

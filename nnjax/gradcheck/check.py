@@ -57,7 +57,7 @@ def check_gradient(
     numpy's place; where that fails, finite differences are the reference.
 
     Args:
-        f: f(*args) -> a scalar, or a pair of a scalar and its gradient. Left without `grad_f`, as in
+        f: f(*args) -> a scalar, or a pair of a scalar and its gradient. Without `grad_f`, as in
             `check_gradient(f, *args)`, it is the pair that is checked.
         grad_f: grad_f(*args) -> ∂f/∂args[argnums], in the structure of that argument (a tuple, if
             argnums is one), of JAX, NumPy or PyTorch arrays; or (value, gradient) in either order,
@@ -147,8 +147,8 @@ def check_vjp(
             `torch.autograd.Function`, whose own rule is then checked, and `vjp` is None.
         vjp: vjp(*args, g) -> ∂⟨g, f⟩/∂args, an array, a tuple or dict with one entry per argument;
             or a function like `jax.vjp(f, *args)`: vjp(*args) -> (f(*args), pull_back), with
-            pull_back(g); or vjp(*args) -> the Jacobian, (outputs..., inputs...), alone or beside the
-            value; or a `jax.custom_vjp` or `torch.autograd.Function` with f as its primal.
+            pull_back(g); or vjp(*args) -> the Jacobian, (outputs..., inputs...), alone or beside
+            the value; or a `jax.custom_vjp` or `torch.autograd.Function` with f as its primal.
         *args: example arguments.
         domain, repeat: as for `check_gradient`.
         time_limit: seconds that one call of `vjp` may take.
@@ -352,7 +352,7 @@ def _batch(args, positions):
 # Pull-backs.
 
 
-def _examine_pass(title, forward, pull_back, name, args, domain, time_limit, repeat, names=None):
+def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, repeat, names=None):
     positions = tuple(i for i, argument in enumerate(args) if _is_floating(argument))
     if not positions:
         raise TypeError(f"none of the {len(args)} arguments holds floating-point numbers")
@@ -365,7 +365,11 @@ def _examine_pass(title, forward, pull_back, name, args, domain, time_limit, rep
         products = jax.tree.map(lambda w, out: sums(w * out), g, forward(*args))
         return sum(jax.tree.leaves(products), np.zeros(()))
 
-    claim = Claim(functools.wraps(name)(lambda g, *args: pull_back(args, g)), time_limit)
+    if all(name.isidentifier() for name in names):  # so that findings call the arguments by name
+        weighted.__signature__ = inspect.Signature(  # pyright: ignore
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("_g", *names)]
+        )
+    claim = Claim(functools.wraps(called)(lambda g, *args: pull_back(args, g)), time_limit)
 
     def entries(args, pulled):
         return gradients_of(pulled, args, positions, [names[i] for i in positions])
@@ -491,7 +495,9 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
     subject = probes[0].subject
     if subject.untraceable:
         return ()
-    return explain_residual(subject.function, probes, subject.argnums)
+    with contextlib.suppress(jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+        return explain_residual(subject.function, probes, subject.argnums)
+    return ()  # Python looks at values in f: there is no one program to walk through
 
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:

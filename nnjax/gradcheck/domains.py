@@ -240,7 +240,9 @@ def scaled(probes: Sequence[Any]) -> Finding | None:
     ratios = []
     for probe in probes:
         for g, claimed in zip(probe.expected, probe.claimed_arrays, strict=True):
-            if claimed is None or claimed.shape != g.shape or not norm(g) > norm(probe.noise[0]):
+            if claimed is None or claimed.shape != g.shape or not np.isfinite(claimed).all():
+                return None
+            if not norm(g) > 0:
                 return None
             t = float(np.vdot(claimed / norm(g), g / norm(g)))
             if not norm(claimed - t * g) <= LEAF_TOLERANCE * norm(claimed):

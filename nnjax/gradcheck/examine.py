@@ -77,8 +77,8 @@ def examine(
     if not np.isfinite(value):
         return report(
             Verdict.INCONCLUSIVE,
-            f"The function is {value} at {first.label}, where it has no gradient; give arguments at "
-            "which it is finite.",
+            f"The function is {value} at {first.label}, where it has no gradient; give arguments "
+            "at which it is finite.",
         )
     try:
         for probe in probes:
@@ -148,7 +148,9 @@ def examine(
         array is None and leaf is not None
         for array, leaf in zip(first.claimed_arrays, first.claimed, strict=True)
     ):
-        return report(Verdict.WRONG, reason, worst, steps=steps)  # there is nothing to explain it by
+        return report(
+            Verdict.WRONG, reason, worst, steps=steps
+        )  # there is nothing to explain it by
     found = diagnose(telling, candidates(telling))
     near = found.nearest
     return report(
@@ -172,9 +174,9 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
     exact = [finding for finding in placed if "place only" not in finding.name.lower()]
     if not exact:
         return tuple(named)
-    if all(finding.name.startswith("scaled") for finding in named):
-        return tuple(placed)  # which says what the number is
     line = exact[0]
+    if all(one.name.startswith("scaled") for one in named) and "factor" not in line.name:
+        return tuple(placed)  # which says where the number comes from
     return tuple(
         replace(
             finding,
@@ -272,8 +274,8 @@ def _require_same_again(probe: Probe) -> None:
         if np.isfinite(one).all() and relative_error(one, other) > 1e-12:
             raise Misfit(
                 f"is not deterministic: called twice with the same arguments, {name} differs by "
-                f"{relative_error(one, other):.1e}; fix the random numbers it draws, and clear what "
-                "it keeps from one call to the next"
+                f"{relative_error(one, other):.1e}; fix the random numbers it draws, and clear "
+                "what it keeps from one call to the next"
             )
 
 

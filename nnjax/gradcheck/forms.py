@@ -2,8 +2,9 @@
 
 `Claim` calls somebody's function with copies, within a time limit, with JAX, NumPy or PyTorch
 arrays, whichever it takes. What it returns may be the gradient alone, (value, gradient) in either
-order, a dict with such names as "dw", or nothing, where the function takes a step in place. `Caller`
-does the same for the backpropagation of a network, for a batch or for one example as in the book.
+order, a dict with such names as "dw", or nothing, where the function takes a step in place.
+`Caller` does the same for the backpropagation of a network, for a batch or for one example as in
+the book.
 """
 
 from __future__ import annotations

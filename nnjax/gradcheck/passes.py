@@ -1,7 +1,7 @@
 """Forward and backward passes as people write them, each brought to one form.
 
-That form is a pair of functions: forward(*args) -> outputs, and pull_back(args, g) -> (the value that
-the pull-back computes itself, or None; the gradients of ⟨g, outputs⟩).
+That form is a pair of functions: forward(*args) -> outputs, and pull_back(args, g) -> (the value
+that the pull-back computes itself, or None; the gradients of ⟨g, outputs⟩).
 """
 
 from __future__ import annotations
@@ -148,9 +148,8 @@ class Pass(NamedTuple):
             forward, backward = forward.forward, forward.backward
         for name, function in (("forward", forward), ("backward", backward)):
             if not callable(function) and not (name == "backward" and function is None):
-                raise TypeError(
-                    f"{name} is a {type(function).__name__}; expected a function, then the arguments"
-                )
+                kind = type(function).__name__
+                raise TypeError(f"{name} is a {kind}; expected a function, then the arguments")
         owner = getattr(forward, "__self__", None)
         if owner is not None and owner is getattr(backward, "__self__", None):
             return cls._of_object(owner, forward.__name__, backward.__name__, args)

@@ -174,7 +174,8 @@ def _gradient(f, argnums, args):
 class Probe:
     """One point where expected and claimed gradient are compared.
 
-    `on_kinks` says that the point lies on kinks or ties by design, where right gradients may differ.
+    `on_kinks` says that the point lies on kinks or ties by design, where right gradients may
+    differ.
     """
 
     subject: Subject
@@ -184,7 +185,7 @@ class Probe:
 
     @cached_property
     def expected(self) -> list[np.ndarray]:
-        """The leaves of the gradient by autodiff, float64; by differences, if JAX cannot trace f."""
+        """The leaves of the gradient by autodiff, or by differences if f is untraceable."""
         if self.subject.untraceable:
             return self._by_differences[0]
         _, gradient, arrays = self.subject.compiled(self.args)

@@ -347,4 +347,4 @@ def _edits(spot: Spot, where: Site, chosen: Sequence[Slip], t: float) -> dict[Ed
         flows = (Flow(spot, turn[edge], edge, arriving[c], flow[c]) for c in range(len(flow)))
         return np.stack([_apply(slip, f, t) for slip, f in zip(each, flows, strict=True)])
 
-    return {edge: change for edge in where.edges}
+    return dict.fromkeys(where.edges, change)
