@@ -34,7 +34,7 @@ from nnjax.network import Network, check_batch, forward_layer, init, loss
 from nnjax.notation import superscript
 from nnjax.regularizers import Regularizer
 
-__all__ = ["check_backprop", "describe"]
+__all__ = ["check_backprop", "describe", "draw"]
 
 KINKED = (ReLU, LeakyReLU, Absolute, MaxPool)
 

@@ -245,7 +245,17 @@ def _interchanged(point):
         for g in point.expected:
             if claimed is not None and g.shape == claimed.shape and np.allclose(g, claimed):
                 leaves[i] = g
+    if sum(one is not other for one, other in zip(leaves, point.expected, strict=True)) < 2:
+        raise ValueError("nothing is interchanged where a single array is another one")
     return leaves
+
+
+def _without(point, i):
+    """Return the gradient with example i left out of the mean."""
+    if point.n == 1:
+        raise Undetermined
+    rest = [k for k in range(point.n) if k != i % point.n]
+    return _scaled((point.n - 1) / point.n, point.of_examples(rest))
 
 
 def _one_by_one(point):
@@ -261,8 +271,8 @@ WHOLE: dict[str, Callable[..., Any]] = {
     "first example only, over n": lambda q: _scaled(1 / q.n, q.of_examples([0])),
     "last example only": lambda q: q.of_examples([q.n - 1]),
     "last example only, over n": lambda q: _scaled(1 / q.n, q.of_examples([q.n - 1])),
-    "last example left out": lambda q: _scaled((q.n - 1) / q.n, q.of_examples(range(q.n - 1))),
-    "first example left out": lambda q: _scaled((q.n - 1) / q.n, q.of_examples(range(1, q.n))),
+    "last example left out": lambda q: _without(q, -1),
+    "first example left out": lambda q: _without(q, 0),
     "not summed over the batch": _one_by_one,
     "not summed over the batch, over n": lambda q: _scaled(1 / q.n, _one_by_one(q)),
 }
