@@ -63,7 +63,7 @@ def walk(
         >>> from nnjax.gradcheck.expressions import minus, plus, quantity, times
         >>> mu, v, g = (quantity(name, None) for name in ("μ", "v", "g"))
         >>> [edit.wrong.text() for edit in walk(plus(times(mu, v), minus(g)))][:4]
-        ['v − g', 'μ − g', 'μ ⊙ v ⊙ v − g', '−g']
+        ['v − g', 'μ μ v − g', 'μ − g', 'μ v ⊙ v − g']
     """
     for key, wrong, variant in _changes(right, swaps or {}):
         yield Edit(key, right, wrong, variant)
@@ -81,7 +81,7 @@ def _changes(e, swaps):
             rest, tag = e.parts[:i] + e.parts[i + 1 :], _tag(part)
             yield f"drop {tag}", rest[0] if len(rest) == 1 else _with(e, *rest), ""
             if e.op == "times" and (i or part.scalar):
-                yield f"twice {tag}", _with(e, *e.parts, part), ""
+                yield f"twice {tag}", _with(e, *e.parts[:i], part, *e.parts[i:]), ""
             elif e.op == "plus":
                 yield f"negate {tag}", _with(e, *e.parts[:i], _negated(part), *e.parts[i + 1 :]), ""
     elif e.op == "σ":
