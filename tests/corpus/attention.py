@@ -1,4 +1,4 @@
-"""Attention with a mask and heads, embeddings, word vectors, the feed-forward block, convolutions."""
+"""Attention with a mask and heads, embeddings, word vectors, the feed-forward block."""
 
 from __future__ import annotations
 

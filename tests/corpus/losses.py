@@ -313,7 +313,7 @@ def margin_contrastive_backward(w, a, b, same):
 def margin_contrastive_arguments(rng):
     same = np.array([1.0, 0.0, 0.0, 1.0, 0.0])
     a = 2 * rng.normal(size=(5, 3))
-    b = np.where(np.arange(5)[:, None] == 2, a + 0.3, -a)
+    b = np.where(np.isin(np.arange(5), [2, 3])[:, None], a + 0.3, -a)
     return rng.normal(size=(3, 2)), a, b, same
 
 
