@@ -13,6 +13,7 @@ from nnjax import (
     initializers,
     layers,
     losses,
+    notation,
     per_example,
     plots,
     regularizers,
@@ -34,6 +35,7 @@ from nnjax.activations import (
 from nnjax.architecture import convnet, summary
 from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
+from nnjax.descent import sgd_step
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
 from nnjax.gradcheck import (
@@ -58,7 +60,6 @@ from nnjax.network import (
     mlp,
     predict,
 )
-from nnjax.step import sgd_step
 from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
@@ -115,6 +116,7 @@ __all__ = [
     "loss",
     "losses",
     "mlp",
+    "notation",
     "per_example",
     "plots",
     "predict",
@@ -131,4 +133,4 @@ __all__ = [
     "train",
     "training",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

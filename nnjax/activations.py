@@ -16,6 +16,7 @@ batch (n, n_out) alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ __all__ = [
     "identity",
     "leaky_relu",
     "relu",
+    "require_activation",
     "sigmoid",
     "sign",
     "softmax",
@@ -388,3 +390,19 @@ identity = Identity()
 softmax = Softmax()
 step = Step()
 sign = Sign()
+
+
+def require_activation(value: Any, name: str) -> Activation:
+    """Return `value` if it is an activation function of nnjax, else raise TypeError.
+
+    Example:
+        >>> import nnjax
+        >>> nnjax.activations.require_activation(nnjax.tanh, "activation of Dense")
+        Tanh()
+    """
+    if not isinstance(value, Activation):
+        raise TypeError(
+            f"{name} is {value!r}; expected an activation of nnjax.activations, such as "
+            "nnjax.sigmoid, or your own subclass of nnjax.activations.Elementwise"
+        )
+    return value

@@ -13,7 +13,7 @@ that gives BP3 and BP4. A convolution is the same with patches of the image for 
 dropout and flattening have no parameters, and their w is a fixed map.
 
 The code is the book's algorithm, step by step: `backpropagate`, and below it `carry_back`. What a
-layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.step`.
+layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.descent`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from nnjax.checks import check_batch
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
-from nnjax.network import Network, Params, Passed, forward
+from nnjax.network import Network, Params, Passed, check_batch, forward
 
 __all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "carry_back"]
 

@@ -10,10 +10,9 @@ import jax.core
 import jax.numpy as jnp
 
 from nnjax.backprop import Backprop, FeedbackPass, carry_back
-from nnjax.checks import check_backprop_of, check_params
-from nnjax.network import Network, Params, Passed, forward_layer
+from nnjax.network import Network, Params, Passed, check_params, forward_layer
 
-__all__ = ["backward", "check_gradients"]
+__all__ = ["backward", "require_bp_of", "require_plain_bp"]
 
 
 def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tuple[jax.Array, ...]:
@@ -50,7 +49,7 @@ def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tu
     Differs from `jax.vjp` of the network in that it starts at z^L and gives the errors of all
     layers, one row an example, in place of a sum over the batch in terms of the parameters.
     """
-    n = check_gradients(net, params, bp, "backward")
+    n = require_plain_bp(net, params, bp, "backward")
     if jnp.ndim(seeds) != 3 or seeds.shape[1:] != (n, net.n_out):
         raise ValueError(
             f"seeds has shape {jnp.shape(seeds)}; expected (V, {n}, {net.n_out}): V seeds for "
@@ -67,7 +66,7 @@ def _backward(net, params, bp, seeds):
     return jax.vmap(partial(carry_back, net, params, passed))(seeds)
 
 
-def check_gradients(net: Network, params: Params | None, bp: Any, name: str) -> int:
+def require_plain_bp(net: Network, params: Params | None, bp: Any, name: str) -> int:
     """Return n, the number of examples of `bp`, if `net` made it without feedback, else raise."""
     if isinstance(bp, FeedbackPass):
         raise TypeError(
@@ -76,7 +75,7 @@ def check_gradients(net: Network, params: Params | None, bp: Any, name: str) -> 
         )
     if not isinstance(bp, Backprop):
         raise TypeError(f"bp is a {type(bp).__name__}; {name} needs the bp of nnjax.backprop")
-    n = check_backprop_of(net, bp)
+    n = require_bp_of(net, bp)
     if params is None:
         return n
     check_params(net, params)
@@ -90,3 +89,28 @@ def check_gradients(net: Network, params: Params | None, bp: Any, name: str) -> 
                 "key that nnjax.backprop was given, to draw the same masks again"
             )
     return n
+
+
+def require_bp_of(net: Network, bp: Any) -> int:
+    """Return n, the number of examples of `bp`, if `net` made it, else raise ValueError.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> from nnjax.backward import require_bp_of
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> bp = nnjax.backprop(net, params, jnp.ones((5, 3)), jnp.ones((5, 2)))
+        >>> require_bp_of(nnjax.mlp([3, 4, 2]), bp)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: bp is of another network: its activations have the shapes (3,), (2,) an \
+example, this network has (3,), (4,), (2,); ...
+    """
+    shapes = tuple(jnp.shape(a)[1:] for a in bp.activations)
+    if shapes != net.shapes:
+        came, expected = (", ".join(map(str, s)) for s in (shapes, net.shapes))
+        raise ValueError(
+            f"bp is of another network: its activations have the shapes {came} an example, this "
+            f"network has {expected}; give the bp of nnjax.backprop(net, params, x, y)"
+        )
+    return bp.activations[0].shape[0]

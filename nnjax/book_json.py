@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.activations import sigmoid
-from nnjax.checks import check_params
 from nnjax.layers.base import Affine
 from nnjax.layers.dense import Dense
 from nnjax.losses import cross_entropy, quadratic
-from nnjax.network import Network, Params, mlp
+from nnjax.network import Network, Params, check_params, mlp
 from nnjax.training.checkpoint import write_atomically
 
 __all__ = ["load", "save"]

@@ -37,11 +37,11 @@ import numpy as np
 from nnjax import contractions
 from nnjax.activations import Sigmoid, Softmax
 from nnjax.backprop import Backprop, backprop
-from nnjax.backward import backward, check_gradients
-from nnjax.checks import check_key, check_params, require_number, require_size
+from nnjax.backward import backward, require_plain_bp
+from nnjax.checks import check_key, require_number, require_size
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
-from nnjax.network import Network, Params, forward
+from nnjax.network import Network, Params, check_params, forward
 
 __all__ = [
     "KroneckerFactors",
@@ -173,7 +173,7 @@ def ggn_diagonal(net: Network, params: Params, bp: Backprop, seeds: jax.Array | 
     Reference: Dangel, Kunstner and Hennig 2020, arXiv:1912.10985: DiagGGNExact, DiagGGNMC, here
     told apart by the seeds.
     """
-    n = check_gradients(net, params, bp, "ggn_diagonal")
+    n = require_plain_bp(net, params, bp, "ggn_diagonal")
     errors = backward(net, params, bp, exact_seeds(net, bp) if seeds is None else seeds)
     squares = _each_layer(contractions.sum_of_squares, net, params, bp, errors)
     return jax.tree.map(lambda total: total / n, squares)
@@ -228,7 +228,7 @@ def kronecker_factors(
     arXiv:1602.01407 ("expand" in Eschenhagen et al. 2023, arXiv:2311.00636). Differs from BackPACK,
     which keeps the bias as a block of its own, and from kfac-jax, which averages over steps.
     """
-    check_gradients(net, params, bp, "kronecker_factors")
+    require_plain_bp(net, params, bp, "kronecker_factors")
     errors = backward(net, params, bp, exact_seeds(net, bp) if seeds is None else seeds)
     for l, layer in enumerate(net.layers):
         if jax.tree.leaves(params[l]) and not isinstance(layer, AffineLayer):
@@ -375,7 +375,7 @@ def ggn_vector_product(net: Network, params: Params, bp: Backprop, vector: Any) 
 
     Reference: Schraudolph 2002, Neural Computation 14:1723.
     """
-    n = check_gradients(net, params, bp, "ggn_vector_product")
+    n = require_plain_bp(net, params, bp, "ggn_vector_product")
     check_params(net, vector, "vector")
 
     def outputs(params):
@@ -413,7 +413,7 @@ def hessian_vector_product(net: Network, params: Params, bp: Backprop, vector: A
 
     Reference: Pearlmutter 1994, Neural Computation 6:147.
     """
-    check_gradients(net, params, bp, "hessian_vector_product")
+    require_plain_bp(net, params, bp, "hessian_vector_product")
     check_params(net, vector, "vector")
 
     def gradient(params):
@@ -454,7 +454,7 @@ def neural_tangent_kernel(
     Reference: Jacot, Gabriel and Hongler 2018, arXiv:1806.07572. Differs from `neural_tangents` in
     that the outputs are z^L, before the activation of the last layer.
     """
-    n = check_gradients(net, params, bp, "neural_tangent_kernel")
+    n = require_plain_bp(net, params, bp, "neural_tangent_kernel")
     if seeds is None:
         unit = jnp.eye(net.n_out, dtype=bp.errors[-1].dtype)
         seeds = jnp.broadcast_to(unit[:, None, :], (net.n_out, n, net.n_out))
@@ -467,7 +467,7 @@ _each_layer = jax.jit(contractions.each_layer, static_argnums=0)
 
 
 def _check_output(net, bp):
-    check_gradients(net, None, bp, "curvature")
+    require_plain_bp(net, None, bp, "curvature")
     activation, loss = net.layers[-1].activation, net.loss
     pairs = [(Quadratic, object), (CrossEntropy, Sigmoid), (LogLikelihood, Softmax)]
     if not any(isinstance(loss, a) and isinstance(activation, b) for a, b in pairs):

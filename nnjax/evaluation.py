@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.checks import check_batch
-from nnjax.network import Network, Params, evaluate, predict
+from nnjax.network import Network, Params, check_batch, evaluate, predict
 
 __all__ = ["ClassEvaluation", "evaluate_classes"]
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from nnjax.activations import Elementwise
 from nnjax.backprop import backprop
-from nnjax.checks import check_batch, require_number
-from nnjax.gradcheck.localise import superscript
+from nnjax.checks import require_number
 from nnjax.layers import Affine, Dense
 from nnjax.losses import CrossEntropy, Loss, Quadratic, targets
-from nnjax.network import Network
+from nnjax.network import Network, check_batch
+from nnjax.notation import factor, number, subscript, superscript
 
 __all__ = ["Explanation", "Line", "explain"]
 
@@ -94,7 +94,7 @@ class Explanation:
             if (line.section, line.example) != heading:
                 heading = (line.section, line.example)
                 out += ["", titles[line.section] + of]
-            steps = [line.formula, line.numbers, _number(line.value)]
+            steps = [line.formula, line.numbers, number(line.value)]
             chain = " = ".join(dict.fromkeys(step for step in steps if step))
             name = f"  [{line.equation}]" if line.equation else ""
             out.append(f"  {line.symbol} = {chain}{name}")
@@ -155,7 +155,7 @@ def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Expl
     working = _Working(net, params, x, y, eta)
     return Explanation(
         title=f"One training step of {' → '.join(map(str, (s[0] for s in net.shapes)))}, "
-        f"{working.loss_name}, η = {_number(eta)}",
+        f"{working.loss_name}, η = {number(eta)}",
         lines=tuple(working.lines()),
         loss=float(working.bp.loss),
         params=working.updated(),
@@ -202,7 +202,7 @@ class _Working:
                 "mean over the batch",
                 "C",
                 f"1/{self.n} Σ C",
-                f"({_sum([_number(v) for v in values])})/{self.n}",
+                f"({_sum([number(v) for v in values])})/{self.n}",
                 float(np.mean(values)),
             )
         for i in range(self.n):
@@ -214,14 +214,14 @@ class _Working:
         return type(self.net.layers[l - 1].activation).__name__.lower()
 
     def _input(self, l, k):
-        return f"x{_sub(k)}" if l == 1 else f"a{superscript(l - 1)}{_sub(k)}"
+        return f"x{subscript(k)}" if l == 1 else f"a{superscript(l - 1)}{subscript(k)}"
 
     def _forward(self, i):
         for l in range(1, self.L + 1):
             w, b = self.params[l]
             up, name = superscript(l), self._activation_name(l)
             for j in range(len(b)):
-                symbol = f"z{up}{_sub(j)}"
+                symbol = f"z{up}{subscript(j)}"
                 inputs = range(w.shape[1])
                 yield Line(
                     "forward",
@@ -229,14 +229,14 @@ class _Working:
                     symbol,
                     _sum(
                         [
-                            *(f"w{up}{_sub(j, k)} {self._input(l, k)}" for k in inputs),
-                            f"b{up}{_sub(j)}",
+                            *(f"w{up}{subscript(j, k)} {self._input(l, k)}" for k in inputs),
+                            f"b{up}{subscript(j)}",
                         ]
                     ),
                     _sum(
                         [
-                            *(f"{_factor(w[j, k])}·{_factor(self.a[l - 1][i, k])}" for k in inputs),
-                            _number(b[j]),
+                            *(f"{factor(w[j, k])}·{factor(self.a[l - 1][i, k])}" for k in inputs),
+                            number(b[j]),
                         ]
                     ),
                     float(self.z[l][i, j]),
@@ -244,14 +244,14 @@ class _Working:
                 )
             for j in range(len(b)):
                 z = self.z[l][i]
-                given = f"z{up}{_sub(j)}" if self._elementwise(l) else f"z{up}"
-                put_in = _number(z[j]) if self._elementwise(l) else _vector(z)
+                given = f"z{up}{subscript(j)}" if self._elementwise(l) else f"z{up}"
+                put_in = number(z[j]) if self._elementwise(l) else _vector(z)
                 yield Line(
                     "forward",
                     "",
-                    f"a{up}{_sub(j)}",
+                    f"a{up}{subscript(j)}",
                     f"{name}({given})",
-                    f"{name}({put_in})" + ("" if self._elementwise(l) else _sub(j)),
+                    f"{name}({put_in})" + ("" if self._elementwise(l) else subscript(j)),
                     float(self.a[l][i, j]),
                     i,
                 )
@@ -279,19 +279,19 @@ class _Working:
             canonical = last and np.allclose(delta, a - self.y[i], rtol=1e-5, atol=1e-6)
             canonical = canonical and not np.allclose(g, delta)
             for j in range(len(delta)):
-                symbol, at = f"δ{up}{_sub(j)}", f"z{up}{_sub(j)}"
+                symbol, at = f"δ{up}{subscript(j)}", f"z{up}{subscript(j)}"
                 equation = "BP1" if last else "BP2"
                 if canonical:
-                    formula = f"a{up}{_sub(j)} − y{_sub(j)}"
-                    numbers = f"{_number(a[j])} − {_factor(self.y[i][j])}"
+                    formula = f"a{up}{subscript(j)} − y{subscript(j)}"
+                    numbers = f"{number(a[j])} − {factor(self.y[i][j])}"
                 elif self._elementwise(l):
                     slope = float(act.derivative(jnp.asarray(self.z[l][i]))[j])
                     arriving, put_in = self._arriving_text(l, i, j)
                     formula = f"{arriving} · {self._activation_name(l)}'({at})"
-                    numbers = f"{put_in} · {_factor(slope)}"
+                    numbers = f"{put_in} · {factor(slope)}"
                 else:
-                    formula = f"a{up}{_sub(j)} (g{_sub(j)} − Σ g a), g = ∂C/∂a{up}"
-                    numbers = f"{_factor(a[j])} · ({_number(g[j])} − {_factor(float(g @ a))})"
+                    formula = f"a{up}{subscript(j)} (g{subscript(j)} − Σ g a), g = ∂C/∂a{up}"
+                    numbers = f"{factor(a[j])} · ({number(g[j])} − {factor(float(g @ a))})"
                     scale = getattr(act, "scale", 1.0)
                     if scale != 1:
                         formula = f"{scale:g} " + formula
@@ -310,12 +310,12 @@ class _Working:
             up = superscript(l)
             if isinstance(self.net.loss, Quadratic):
                 a, y = self.a[l][i, j], self.y[i, j]
-                return f"(a{up}{_sub(j)} − y{_sub(j)})", f"({_number(a)} − {_factor(y)})"
-            return f"∂C/∂a{up}{_sub(j)}", _factor(value)
+                return f"(a{up}{subscript(j)} − y{subscript(j)})", f"({number(a)} − {factor(y)})"
+            return f"∂C/∂a{up}{subscript(j)}", factor(value)
         w, delta, up = self.params[l + 1][0], self.delta[l + 1][i], superscript(l + 1)
         rows = range(len(delta))
-        formula = _sum([f"w{up}{_sub(k, j)} δ{up}{_sub(k)}" for k in rows])
-        numbers = _sum([f"{_factor(w[k, j])}·{_factor(delta[k])}" for k in rows])
+        formula = _sum([f"w{up}{subscript(k, j)} δ{up}{subscript(k)}" for k in rows])
+        numbers = _sum([f"{factor(w[k, j])}·{factor(delta[k])}" for k in rows])
         return f"({formula})", f"({numbers})"
 
     def _gradient(self):
@@ -326,23 +326,23 @@ class _Working:
             for j in range(gw.shape[0]):
                 for k in range(gw.shape[1]):
                     products = [
-                        f"{_factor(d)}·{_factor(v)}"
+                        f"{factor(d)}·{factor(v)}"
                         for d, v in zip(delta[:, j], a[:, k], strict=True)
                     ]
                     yield Line(
                         "gradient",
                         "BP4",
-                        f"∂C/∂w{up}{_sub(j, k)}",
-                        f"{mean}δ{up}{_sub(j)} {self._input(l, k)}",
+                        f"∂C/∂w{up}{subscript(j, k)}",
+                        f"{mean}δ{up}{subscript(j)} {self._input(l, k)}",
                         self._mean(products),
                         float(gw[j, k]),
                     )
                 yield Line(
                     "gradient",
                     "BP3",
-                    f"∂C/∂b{up}{_sub(j)}",
-                    f"{mean}δ{up}{_sub(j)}",
-                    self._mean([_factor(d) for d in delta[:, j]]),
+                    f"∂C/∂b{up}{subscript(j)}",
+                    f"{mean}δ{up}{subscript(j)}",
+                    self._mean([factor(d) for d in delta[:, j]]),
                     float(gb[j]),
                 )
 
@@ -357,8 +357,8 @@ class _Working:
             new_w, new_b = np.asarray(new.w), np.asarray(new.b)
             for j in range(w.shape[0]):
                 for k in range(w.shape[1]):
-                    yield self._step(f"w{up}{_sub(j, k)}", w[j, k], gw[j, k], new_w[j, k])
-                yield self._step(f"b{up}{_sub(j)}", b[j], gb[j], new_b[j])
+                    yield self._step(f"w{up}{subscript(j, k)}", w[j, k], gw[j, k], new_w[j, k])
+                yield self._step(f"b{up}{subscript(j)}", b[j], gb[j], new_b[j])
 
     def _step(self, symbol, old, slope, new):
         return Line(
@@ -366,7 +366,7 @@ class _Working:
             "w → w − η ∂C/∂w" if symbol[0] == "w" else "b → b − η ∂C/∂b",
             f"new {symbol}",
             f"{symbol} − η ∂C/∂{symbol}",
-            f"{_number(old)} − {_factor(self.eta)}·{_factor(slope)}",
+            f"{number(old)} − {factor(self.eta)}·{factor(slope)}",
             float(new),
         )
 
@@ -375,43 +375,29 @@ def _loss_text(loss: Loss, a, y, up) -> tuple[str, str]:
     """Return the loss of one example in symbols and with its numbers put in."""
     n = range(len(a))
     if isinstance(loss, Quadratic):
-        squares = _sum([f"(a{up}{_sub(j)} − y{_sub(j)})²" for j in n])
-        numbers = _sum([f"({_number(a[j])} − {_factor(y[j])})²" for j in n])
+        squares = _sum([f"(a{up}{subscript(j)} − y{subscript(j)})²" for j in n])
+        numbers = _sum([f"({number(a[j])} − {factor(y[j])})²" for j in n])
         return f"½ ({squares})", f"½ ({numbers})"
     if isinstance(loss, CrossEntropy):
         terms = _sum(
-            [f"y{_sub(j)} ln a{up}{_sub(j)} + (1 − y{_sub(j)}) ln(1 − a{up}{_sub(j)})" for j in n]
+            [
+                "y{j} ln a{up}{j} + (1 − y{j}) ln(1 − a{up}{j})".format(j=subscript(j), up=up)
+                for j in n
+            ]
         )
         numbers = _sum(
             [
-                f"{_factor(y[j])}·ln {_number(a[j])} + {_factor(1 - y[j])}·ln {_number(1 - a[j])}"
+                f"{factor(y[j])}·ln {number(a[j])} + {factor(1 - y[j])}·ln {number(1 - a[j])}"
                 for j in n
             ]
         )
         return f"−({terms})", f"−({numbers})"
-    terms = _sum([f"y{_sub(j)} ln a{up}{_sub(j)}" for j in n])
-    return f"−({terms})", f"−({_sum([f'{_factor(y[j])}·ln {_number(a[j])}' for j in n])})"
-
-
-def _sub(*indices: int) -> str:
-    """Return indices, counted from 1, as subscripts, with a comma where they could be misread."""
-    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-    numbers = [str(i + 1) for i in indices]
-    return ("," if any(len(n) > 1 for n in numbers) else "").join(numbers).translate(digits)
-
-
-def _number(value: Any) -> str:
-    return f"{float(value):.6g}".replace("-", "−")
-
-
-def _factor(value: Any) -> str:
-    """Return a number as a factor: in parentheses where it is negative."""
-    text = _number(value)
-    return f"({text})" if text.startswith("−") else text
+    terms = _sum([f"y{subscript(j)} ln a{up}{subscript(j)}" for j in n])
+    return f"−({terms})", f"−({_sum([f'{factor(y[j])}·ln {number(a[j])}' for j in n])})"
 
 
 def _vector(values) -> str:
-    return "[" + ", ".join(_number(v) for v in values) + "]"
+    return "[" + ", ".join(number(v) for v in values) + "]"
 
 
 def _sum(terms: list[str]) -> str:

@@ -33,9 +33,9 @@ import jax
 import jax.numpy as jnp
 
 from nnjax import initializers
-from nnjax.checks import check_key, check_params, require_number
+from nnjax.checks import check_key, require_number
 from nnjax.layers.base import Affine
-from nnjax.network import Network, Params
+from nnjax.network import Network, Params, check_params
 from nnjax.network import init as init_params
 
 __all__ = [

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.activations import Activation, sigmoid, softmax
-from nnjax.checks import check_batch, check_key, require_size
+from nnjax.checks import check_key, require_size
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
@@ -33,6 +35,8 @@ __all__ = [
     "Network",
     "Passed",
     "accuracy",
+    "check_batch",
+    "check_params",
     "evaluate",
     "example_keys",
     "feedforward",
@@ -181,6 +185,116 @@ def _init(net, key, dtype):
         layer.init(key, shape, dtype)
         for layer, key, shape in zip(net.layers, keys, net.shapes, strict=False)
     )
+
+
+@lru_cache(maxsize=256)
+def _expected(net: Network) -> tuple[Any, list[tuple[str, tuple[int, ...]]]]:
+    """Return the tree structure of the network's parameters and each leaf's path and shape."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = tuple(
+        jax.eval_shape(lambda k, layer=layer, shape=shape: layer.init(k, shape), key)
+        for layer, shape in zip(net.layers, net.shapes, strict=False)
+    )
+    leaves, structure = jax.tree.flatten_with_path(params)
+    return structure, [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves]
+
+
+def check_params(net: Network, params: Any, name: str = "params") -> None:
+    """Raise ValueError if `params` are not the parameters of `net`; say what differs.
+
+    Example:
+        >>> import jax, nnjax
+        >>> params = nnjax.init(nnjax.mlp([3, 2]), jax.random.key(0))
+        >>> nnjax.network.check_params(nnjax.mlp([4, 2]), params)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: params[0].w has shape (2, 3), but this network has (2, 4) there; ...
+    """
+    structure, expected = _expected(net)
+    leaves, came = jax.tree.flatten(params)
+    if came != structure:
+        raise ValueError(
+            f"{name} has the structure {came}, but this network has {structure}; start from "
+            "nnjax.init(net, key)"
+        )
+    for (path, shape), leaf in zip(expected, leaves, strict=True):
+        if jnp.shape(leaf) != shape:
+            raise ValueError(
+                f"{name}{path} has shape {jnp.shape(leaf)}, but this network has {shape} there; "
+                "start from nnjax.init(net, key)"
+            )
+
+
+def check_batch(
+    net: Network, params: Any, x: Any, y: Any = None, key: Any = None
+) -> tuple[jax.Array, Any]:
+    """Return x and y as arrays if they and the parameters fit the network, else raise.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape); images (n, h, w, c) too where the network takes vectors.
+        y: None, (n, n_out) targets or (n,) integer classes; concrete ones are looked at.
+        key: None or one random key.
+
+    Raises:
+        ValueError: if a shape does not fit, or a class is not in 0 … n_out − 1.
+        TypeError: if a dtype is no number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> nnjax.network.check_batch(net, params, jnp.ones((5, 4)))
+        Traceback (most recent call last):
+        ...
+        ValueError: x has shape (5, 4); this network takes (n, 3)
+    """
+    check_params(net, params)
+    if key is not None:
+        check_key(key)
+    x = _numbers(x, "x")
+    takes = ", ".join(["n", *map(str, net.input_shape)])
+    flat = len(net.input_shape) == 1 and x.ndim > 2
+    shape = (int(np.prod(x.shape[1:])),) if flat else x.shape[1:]
+    if x.ndim == 0 or shape != net.input_shape:
+        single = x.shape == net.input_shape
+        hint = "; for a single example give x[None]" if single else ""
+        raise ValueError(f"x has shape {x.shape}; this network takes ({takes}){hint}")
+    if x.shape[0] == 0:
+        raise ValueError("x has no examples; expected at least one")
+    if y is None:
+        return x, None
+    y, n = _numbers(y, "y"), x.shape[0]
+    classes = y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer)
+    if y.shape[:1] != (n,):
+        raise ValueError(f"y has shape {y.shape}, but x has {n} examples; expected as many")
+    if not classes and y.shape != (n, net.n_out):
+        raise ValueError(
+            f"y has shape {y.shape} and dtype {y.dtype}; expected ({n}, {net.n_out}) targets, one "
+            f"column an output of this network, or ({n},) integer classes"
+        )
+    if classes and not isinstance(y, jax.core.Tracer):
+        host = np.asarray(y)
+        low, high = host.min(), host.max()
+        if low < 0 or high >= net.n_out:
+            raise ValueError(
+                f"y holds the class {low if low < 0 else high}; this network has {net.n_out} "
+                f"outputs, so classes are 0 to {net.n_out - 1}"
+            )
+    return x, y
+
+
+def _numbers(array: Any, name: str) -> Any:
+    if not isinstance(array, jax.Array | np.ndarray):
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise ValueError(f"{name} is no rectangular array: its rows differ in length") from None
+    dtype = array.dtype
+    if not (jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_) or dtype.kind == "c":
+        raise TypeError(f"{name} has dtype {dtype}; expected real numbers")
+    return jnp.asarray(array)
 
 
 class Passed(NamedTuple):

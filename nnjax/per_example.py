@@ -40,9 +40,9 @@ import jax.numpy as jnp
 
 from nnjax import contractions
 from nnjax.backprop import Backprop, FeedbackPass
-from nnjax.backward import check_gradients
-from nnjax.checks import check_backprop_of, check_params, require_number, require_size
-from nnjax.network import Network, Params, forward_layer, layer_keys
+from nnjax.backward import require_bp_of, require_plain_bp
+from nnjax.checks import require_number, require_size
+from nnjax.network import Network, Params, check_params, forward_layer, layer_keys
 
 __all__ = [
     "NoiseScale",
@@ -446,7 +446,7 @@ def input_gradients(net: Network, params: Params, bp: Backprop) -> jax.Array:
 
     Reference: Simonyan, Vedaldi and Zisserman 2014, arXiv:1312.6034.
     """
-    check_gradients(net, params, bp, "input_gradients")
+    require_plain_bp(net, params, bp, "input_gradients")
     return _input_gradients(net, params, bp)
 
 
@@ -460,7 +460,7 @@ def _check(net, params, bp):
     if not isinstance(bp, Pass):
         raise TypeError(f"bp is a {type(bp).__name__}; expected what nnjax.backprop returns")
     check_params(net, params)
-    return check_backprop_of(net, bp)
+    return require_bp_of(net, bp)
 
 
 def _mean(bp):

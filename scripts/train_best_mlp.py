@@ -27,10 +27,10 @@ import optax
 import nnjax
 from nnjax import Dense, Network, log_likelihood, relu, softmax
 from nnjax.data import Dataset
+from nnjax.descent import loss_and_gradient
 from nnjax.initializers import he
 from nnjax.network import Params
 from nnjax.regularizers import MaxNorm
-from nnjax.step import loss_and_gradient
 from nnjax.training import optimizers, train_epochs
 from nnjax.training.augmentation import Distortion
 

@@ -16,7 +16,7 @@ import numpy as np
 from nnjax.gradcheck.compare import relative_error
 from nnjax.gradcheck.derivation import Derivation
 
-__all__ = ["Step", "localise", "superscript"]
+__all__ = ["Step", "localise"]
 
 
 class Step(NamedTuple):
@@ -102,13 +102,3 @@ def _same(one, other):
     if one is None or np.shape(one) != np.shape(other):
         return False
     return relative_error(np.asarray(one), np.asarray(other)) <= 1e-9
-
-
-def superscript(l: int) -> str:
-    """Return a layer's number as in formulas.
-
-    Example:
-        >>> superscript(12)
-        '¹²'
-    """
-    return str(l).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))

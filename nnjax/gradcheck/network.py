@@ -11,19 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.checks import check_batch, check_key, require_size
+from nnjax.checks import check_key, require_size
 from nnjax.gradcheck.calling import Caller
 from nnjax.gradcheck.claim import Claim
 from nnjax.gradcheck.derivation import BACKWARD, FORWARD, Derivation
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
-from nnjax.gradcheck.localise import Step, localise, superscript
+from nnjax.gradcheck.localise import Step, localise
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.layers import Affine, Dense
-from nnjax.network import Network, init, loss
+from nnjax.network import Network, check_batch, init, loss
+from nnjax.notation import superscript
 from nnjax.regularizers import Regularizer
 
 __all__ = ["check_backprop", "network_candidates"]

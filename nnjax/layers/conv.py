@@ -33,8 +33,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnjax.activations import Activation, sigmoid
-from nnjax.checks import require_activation, require_size
+from nnjax.activations import Activation, require_activation, sigmoid
+from nnjax.checks import require_size
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import Affine, AffineLayer, Shape
 from nnjax.layers.windows import Pair, count, fold, overlap_add, pair, require_image, unfold

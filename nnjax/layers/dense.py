@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from nnjax.activations import Activation, sigmoid
-from nnjax.checks import require_activation, require_size
+from nnjax.activations import Activation, require_activation, sigmoid
+from nnjax.checks import require_size
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import AffineLayer
 

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nnjax.descent import loss_and_gradient
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params
 from nnjax.regularizers import Regularizer
-from nnjax.step import loss_and_gradient
 
 __all__ = ["Augmentation", "TrainState", "observed_epoch", "run_epoch"]
 

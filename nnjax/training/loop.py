@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.checks import check_batch, check_key, check_params, require_size
+from nnjax.checks import check_key, require_size
 from nnjax.data import Dataset
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import Network, Params, init
+from nnjax.network import Network, Params, check_batch, check_params, init
 from nnjax.regularizers import Regularizer
 from nnjax.training import optimizers
 from nnjax.training.early_stopping import EarlyStopping

@@ -15,10 +15,10 @@ from lax_reference import by_autodiff, by_hand, hand, normal, pairs, quick
 from strategies import relative_errors
 
 import nnjax
+from nnjax.descent import loss_and_gradient
 from nnjax.layers.conv import Geometry, library, patches
 from nnjax.layers.windows import fold, overlap_add
 from nnjax.network import piece_size
-from nnjax.step import loss_and_gradient
 
 TIGHT = 1e-11
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tyro")
 
 from nnjax.cli import main
-from nnjax.commands.check import load_function
+from nnjax.cli.check import load_function
 
 SOURCE = """
 import numpy as np

@@ -1,47 +1,20 @@
-"""Data sets as NumPy arrays, by name (`digits`, `mnist`, `fashion-mnist`) or from the user's files.
+"""Data sets by name (`digits`, `mnist`, `fashion-mnist`) or from the user's files."""
 
-Whatever the source, every part of a data set is a pair `(x, y)` of one form, checked on load:
-
-- x, images (n, h, w, channels): uint8 grey levels 0 to 255 as in the file (the training step
-  scales them by 1/255), or float32 as they are. Rows of features (n, features) stay rows.
-- y, classes (n,): int32, counted from 0.
-"""
+from __future__ import annotations
 
 import hashlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
+from nnjax.data.dataset import Dataset, Part, checked_dataset, checked_part
+from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
 
-__all__ = ["Dataset", "load"]
-
-Part: TypeAlias = tuple[np.ndarray, np.ndarray]
-
-
-class Dataset(NamedTuple):
-    """A data set in its three parts, each `(x, y)`, or `None` where the source has no such part.
-
-    Attributes:
-        train: what the parameters are fitted to: x (n, h, w, channels) or (n, features),
-            uint8 or float32; y (n,), int32 classes.
-        validation: what choices are made by (when to stop, which learning rate).
-        test: what the final figure is taken from, once.
-
-    Example:
-        >>> import numpy as np
-        >>> x, y = np.zeros((2, 8, 8, 1), np.float32), np.array([3, 1], np.int32)
-        >>> Dataset(train=(x, y), validation=None, test=None).train[0].shape
-        (2, 8, 8, 1)
-    """
-
-    train: Part
-    validation: Part | None
-    test: Part | None
+__all__ = ["load"]
 
 
 def load(
@@ -88,6 +61,7 @@ def load(
         ImportError: an optional package is missing; says how to install it.
 
     Example:
+        >>> from nnjax.data import load
         >>> data = load("digits")
         >>> x, y = data.train
         >>> x.shape, x.dtype.name, y.shape, y.dtype.name
@@ -125,72 +99,6 @@ def load(
     raise ValueError(f"{name}: expected a folder with IDX files, or a .npz, .pkl or .pkl.gz file")
 
 
-# ---------------------------------------------------------------- one form for every source
-
-
-def _part(x: Any, y: Any, what: str) -> Part:
-    """`(x, y)` in the form that the module promises, or a sentence that says what is wrong."""
-    x, y = np.asarray(x), np.asarray(y)
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"{what}: y must be integer classes of shape (n,), got {y.dtype} of shape {y.shape}"
-            + ("; one-hot rows become classes by y.argmax(axis=1)" if y.ndim == 2 else "")
-        )
-    if x.ndim not in (2, 3, 4):
-        raise ValueError(
-            f"{what}: x must be images (n, h, w) or (n, h, w, channels), or rows of features "
-            f"(n, features), got shape {x.shape}"
-        )
-    if len(x) != len(y):
-        raise ValueError(f"{what}: x has {len(x):,} examples and y has {len(y):,} labels")
-    if x.size == 0:
-        raise ValueError(f"{what}: empty: x has shape {x.shape}")
-    if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"{what}: classes must be counted from 0 and fit int32, got {y.min()} to {y.max()}"
-        )
-
-    if np.issubdtype(x.dtype, np.floating):
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf: found below
-            x = x.astype(np.float32, copy=False)
-        if not np.isfinite(x).all():
-            raise ValueError(
-                f"{what}: x has {np.sum(~np.isfinite(x)):,} NaN or Inf among its values"
-            )
-    elif np.issubdtype(x.dtype, np.integer) or x.dtype == bool:
-        if x.dtype != np.uint8 and (x.min() < 0 or x.max() > 255):
-            raise ValueError(
-                f"{what}: whole numbers in x are taken as grey levels 0 to 255, got "
-                f"{x.min()} to {x.max()}; store other quantities as float32"
-            )
-        x = x.astype(np.float32 if x.dtype == bool else np.uint8, copy=False)
-    else:
-        raise ValueError(f"{what}: x must hold real numbers, got dtype {x.dtype}")
-
-    if x.ndim == 2 and x.shape[1] == 784:
-        x = x.reshape(-1, 28, 28)
-    return x[..., None] if x.ndim == 3 else x, y.astype(np.int32, copy=False)
-
-
-def _dataset(what: object, train: Part, validation: Part | None, test: Part | None) -> Dataset:
-    """The checked parts of a data set; their examples must have one shape and one dtype."""
-    data = Dataset(
-        _part(*train, f"{what}: training data"),
-        validation and _part(*validation, f"{what}: validation data"),
-        test and _part(*test, f"{what}: test data"),
-    )
-    kinds = {f"{part[0].dtype} {part[0].shape[1:]}" for part in data if part}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"{what}: training, validation and test data must hold examples of one dtype and "
-            f"shape, got {' and '.join(sorted(kinds))}"
-        )
-    return data
-
-
-# ---------------------------------------------------------------- sources
-
-
 def _digits() -> Dataset:
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
@@ -211,7 +119,7 @@ def _digits() -> Dataset:
     hand = np.empty(len(y), int)
     hand[order] = np.arange(len(y)) % 10
     train, validation, test = hand > 2, hand == 2, hand < 2
-    return _dataset("digits", *((x[part], y[part]) for part in (train, validation, test)))
+    return checked_dataset("digits", *((x[part], y[part]) for part in (train, validation, test)))
 
 
 def _from_folder(folder: Path) -> Dataset:
@@ -219,10 +127,10 @@ def _from_folder(folder: Path) -> Dataset:
     if missing := [file for file in IDX_FILES if file not in files]:
         raise FileNotFoundError(f"{folder}: missing {', '.join(missing)} (each gzipped or not)")
     x, y, x_test, y_test = (read_idx(files[file]) for file in IDX_FILES)
-    x, y = _part(x, y, f"{folder}: training data")
+    x, y = checked_part(x, y, f"{folder}: training data")
     n = len(x) - len(x) // 6  # the book's 50,000 of 60,000
     validation = (x[n:], y[n:]) if n < len(x) else None
-    return _dataset(folder, (x[:n], y[:n]), validation, (x_test, y_test))
+    return checked_dataset(folder, (x[:n], y[:n]), validation, (x_test, y_test))
 
 
 def _from_npz(path: Path) -> Dataset:
@@ -242,7 +150,7 @@ def _from_npz(path: Path) -> Dataset:
             f"{path}: expected arrays x_train and y_train (or x and y), got "
             f"{', '.join(sorted(arrays)) or 'none'}"
         )
-    return _dataset(path, train, pair("validation"), pair("test"))
+    return checked_dataset(path, train, pair("validation"), pair("test"))
 
 
 def _from_pickle(path: Path) -> Dataset:
@@ -253,10 +161,7 @@ def _from_pickle(path: Path) -> Dataset:
         raise ValueError(
             f"{path}: expected three pairs (x, y) of arrays: training, validation and test data"
         ) from None
-    return _dataset(path, train, validation, test)
-
-
-# ---------------------------------------------------------------- published data sets
+    return checked_dataset(path, train, validation, test)
 
 
 class _Source(NamedTuple):

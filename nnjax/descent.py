@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nnjax.backprop import backpropagate
-from nnjax.checks import check_batch, require_number
+from nnjax.checks import require_number
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import ABREAST, Network, Params, example_keys, piece_size
+from nnjax.network import ABREAST, Network, Params, check_batch, example_keys, piece_size
 
 __all__ = ["loss_and_gradient", "sgd_step"]
 
@@ -81,7 +81,7 @@ def loss_and_gradient(
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
-        >>> from nnjax.step import loss_and_gradient
+        >>> from nnjax.descent import loss_and_gradient
         >>> net = nnjax.mlp([3, 2])
         >>> params = nnjax.init(net, jax.random.key(0))
         >>> loss, grads = loss_and_gradient(net, params, jnp.eye(3), jnp.ones((3, 2)))

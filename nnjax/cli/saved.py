@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import tyro
 
 from nnjax.activations import Elementwise, Identity
-from nnjax.config import TrainConfig
+from nnjax.cli.config import TrainConfig
 from nnjax.layers import Affine
 from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, feedforward, init
@@ -81,7 +81,7 @@ class Predict:
     def __call__(self) -> None:
         import numpy as np
 
-        from nnjax.images import prepare
+        from nnjax.data.images import prepare
 
         if not self.images:
             raise ValueError("no picture to classify: name at least one file after the run")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnjax.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
+from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
 
 CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
 

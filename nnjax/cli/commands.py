@@ -12,9 +12,9 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from nnjax.commands.check import Check, Explain
-from nnjax.commands.saved import Evaluate, Plot, Predict, open_run
-from nnjax.commands.train import Train
+from nnjax.cli.check import Check, Explain
+from nnjax.cli.saved import Evaluate, Plot, Predict, open_run
+from nnjax.cli.train import Train
 
 __all__ = ["COMMANDS", "Check", "Evaluate", "Explain", "Plot", "Predict", "Train", "parse"]
 
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
         OSError, ValueError: if a run is to be resumed that is not there or damaged.
 
     Example:
-        >>> from nnjax.commands import parse
+        >>> from nnjax.cli.commands import parse
         >>> parse(["train", "--hidden", "30", "20"]).config.hidden
         (30, 20)
     """

@@ -1,4 +1,4 @@
-"""The command line: `nnjax train`, `nnjax predict`, ...; what they do stands in `nnjax.commands`.
+"""The command line: `nnjax train`, `nnjax predict`, ... (one file per command in `nnjax.cli`).
 
 Whatever goes wrong is one sentence on stderr and the exit status 2, without a traceback.
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from nnjax.console import KEPT
+from nnjax.cli.console import KEPT
 
 __all__ = ["main"]
 
@@ -62,7 +62,7 @@ def _parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
         import tyro  # noqa: F401
     except ImportError:
         raise ImportError('the command line takes tyro: pip install "nnjax[cli]"') from None
-    from nnjax.commands import parse
+    from nnjax.cli.commands import parse
 
     return parse(argv)
 

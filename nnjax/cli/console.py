@@ -23,7 +23,7 @@ def epoch_line(record: Record, sizes: Mapping[str, int]) -> str:
         sizes: how many examples each part has that was measured.
 
     Example:
-        >>> from nnjax.console import epoch_line
+        >>> from nnjax.cli.console import epoch_line
         >>> record = {"epoch": 0, "test_correct": 9129, "train_loss": 0.1234, "seconds": 0.25}
         >>> epoch_line(record, {"test": 10000})
         'Epoch 0: 9129 / 10000, loss 0.1234, 0.25 s'

@@ -13,9 +13,8 @@ import numpy as np
 import pooch
 import pytest
 
-from nnjax import data
-from nnjax.data import load
-from nnjax.readers import IDX_FILES
+from nnjax.data import load, sources
+from nnjax.data.readers import IDX_FILES
 
 
 def idx(array):
@@ -89,7 +88,7 @@ def test_digits_are_stratified_and_always_the_same(digits):
 
 
 def test_digits_do_without_the_file_of_scikit_learn(digits, monkeypatch):
-    monkeypatch.setattr(data.Path, "is_file", lambda self: False)
+    monkeypatch.setattr(sources.Path, "is_file", lambda self: False)
     for part, again in zip(digits, load("digits"), strict=True):
         np.testing.assert_array_equal(part[0], again[0])
         np.testing.assert_array_equal(part[1], again[1])
@@ -130,8 +129,8 @@ def test_the_same_file_names_do_not_pass_for_another_set(tmp_path, monkeypatch):
     arrays = small_set()
     write_set(tmp_path, arrays)
     labels = hashlib.sha256(arrays[3].astype(np.uint8).tobytes()).hexdigest()
-    source = data._SOURCES["mnist"]._replace(test_labels=labels)
-    monkeypatch.setitem(data._SOURCES, "mnist", source)
+    source = sources._SOURCES["mnist"]._replace(test_labels=labels)
+    monkeypatch.setitem(sources._SOURCES, "mnist", source)
     assert_holds(load("mnist", data_dir=tmp_path), arrays)
     with pytest.raises(ValueError, match="holds the files of mnist, not of fashion-mnist"):
         load("fashion-mnist", data_dir=tmp_path)
@@ -330,7 +329,7 @@ class Published:
 
     def mirrors(self, *addresses):
         sums = tuple(hashlib.sha256(content).hexdigest() for content in self.files.values())
-        self.monkeypatch.setitem(data._SOURCES, "mnist", data._Source(addresses, sums, ""))
+        self.monkeypatch.setitem(sources._SOURCES, "mnist", sources._Source(addresses, sums, ""))
 
     def cached(self):
         return sorted(path.name for path in self.cache.rglob("*") if path.is_file())
@@ -454,7 +453,7 @@ def test_without_pooch(monkeypatch):
 
 
 def test_the_published_sets_are_described_in_full():
-    for source in data._SOURCES.values():
+    for source in sources._SOURCES.values():
         assert len(source.sha256) == len(IDX_FILES)
         assert all(len(sha256) == 64 for sha256 in (*source.sha256, source.test_labels))
         assert len(source.mirrors) >= 2

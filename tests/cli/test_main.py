@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 import nnjax
-from nnjax import commands, data, images, initializers
-from nnjax.checks import check_params
-from nnjax.cli import main
-from nnjax.commands import saved
-from nnjax.config import TrainConfig
+from nnjax import data, initializers
+from nnjax.cli import commands, main, saved, train
+from nnjax.cli.config import TrainConfig
+from nnjax.data import images
+from nnjax.network import check_params
 from nnjax.regularizers import L1, L2, MaxNorm
 from nnjax.training import optimizers
 from nnjax.training.augmentation import Distortion
@@ -601,7 +601,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(here, capsys, monkeypatch)
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(commands.train, "train_epochs", interrupted)
+    monkeypatch.setattr(train, "train_epochs", interrupted)
     assert main(["train", *SMALL]) == 130
     assert capsys.readouterr().err == "nnjax: stopped\n"
     assert list(here.iterdir()) == []

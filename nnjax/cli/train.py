@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import tyro
 
 from nnjax.architecture import summary
-from nnjax.commands.saved import open_run
-from nnjax.config import TrainConfig, n_classes
-from nnjax.console import KEPT, progress
+from nnjax.cli.config import TrainConfig, n_classes
+from nnjax.cli.console import KEPT, progress
+from nnjax.cli.saved import open_run
 from nnjax.data import Dataset
 from nnjax.network import Network, Params, evaluate
 from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs

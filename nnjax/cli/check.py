@@ -210,7 +210,7 @@ def load_function(named: str) -> Callable:
         FileNotFoundError: if there is no such file.
 
     Example:
-        >>> from nnjax.commands.check import load_function
+        >>> from nnjax.cli.check import load_function
         >>> load_function("mine.py")
         Traceback (most recent call last):
         ...

@@ -35,7 +35,7 @@ class TrainConfig:
     """What to train, on what, and how. The defaults suit the embedded digits.
 
     Example:
-        >>> from nnjax.config import TrainConfig
+        >>> from nnjax.cli.config import TrainConfig
         >>> config = TrainConfig(hidden=(30,), rate=3.0)
         >>> config.network((8, 8, 1), 10).shapes
         ((64,), (30,), (10,))
@@ -258,7 +258,7 @@ def n_classes(dataset: Dataset) -> int:
 
     Example:
         >>> import nnjax
-        >>> from nnjax.config import n_classes
+        >>> from nnjax.cli.config import n_classes
         >>> n_classes(nnjax.data.load("digits"))
         10
     """

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nnjax.data import load
-from nnjax.images import prepare
+from nnjax.data.images import prepare
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 import nnjax
 from nnjax import data
 from nnjax.cli import main
-from nnjax.commands.saved import open_run
+from nnjax.cli.saved import open_run
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_evaluate_counts_what_was_read(trained, capsys, part):
     right, n = map(int, re.match(r"(\d+) / (\d+) right", out).groups())
     assert n == len(x)
     run, _, net, _ = open_run(trained / "dense")
-    params = run.load_params(nnjax.init(net, nnjax.config.TrainConfig().key()))
+    params = run.load_params(nnjax.init(net, nnjax.cli.config.TrainConfig().key()))
     assert right == int(nnjax.evaluate(net, params, x, y).correct)
     matrix = [list(map(int, line.split()[1:])) for line in out.splitlines()[-10:]]
     assert np.trace(matrix) == right

@@ -1,0 +1,103 @@
+"""A data set in its parts, and the one form that every source is brought to, checked on load.
+
+Every part is a pair `(x, y)`:
+
+- x, images (n, h, w, channels): uint8 grey levels 0 to 255 as in the file (the training step
+  scales them by 1/255), or float32 as they are. Rows of features (n, features) stay rows.
+- y, classes (n,): int32, counted from 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+__all__ = ["Dataset", "Part", "checked_dataset", "checked_part"]
+
+Part: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""The inputs x and the classes y of some examples."""
+
+
+class Dataset(NamedTuple):
+    """A data set in its three parts, each `(x, y)`, or `None` where the source has no such part.
+
+    Attributes:
+        train: what the parameters are fitted to: x (n, h, w, channels) or (n, features),
+            uint8 or float32; y (n,), int32 classes.
+        validation: what choices are made by (when to stop, which learning rate).
+        test: what the final figure is taken from, once.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnjax.data import Dataset
+        >>> x, y = np.zeros((2, 8, 8, 1), np.float32), np.array([3, 1], np.int32)
+        >>> Dataset(train=(x, y), validation=None, test=None).train[0].shape
+        (2, 8, 8, 1)
+    """
+
+    train: Part
+    validation: Part | None
+    test: Part | None
+
+
+def checked_part(x: Any, y: Any, what: str) -> Part:
+    """`(x, y)` in the form that the module promises, or a sentence that says what is wrong."""
+    x, y = np.asarray(x), np.asarray(y)
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"{what}: y must be integer classes of shape (n,), got {y.dtype} of shape {y.shape}"
+            + ("; one-hot rows become classes by y.argmax(axis=1)" if y.ndim == 2 else "")
+        )
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{what}: x must be images (n, h, w) or (n, h, w, channels), or rows of features "
+            f"(n, features), got shape {x.shape}"
+        )
+    if len(x) != len(y):
+        raise ValueError(f"{what}: x has {len(x):,} examples and y has {len(y):,} labels")
+    if x.size == 0:
+        raise ValueError(f"{what}: empty: x has shape {x.shape}")
+    if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{what}: classes must be counted from 0 and fit int32, got {y.min()} to {y.max()}"
+        )
+
+    if np.issubdtype(x.dtype, np.floating):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf: found below
+            x = x.astype(np.float32, copy=False)
+        if not np.isfinite(x).all():
+            raise ValueError(
+                f"{what}: x has {np.sum(~np.isfinite(x)):,} NaN or Inf among its values"
+            )
+    elif np.issubdtype(x.dtype, np.integer) or x.dtype == bool:
+        if x.dtype != np.uint8 and (x.min() < 0 or x.max() > 255):
+            raise ValueError(
+                f"{what}: whole numbers in x are taken as grey levels 0 to 255, got "
+                f"{x.min()} to {x.max()}; store other quantities as float32"
+            )
+        x = x.astype(np.float32 if x.dtype == bool else np.uint8, copy=False)
+    else:
+        raise ValueError(f"{what}: x must hold real numbers, got dtype {x.dtype}")
+
+    if x.ndim == 2 and x.shape[1] == 784:
+        x = x.reshape(-1, 28, 28)
+    return x[..., None] if x.ndim == 3 else x, y.astype(np.int32, copy=False)
+
+
+def checked_dataset(
+    what: object, train: Part, validation: Part | None, test: Part | None
+) -> Dataset:
+    """The checked parts of a data set; their examples must have one shape and one dtype."""
+    data = Dataset(
+        checked_part(*train, f"{what}: training data"),
+        validation and checked_part(*validation, f"{what}: validation data"),
+        test and checked_part(*test, f"{what}: test data"),
+    )
+    kinds = {f"{part[0].dtype} {part[0].shape[1:]}" for part in data if part}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{what}: training, validation and test data must hold examples of one dtype and "
+            f"shape, got {' and '.join(sorted(kinds))}"
+        )
+    return data

@@ -1,0 +1,54 @@
+"""Numbers and indices as formulas print them: w¹₂₃, −0.5, (−0.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["factor", "number", "subscript", "superscript"]
+
+
+def superscript(l: int) -> str:
+    """Return a layer's number as in formulas.
+
+    Example:
+        >>> from nnjax.notation import superscript
+        >>> superscript(12)
+        '¹²'
+    """
+    return str(l).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def subscript(*indices: int) -> str:
+    """Return indices, counted from 1, as subscripts, with a comma where they could be misread.
+
+    Example:
+        >>> from nnjax.notation import subscript
+        >>> subscript(0, 2), subscript(0, 11)
+        ('₁₃', '₁,₁₂')
+    """
+    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+    numbers = [str(i + 1) for i in indices]
+    return ("," if any(len(n) > 1 for n in numbers) else "").join(numbers).translate(digits)
+
+
+def number(value: Any) -> str:
+    """Return a number to six digits, with a minus sign that is as long as a plus.
+
+    Example:
+        >>> from nnjax.notation import number
+        >>> number(-0.04964)
+        '−0.04964'
+    """
+    return f"{float(value):.6g}".replace("-", "−")
+
+
+def factor(value: Any) -> str:
+    """Return a number as a factor: in parentheses where it is negative.
+
+    Example:
+        >>> from nnjax.notation import factor
+        >>> factor(2), factor(-2)
+        ('2', '(−2)')
+    """
+    text = number(value)
+    return f"({text})" if text.startswith("−") else text
