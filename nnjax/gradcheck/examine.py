@@ -151,6 +151,16 @@ def examine(
         return report(
             Verdict.WRONG, reason, worst, steps=steps
         )  # there is nothing to explain it by
+    missing = [name for name, leaf in zip(first.names, first.claimed, strict=True) if leaf is None]
+    if missing:
+        found = Finding(
+            name="not returned (None)",
+            where=", ".join(missing),
+            sentence="None is returned where a gradient is expected",
+            residual=0.0,
+            leaves=tuple(missing),
+        )
+        return report(Verdict.WRONG, reason, worst, steps=steps, findings=(found,))
     found = diagnose(telling, candidates(telling))
     near = found.nearest
     return report(

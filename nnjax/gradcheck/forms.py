@@ -313,7 +313,11 @@ def read_gradient(result: Any, parameters: Any, names: Sequence[str], value: flo
     readings = [result, *_renamed(result, names)]
     if isinstance(result, (tuple, list)) and len(result) > 1:
         inner = [result[1:], result[:-1], *result[::-1]]
-        if is_scalar(result[1]) and is_scalar(result[0]) and float(result[1]) == value:
+        if (
+            is_scalar(result[1])
+            and is_scalar(result[0])
+            and np.isclose(float(result[1]), value, rtol=1e-12)
+        ):
             inner.reverse()
         readings += [r for part in inner for r in (part, *_renamed(part, names))]
     elif isinstance(result, Mapping):

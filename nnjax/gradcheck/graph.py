@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.gradcheck.rules import PARTIALS, Passage, evaluate, passage
+
 __all__ = ["MOVES", "TOTAL", "Equation", "Graph", "Place", "derivative", "trace", "trace_at"]
 
 # More equations than this are too many to lay out: a longer scan stays one equation.
@@ -133,17 +135,6 @@ class Equation:
         return self.path[0] if self.path else None
 
 
-# Derivatives of out with respect to each operand, where that is quicker than asking JAX.
-_PARTIALS: dict[str, Callable[..., tuple]] = {
-    "add": lambda x, y: (1.0, 1.0),
-    "add_any": lambda x, y: (1.0, 1.0),
-    "sub": lambda x, y: (1.0, -1.0),
-    "mul": lambda x, y: (y, x),
-    "div": lambda x, y: (1 / y, -x / y**2),
-    "neg": lambda x: (-1.0,),
-    "exp": lambda x: (np.exp(x),),
-    "copy": lambda x: (1.0,),
-}
 _ELEMENTWISE = frozenset(
     [
         *("abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "clamp"),
@@ -241,7 +232,7 @@ class Graph:
     def partials(self, k: int) -> tuple | None:
         """Return ∂out/∂operand of an elementwise equation, one array an operand, else None."""
         equation = self.equations[k]
-        if equation.name not in _PARTIALS and equation.name not in _ELEMENTWISE:
+        if equation.name not in PARTIALS and equation.name not in _ELEMENTWISE:
             return None
         if k not in self._partials:
             inputs = [self.values[node] for node in equation.inputs]
@@ -251,24 +242,23 @@ class Graph:
             )
         return self._partials[k]
 
-    def _linear(self, k: int):
-        """Return what `jax` differentiates of an equation: a function of its active operands."""
-        equation = self.equations[k]
-        chosen = [j for j, node in enumerate(equation.inputs) if node in self.active]
-        outs = [i for i, node in enumerate(equation.outputs) if node in self.active]
-
-        def function(*operands):
-            inputs = [self.values[node] for node in equation.inputs]
-            for j, operand in zip(chosen, operands, strict=True):
-                inputs[j] = operand
-            results = equation.function(*inputs)
-            return [results[i] for i in outs]
-
-        return function, [self.values[equation.inputs[j]] for j in chosen], chosen, outs
-
     @functools.cached_property
-    def _pull_backs(self) -> dict[int, Callable]:
+    def _passages(self) -> dict[int, Passage]:
         return {}
+
+    def _passage(self, k: int) -> Passage:
+        if k not in self._passages:
+            equation = self.equations[k]
+            self._passages[k] = passage(
+                equation.name,
+                equation.function,
+                equation.params,
+                [self.values[node] for node in equation.inputs],
+                [self.shape(node) for node in equation.outputs],
+                [j for j, node in enumerate(equation.inputs) if node in self.active],
+                [i for i, node in enumerate(equation.outputs) if node in self.active],
+            )
+        return self._passages[k]
 
     def pull_back(self, k: int, cotangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Return what flows back along the edges of equation k: (C, *operand) an operand.
@@ -286,21 +276,9 @@ class Graph:
                 for j, node in enumerate(equation.inputs)
                 if node in self.active
             }
-        if k not in self._pull_backs:
-            function, operands, chosen, outs = self._linear(k)
-            _, pull = jax.vjp(function, *operands)
-            self._pull_backs[k] = jax.vmap(pull), chosen, outs
-        pull, chosen, outs = self._pull_backs[k]
-        count = next(len(g) for g in cotangents if g is not None)
-        given = []
-        for i in outs:
-            value, g = self.values[equation.outputs[i]], cotangents[i]
-            given.append(
-                np.zeros((count, *np.shape(value)), value.dtype)
-                if g is None
-                else g.astype(value.dtype)
-            )
-        return {j: np.asarray(e) for j, e in zip(chosen, pull(given), strict=True)}
+        return dict(
+            self._passage(k).pull({i: g for i, g in enumerate(cotangents) if g is not None})
+        )
 
     def backward(
         self, edits: Mapping[tuple[int, int], Callable] | None = None, count: int = 1
@@ -374,18 +352,15 @@ class Graph:
                     total = total + _spread(tangent, shape) * partials[j]
                 tangents[out] = total
                 continue
-            function, operands, chosen, outs = self._linear(k)
-            push = lambda *ts, f=function, at=operands: jax.jvp(f, tuple(at), ts)[1]  # noqa: E731
-            given = [known[j].astype(self.values[equation.inputs[j]].dtype) for j in chosen]
-            for i, tangent in zip(outs, jax.vmap(push)(*given), strict=True):
-                tangents[equation.outputs[i]] = np.asarray(tangent)
+            for i, tangent in self._passage(k).push(known).items():
+                tangents[equation.outputs[i]] = tangent
         return tangents
 
 
 def derivative(equation: Equation, inputs: Sequence[Any], j: int) -> np.ndarray:
     """Return ∂out/∂operand j of an elementwise equation at these inputs."""
-    if equation.name in _PARTIALS:
-        return _PARTIALS[equation.name](*inputs)[j]
+    if equation.name in PARTIALS:
+        return PARTIALS[equation.name](*inputs)[j]
 
     def function(x):
         return equation.function(*inputs[:j], x, *inputs[j + 1 :])[0]
@@ -467,7 +442,8 @@ class _Builder:
         return len(self.values) - 1
 
     def add(self, name, function, params, inputs, path):
-        results = function(*[self.values[node] for node in inputs])
+        given = [self.values[node] for node in inputs]
+        results = evaluate(name, given) or function(*given)
         outputs = [self.node(result) for result in results]
         self.equations.append(
             Equation(name, function, params, tuple(inputs), tuple(outputs), path, self.run)
@@ -481,7 +457,7 @@ class _Builder:
         nodes.update((var, self.node(c)) for var, c in zip(jaxpr.constvars, consts, strict=True))
 
         def number(atom):
-            return self.node(atom.val) if isinstance(atom, core.Literal) else nodes[atom]
+            return self.node(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else nodes[atom]
 
         for equation in jaxpr.eqns:
             given = [number(atom) for atom in equation.invars]

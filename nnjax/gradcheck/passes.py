@@ -171,7 +171,11 @@ class Pass(NamedTuple):
         out = _split(getattr(trial, forward)(*as_numpy(args)), getattr(trial, backward))[0]
         ones = jax.tree.map(lambda leaf: np.ones(np.shape(leaf)), out)
         _call_backward(getattr(trial, backward), ones, None, args)
-        pairs = dict(_with_gradients(trial, (), 0))
+        pairs, seen = {}, set()
+        for name, ways in _with_gradients(trial, (), 0):
+            if id(_at(trial, ways[0])) not in seen:  # one array may be known by several names
+                seen.add(id(_at(trial, ways[0])))
+                pairs[name] = ways
         arrays = {
             name: np.asarray(_at(owner, path), np.float64) for name, (path, _) in pairs.items()
         }

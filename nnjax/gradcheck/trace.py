@@ -234,12 +234,8 @@ def _forward(graph: Graph) -> NotFinite | None:
             return NotFinite(kind, False, f"{name} holds it already.", None, 0, "")
         equation = graph.equations[k]
         bad = [n for n in equation.inputs if not _finite(graph.values[n])]
-        # inf − inf and 0 · inf make NaN of infinity: that is where NaN begins
-        born = _kind(graph.values[node]) == "NaN" and all(
-            _kind(graph.values[n]) != "NaN" for n in bad
-        )
         made = [n for n in bad if n in graph.producer or n in graph.inputs]
-        if not made or (born and not any(n in graph.producer for n in made)):
+        if not made:
             return _at(equation, _kind(graph.values[node]), False, _in_words(graph, equation, node))
         node = made[0]
 

@@ -189,7 +189,9 @@ def test_a_gradient_that_is_not_deterministic_is_told():
     rng = np.random.default_rng()
     noisy = but(lambda g, w, x: {**g, "a": g["a"] + rng.normal(size=4)})
     report = check_gradient(f, noisy, W, X)
-    assert "not deterministic: called twice with the same arguments, w['a'] differs" in report.reason
+    assert (
+        "not deterministic: called twice with the same arguments, w['a'] differs" in report.reason
+    )
 
 
 def test_functions_that_print_mutate_or_are_slow_are_handled(capsys):
