@@ -46,9 +46,11 @@ from nnjax.gradcheck import (
     GradientReport,
     assert_gradient,
     check_backprop,
+    check_forward_backward,
     check_gradient,
     check_layer,
     check_vjp,
+    trace_gradient,
 )
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
@@ -86,6 +88,7 @@ __all__ = [
     "backward",
     "book_json",
     "check_backprop",
+    "check_forward_backward",
     "check_gradient",
     "check_layer",
     "check_vjp",
@@ -125,6 +128,7 @@ __all__ = [
     "step",
     "summary",
     "tanh",
+    "trace_gradient",
     "train",
     "training",
 ]
