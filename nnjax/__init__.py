@@ -36,6 +36,7 @@ from nnjax.activations import (
 from nnjax.architecture import convnet, summary
 from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
+from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
 from nnjax.evaluation import Evaluation, accuracy, evaluate, predict
 from nnjax.explain import Explanation, explain
@@ -45,9 +46,11 @@ from nnjax.gradcheck import (
     GradientReport,
     assert_gradient,
     check_backprop,
+    check_forward_backward,
     check_gradient,
     check_layer,
     check_vjp,
+    trace_gradient,
 )
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
@@ -85,6 +88,7 @@ __all__ = [
     "backward",
     "book_json",
     "check_backprop",
+    "check_forward_backward",
     "check_gradient",
     "check_layer",
     "check_vjp",
@@ -104,6 +108,7 @@ __all__ = [
     "initializers",
     "layers",
     "leaky_relu",
+    "load_run",
     "log_likelihood",
     "loss",
     "losses",
@@ -123,6 +128,7 @@ __all__ = [
     "step",
     "summary",
     "tanh",
+    "trace_gradient",
     "train",
     "training",
 ]
