@@ -36,6 +36,7 @@ ORDER = [
     ["cli.config"],
     ["cli.console"],
     ["cli"],
+    ["__main__"],
     [""],
 ]
 LEVEL = {name: i for i, names in enumerate(ORDER) for name in names}
