@@ -62,6 +62,7 @@ from nnjax.network import (
     mlp,
     predict,
 )
+from nnjax.storage import load, save
 from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
@@ -114,6 +115,7 @@ __all__ = [
     "initializers",
     "layers",
     "leaky_relu",
+    "load",
     "load_run",
     "log_likelihood",
     "loss",
@@ -127,6 +129,7 @@ __all__ = [
     "quadratic",
     "regularizers",
     "relu",
+    "save",
     "sgd_step",
     "sigmoid",
     "sign",

@@ -31,7 +31,7 @@ ORDER = [
     ["contractions"],
     ["per_example", "curvature"],
     ["training", "plots", "gradcheck"],
-    ["training.run", "book_json"],
+    ["training.run", "book_json", "storage"],
     ["cli.config"],
     ["cli.console"],
     ["cli"],
