@@ -1,4 +1,4 @@
-"""Artificial expansion of the training data: shifted copies, and distortions drawn anew each time.
+"""Artificial expansion of the training data: shifted copies, and random distortions.
 
 `shifted` is the book's way: a data set five times as large. `Distortion` works inside the jitted
 epoch, on every mini-batch, so that no image is ever seen twice; it is a frozen description and
@@ -70,7 +70,7 @@ class Distortion:
     the centre), between pixels bilinearly, outside 0. A is a rotation times a skew times a
     scaling, s a shift by whole pixels, and u the displacement field of Simard et al.: noise of
     variance ⅓ at every pixel and in both directions, convolved with a Gaussian of width σ, times
-    α. All strengths are drawn uniformly and anew for every image.
+    α. All strengths are drawn uniformly, for every image separately.
 
     Args:
         shift: whole pixels, −shift … shift along each axis.
@@ -140,7 +140,7 @@ class Distortion:
                 f"{min(x.shape[1:3])} pixels that the images have"
             )
         dtype = x.dtype
-        x = x.astype(jnp.promote_types(dtype, jnp.float32))  # coordinates need more than 8 bits
+        x = x.astype(np.promote_types(dtype, np.float32))  # coordinates need more than 8 bits
         source = self._sources(key, *x.shape[:3]).astype(x.dtype)
         # Without the barrier each of the four corners of every pixel would compute them again.
         source = jax.lax.optimization_barrier(source)

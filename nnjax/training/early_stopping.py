@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnjax.checks import require_number, require_size
 from nnjax.data import Dataset
@@ -138,9 +139,7 @@ class EarlyStopping:
             value: the measure after it.
         """
         rule = self.with_direction({})
-        return _update(
-            rule, state, params, jnp.asarray(epoch, jnp.int32), jnp.asarray(value, jnp.float32)
-        )
+        return _update(rule, state, params, *jax.device_put((np.int32(epoch), np.float32(value))))
 
 
 @jax.jit

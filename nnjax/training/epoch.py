@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nnjax.data import Dataset
@@ -113,7 +114,7 @@ def run_epoch(
         return carry, measure(net, recipe.observed, carry[0], data)
 
     batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
-    dtype = jnp.promote_types(jax.tree.leaves(state.params)[0].dtype, jnp.float32)
+    dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
     carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
     observed: dict[str, jax.Array] = {}
     if recipe.monitor_every is not None:

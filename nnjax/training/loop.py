@@ -140,6 +140,7 @@ def train_epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     return _epochs(arguments)
 
 
+@jax.transfer_guard("allow")  # here data and state are meant to go to the device; later nothing is
 def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     """Check what the arguments are together; the epochs are trained as they are asked for."""
     net, recipe, rule = arguments.net, arguments.recipe, arguments.early_stopping
@@ -161,8 +162,7 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
                 f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(numbers)}"
             )
         rule = rule.with_direction(directions(recipe.monitors))
-    # Put there explicitly: nothing goes to the device unasked.
-    rates = tuple(map(jax.device_put, recipe.rates))
+    rates = tuple(map(jnp.asarray, recipe.rates))
     run = partial(_run_epoch, net, recipe, rates)
     return _iterate(run, measured, rule, arguments.epochs, start, data)
 
@@ -181,13 +181,13 @@ def _iterate(
     data: Dataset,
 ) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
-    for epoch in range(int(state.epoch), epochs):
-        if early_stopping is not None and state.stopping.stopped:
+    for epoch in range(int(jax.device_get(state.epoch)), epochs):
+        if early_stopping is not None and jax.device_get(state.stopping.stopped):
             return
         start = time.perf_counter()
         try:
             after, loss, observed = run(state, data)
-            record: Record = {"epoch": epoch, "train_loss": float(loss)}
+            record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
             if not np.isfinite(record["train_loss"]):
                 raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
             rate = optimizers.rate(after.opt_state)
@@ -196,8 +196,8 @@ def _iterate(
             record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
             if early_stopping is not None:
                 after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
-                record["best_epoch"] = int(after.stopping.best_epoch)
-                record["waited"] = int(after.stopping.waited)
+                counts = after.stopping.best_epoch, after.stopping.waited
+                record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted in epoch {epoch}; the parameters from before that epoch are kept",
@@ -251,39 +251,42 @@ def train(arguments: Arguments) -> tuple[TrainState, History]:
         data: `Dataset(train, validation, test)`, each part `(x, y)` or None.
         optimizer: any `optax.GradientTransformation`, such as `optax.sgd(0.5)`; by name, and with
             rate schedules, from `nnjax.training.optimizers`.
-        epochs: how often to go through the training data, those before `state` counted.
-        batch_size: examples a step, at most as many as there are.
+        epochs: number of passes over the training data, including those before `state`.
+        batch_size: mini-batch size, at most the number of training examples.
         key: a random key: starting parameters, order of the examples, dropout, augmentation.
         params: where to start; None: `init` with a key split from `key`.
-        evaluate_on: on which parts of the data to measure loss and accuracy after each epoch;
-            parts that are None are left out. Add "train" to measure the training data too.
+        evaluate_on: the parts of the data on which to measure loss and accuracy after each epoch;
+            parts that are None are left out. Add "train" to evaluate the training data too.
         regularizer: such as `nnjax.regularizers.L2(5.0)`; n is the number of training examples.
         augment: such as `nnjax.training.augmentation.Distortion(rotation=10.0)`; any pure,
             hashable function of (key, x).
-        monitors: what else to measure: names in `nnjax.training.monitors.MONITORS`, or functions
-            of (net, params, data).
+        monitors: additional measurements: names in `nnjax.training.monitors.MONITORS`, or
+            functions of (net, params, data).
         monitor_every: None: after each epoch; k: after every k mini-batches, so that each record
-            holds the values in an array, one row a time.
-        early_stopping: ends the run, or lowers its rate, by a measure in the records.
-        feedback: None: backpropagation; else what carries errors back in the place of wᵀ, such as
-            `nnjax.feedback.init(net, key, "feedback_alignment")`. Weights that learn are in
+            holds an array of values, with one row per measurement.
+        early_stopping: ends the run, or lowers its learning rate, when a measure in the records no
+            longer improves.
+        feedback: None: backpropagation; otherwise the rule that propagates errors backwards, such
+            as `nnjax.feedback.init(net, key, "feedback_alignment")`. Weights that learn are in
             `state.feedback`.
-        state: where to go on: the state of an earlier run with the same arguments, which then
-            ends, bit for bit, as if it had never been interrupted.
+        state: continue from the state of an earlier run with the same arguments, which then ends,
+            bit for bit, as if it had never been interrupted.
 
     Returns:
-        `(state, history)`: `state.best_params` are the trained parameters, with early stopping
-        the best, else the last ones, `state.params`. `history` maps names to arrays, one value an
-        epoch: `epoch`, `train_loss` (the mean met on the way, without penalty; with "train" in
-        `evaluate_on`, that of the parameters at the end of the epoch), `seconds`, and, of each
-        part measured, `test_loss`, `test_accuracy` (a fraction), `test_correct` (a count); with a
-        regularizer `penalty`; with an optimizer by name `rate`; with early stopping `best_epoch`
-        and `waited`; what the monitors give.
+        `(state, history)`: `state.best_params` are the trained parameters: with early stopping
+        the best, otherwise the last ones, `state.params`. `history` maps names to arrays, with one
+        value per epoch: `epoch`; `train_loss` (the running mean over the epoch's mini-batches,
+        without the regularisation term; with "train" in `evaluate_on`, the loss of the parameters
+        at the end of the epoch); `seconds`; for each part evaluated, such as the test data,
+        `test_loss`, `test_accuracy` (a fraction) and `test_correct` (a count); with a regularizer
+        `penalty`; with an optimizer by name `rate`; with early stopping `best_epoch` and `waited`;
+        and what the monitors measure.
 
     Raises:
         ValueError, TypeError: if an argument does not fit, or the data hold NaN or infinity.
         DivergedError: if the loss or a parameter is no longer finite; it carries the last good
             state and the history.
+        Interrupted: on Ctrl-C; it carries the state after the last complete epoch and the history.
 
     Example:
         >>> import jax, nnjax, optax
@@ -307,7 +310,7 @@ def train(arguments: Arguments) -> tuple[TrainState, History]:
 
 
 def history(records: Sequence[Mapping[str, Any]]) -> History:
-    """Return the records of a run as arrays by name, one value an epoch.
+    """Return the records of a run as arrays by name, with one value per epoch.
 
     Example:
         >>> import nnjax
@@ -319,7 +322,7 @@ def history(records: Sequence[Mapping[str, Any]]) -> History:
 
 
 def _check_names(recipe, params, data, measured) -> list[str]:
-    """Return the names of what is measured once an epoch as a single number."""
+    """Return the names of what is measured as a single number per epoch."""
     own = {"epoch", "train_loss", "rate", "best_epoch", "waited", "seconds"}
     shapes = jax.eval_shape(measured, params, data)
     net = measured.args[0]

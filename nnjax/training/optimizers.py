@@ -274,10 +274,8 @@ def start(optimizer: optax.GradientTransformation, params: Any) -> Any:
     Example:
         >>> import jax.numpy as jnp, optax
         >>> from nnjax.training import optimizers
-        >>> optimizers.start(optax.adam(0.1), jnp.zeros(3, jnp.float16))
-        Traceback (most recent call last):
-        ...
-        ValueError: optimizer divides by zero in float16 where a gradient is 0: ...
+        >>> optimizers.start(optax.sgd(0.1), jnp.zeros(3))
+        (EmptyState(), EmptyState())
     """
     require_optimizer(optimizer)
     state = optimizer.init(params)

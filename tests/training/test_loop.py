@@ -203,7 +203,7 @@ def test_optimizers_that_keep_the_parameters_they_start_from():
 @pytest.mark.parametrize(("bytes_in", "floats_in"), [("train", "test"), ("validation", "train")])
 def test_bytes_beside_numbers_of_another_scale_are_refused(bytes_in, floats_in):
     x = RNG.integers(256, size=(23, 4), dtype=np.uint8)
-    x[0, 0] = 255
+    x[0, :2] = 0, 255
     part = {bytes_in: (x, Y), floats_in: (x.astype(np.float32), Y)}
     data = Dataset(**({"train": None, "validation": None, "test": None} | part))
     sentence = (
@@ -289,6 +289,13 @@ def test_ctrl_c_hands_back_the_state_and_the_history(monkeypatch):
 def test_early_stopping_works_while_jax_looks_for_nan_and_infinity():
     with jax.debug_nans(True), jax.debug_infs(True):
         train(early_stopping=EarlyStopping(2), epochs=3)
+
+
+def test_nothing_goes_to_the_device_unasked():
+    rule, rate = EarlyStopping(1, lower_rate_to=0.5), nnjax.training.optimizers.by_name("sgd", 0.5)
+    with jax.transfer_guard("disallow"):
+        train(optimizer=rate, early_stopping=rule)
+        train()
 
 
 def named(name, shape=()):
