@@ -22,15 +22,17 @@ from nnjax.cli.loaded import load_run
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
 from nnjax.cli.refusals import did_you_mean, sentence
+from nnjax.cli.runs import Runs
 from nnjax.cli.train import Train
 
-__all__ = ["COMMANDS", "Check", "Evaluate", "Explain", "Plot", "Predict", "Train", "parse"]
+__all__ = ["COMMANDS", "Check", "Evaluate", "Explain", "Plot", "Predict", "Runs", "Train", "parse"]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,
+    "runs": Runs,
     "check": Check,
     "explain": Explain,
 }
