@@ -34,7 +34,7 @@ ORDER = [
     ["training.run", "book_json", "storage"],
     ["cli.config"],
     ["cli.console"],
-    ["cli"],
+    ["cli", "__main__"],
     [""],
 ]
 LEVEL = {name: i for i, names in enumerate(ORDER) for name in names}
