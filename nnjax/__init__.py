@@ -14,6 +14,7 @@ from nnjax import (
     layers,
     losses,
     notation,
+    ops,
     per_example,
     plots,
     regularizers,
@@ -35,6 +36,7 @@ from nnjax.activations import (
 from nnjax.architecture import convnet, summary
 from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
+from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
@@ -112,11 +114,13 @@ __all__ = [
     "initializers",
     "layers",
     "leaky_relu",
+    "load_run",
     "log_likelihood",
     "loss",
     "losses",
     "mlp",
     "notation",
+    "ops",
     "per_example",
     "plots",
     "predict",
@@ -133,4 +137,4 @@ __all__ = [
     "train",
     "training",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
