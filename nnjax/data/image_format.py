@@ -7,6 +7,7 @@ as something else. `ImageFormat.of(x)` measures what training images are; the ru
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,20 @@ class ImageFormat(NamedTuple):
         if not plain or min(paper - low, high - paper) > 0.2 * reach or _by_pixel(sample):
             return cls(name, None, None)
         return cls(name, paper, high if paper - low < high - paper else low)
+
+    def checked(self) -> ImageFormat:
+        """Return this form, as it was read from a file, if it can be one.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        levels = (self.paper, self.ink)
+        known = levels == (None, None) or all(
+            isinstance(level, int | float) and math.isfinite(level) for level in levels
+        )
+        if self.dtype not in ("uint8", "float32") or not known:
+            raise ValueError(f"the form of the images is damaged: {self}")
+        return self
 
     def converted(self, prepared: np.ndarray) -> np.ndarray:
         """Return pictures in this form.
