@@ -1,6 +1,5 @@
 """Files that claim, or unpack to, far more than they hold."""
 
-import bz2
 import gzip
 import io
 import struct
@@ -69,7 +68,7 @@ BOMBS = {
     "lzma": (zipped(zipfile.ZIP_LZMA, x=ZEROS), "compressed otherwise than np.savez"),
     "encrypted": (encrypted(zipped(x=npy(np.arange(3)))), "encrypted"),
     "a shape of 2**60": (zipped(x=header((2**60,))), "0 bytes for float64 of shape"),
-    "a shape of 2**60 nothings": (zipped(x=header((2**60, 0))), "expected arrays x_train"),
+    "a shape of 2**60 nothings": (zipped(x=header((2**60, 0))), "array is too big"),
     "a shape of negative lengths": (zipped(x=header((-1, -1))), "not a few lengths"),
     "a shape of 100 lengths": (zipped(x=header((1,) * 33)), "not a few lengths"),
     "a long type": (zipped(x=header((1,), "<U500000000")), "0 bytes for <U500000000"),
@@ -82,8 +81,6 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_npz(tmp_path, name):
     content, message = BOMBS[name]
-    if name == "a shape of 2**60 nothings":
-        message = "go together, only x_train"
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.npz: .*({message})") as caught:
         load(tmp_path / "a.npz")
@@ -146,6 +143,4 @@ def test_pictures_that_start_other_programs_are_not_opened(tmp_path):
 
 
 def test_the_limit_follows_the_size_of_the_file(tmp_path):
-    """bz2 of zeros shrinks a million times; gzip at most 1,032 times, MNIST 25."""
-    assert len(bz2.compress(ZEROS)) < 100
     assert readers._limit(bytes(10**6)) == 10**8
