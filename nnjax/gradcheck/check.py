@@ -280,11 +280,15 @@ class _Reader:
 
     def values(self, probe: Probe) -> Iterator[tuple[str, Any, Any]]:
         """Yield the value that stands beside the gradient, with what it should be."""
-        result = self.claim(*probe.args)
+        result, value = self.claim(*probe.args), probe.value(probe.args)
+        read = read_gradient(result, probe.parameters_tree, self.names, value)
+        if self.pair or read is result:
+            return
+        if isinstance(result, (tuple, list)):
+            result = tuple(part for part in result if part is not read)
         beside = value_in(result)
-        read = read_gradient(result, probe.parameters_tree, self.names, np.nan)
-        if not self.pair and beside is not result and read is not result and is_scalar(beside):
-            yield "the value beside it", beside, np.asarray(probe.value(probe.args))
+        if is_scalar(beside):
+            yield "the value beside it", beside, np.asarray(value)
 
 
 def _moved(before, after):

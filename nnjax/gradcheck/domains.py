@@ -95,7 +95,7 @@ def domains_of(said: Any, values: Sequence[np.ndarray], names: Sequence[str]) ->
     """
     if said is None:
         return {}
-    by_name = said if isinstance(said, dict) else dict.fromkeys(names, said)
+    by_name: dict[str, str] = said if isinstance(said, dict) else dict.fromkeys(names, str(said))
     if unknown := set(by_name) - set(names):
         raise ValueError(
             f"domain is given for {sorted(map(str, unknown))[0]!r}; the arguments are "
