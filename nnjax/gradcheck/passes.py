@@ -281,8 +281,6 @@ def _pairs(value, gradient, path, other) -> Iterator[tuple[str, tuple[tuple, tup
 
 def _at(node, path):
     for key in path:
-        if isinstance(node, (Mapping, tuple, list)):
-            node = node[key]  # pyright: ignore  (a key of the kind that the node has)
-        else:
-            node = getattr(node, key)
+        held: Any = node if isinstance(node, (Mapping, tuple, list)) else vars(node)
+        node = held[key]
     return node
