@@ -30,8 +30,7 @@ from nnjax.gradcheck.forms import (
     scalar_in,
     value_in,
 )
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
-from nnjax.gradcheck.mistakes import general_candidates
+from nnjax.gradcheck.mistakes import general_candidates, jacobian_candidates
 from nnjax.gradcheck.passes import Pass, gradients_of, of_torch, pull_back_of
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
@@ -431,16 +430,7 @@ def _pull_back_candidates(f, probes):
         and all(hasattr(a, "shape") for a in args)
         and not probes[0].subject.untraceable
     ):
-        jacobian = jax.jit(jax.jacrev(f))
-
-        def predict(made, probe, t):
-            g, x = probe.args
-            matrix = np.asarray(jacobian(x)).reshape(g.size, x.size)
-            return [(0, made.change(matrix, np.asarray(g).ravel()).reshape(x.shape))]
-
-        for made in MISTAKES:
-            if made.step == "pull-back":
-                yield Candidate(made, "", partial(predict, made), {})
+        yield from jacobian_candidates(f)
     yield from general_candidates(probes)
 
 

@@ -20,9 +20,9 @@ from nnjax.gradcheck.compare import (
     relative_error,
     to_numpy,
 )
+from nnjax.gradcheck.diagnose import Candidate, diagnose
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.forms import Claim
-from nnjax.gradcheck.hypotheses import Candidate, diagnose
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.report import GradientReport, Verdict
 from nnjax.gradcheck.subject import Probe
