@@ -31,7 +31,7 @@ __all__ = ["NAMES", "Case", "Slip", "slips_of"]
 
 NAMES = {
     "left out": r"left out",
-    "factor": r"factor|counted|times|scaled|sum for mean|mean for sum",
+    "factor": r"factor|counted|times|scaled",
     "sign": r"sign",
     "mean": r"sum for mean|mean for sum|mean twice|counted|factor",
     "transposed": r"transposed",
