@@ -23,6 +23,7 @@ ORDER = [
     ["layers.windows"],
     ["layers.conv", "layers.dense", "layers.dropout", "layers.pool", "layers.reshape"],
     ["layers"],
+    ["ops"],
     ["network"],
     ["regularizers", "feedback", "evaluation"],
     ["backprop", "architecture"],

@@ -1,0 +1,131 @@
+"""The operations: against jax.lax and its gradients, in double precision, and as drop-ins."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnjax import ops
+from nnjax.layers.windows import pair
+
+SHAPES = [  # image, filters, kernel, stride, padding
+    ((7, 9, 3), 4, (3, 3), 1, "valid"),
+    ((7, 9, 3), 4, (3, 2), (2, 1), "same"),
+    ((6, 6, 1), 20, (5, 5), 1, 0),
+    ((8, 5, 2), 3, (1, 1), 1, 0),
+    ((8, 8, 2), 3, (4, 4), 3, (2, 1)),
+]
+
+
+def by_lax(x, w, stride, padding):
+    stride = (stride, stride) if isinstance(stride, int) else stride
+    if isinstance(padding, str):
+        padding = padding.upper()
+    else:
+        padding = (padding, padding) if isinstance(padding, int) else padding
+        padding = [(p, p) for p in padding]
+    return jax.lax.conv_general_dilated(
+        x, w, stride, padding, dimension_numbers=("NHWC", "OHWI", "NHWC")
+    )
+
+
+def weighted(f):
+    """Return a loss that weighs every output differently, so that no mistake cancels."""
+
+    def loss(*args):
+        out = f(*args)
+        weights = jnp.sin(1.0 + jnp.arange(out.size, dtype=out.dtype))
+        return jnp.sum(out * weights.reshape(out.shape))
+
+    return loss
+
+
+def close(one, two):
+    return np.linalg.norm(one - two) <= 1e-11 * np.linalg.norm(two)
+
+
+@pytest.mark.parametrize(("image", "filters", "kernel", "stride", "padding"), SHAPES)
+@pytest.mark.parametrize("n", [1, 3])
+def test_conv_and_its_gradients_are_those_of_lax(image, filters, kernel, stride, padding, n):
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (n, *image))
+        w = jax.random.normal(jax.random.key(1), (filters, *kernel, image[-1]))
+        ours = weighted(lambda x, w: ops.conv(x, w, stride, padding))
+        theirs = weighted(lambda x, w: by_lax(x, w, stride, padding))
+        assert close(ours(x, w), theirs(x, w))
+        for a, b in zip(jax.grad(ours, (0, 1))(x, w), jax.grad(theirs, (0, 1))(x, w), strict=True):
+            assert close(a, b)
+
+
+def test_a_gradient_of_a_gradient():
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (2, 5, 5, 2))
+        w = jax.random.normal(jax.random.key(1), (3, 3, 3, 2))
+
+        def of(conv):
+            def slope(x, w):
+                return jnp.sum(jax.grad(lambda w: jnp.sum(jnp.tanh(conv(x, w))))(w) ** 2)
+
+            return jax.grad(slope, (0, 1))(x, w)
+
+        pairs = zip(of(ops.conv), of(lambda x, w: by_lax(x, w, 1, 0)), strict=True)
+        assert all(close(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, None), ((3, 2), (1, 2)), (3, 2)])
+def test_max_pool_and_its_gradient_are_those_of_lax(size, stride):
+    def by_lax(x):
+        window = pair(size, "size")
+        steps = window if stride is None else pair(stride, "stride")
+        return jax.lax.reduce_window(
+            x, np.array(-np.inf, x.dtype), jax.lax.max, (1, *window, 1), (1, *steps, 1), "VALID"
+        )
+
+    with jax.enable_x64(True):
+        x = jnp.round(jax.random.normal(jax.random.key(0), (3, 8, 7, 2)), 1)  # with ties
+        ours, theirs = weighted(lambda x: ops.max_pool(x, size, stride)), weighted(by_lax)
+        assert close(ours(x), theirs(x))
+        assert close(jax.grad(ours)(x), jax.grad(theirs)(x))
+
+
+def test_one_image_and_vmap():
+    x, w = jnp.ones((2, 3, 6, 6, 1)), jnp.ones((2, 3, 3, 1))
+    assert ops.conv(x[0, 0], w).shape == (4, 4, 2)
+    assert jax.vmap(ops.conv, in_axes=(0, None))(x, w).shape == (2, 3, 4, 4, 2)
+    assert ops.max_pool(x[0, 0], 2).shape == (3, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("padding", "options"),
+    [
+        ("SAME", {}),
+        ("VALID", {}),
+        ([(1, 1), (2, 2)], {}),
+        ([(0, 1), (2, 2)], {}),  # by lax itself
+        ("VALID", {"rhs_dilation": (2, 1)}),
+        ("VALID", {"feature_group_count": 2}),
+    ],
+)
+def test_a_drop_in_for_lax(padding, options):
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (2, 7, 7, 4))
+        groups = options.get("feature_group_count", 1)
+        w = jax.random.normal(jax.random.key(1), (3, 3, 4 // groups, 6))
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
+        args = (x, w, (1, 2), padding)
+        ours = ops.conv_general_dilated(*args, **options)
+        assert close(ours, jax.lax.conv_general_dilated(*args, **options))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: ops.conv(jnp.ones((4, 4)), jnp.ones((1, 2, 2, 1))), r"x has shape \(4, 4\)"),
+        (lambda: ops.conv(jnp.ones((4, 4, 2)), jnp.ones((1, 2, 2, 1))), "w has shape .*2 channels"),
+        (lambda: ops.conv(jnp.ones((2, 2, 1)), jnp.ones((1, 3, 3, 1))), "larger than the image"),
+        (lambda: ops.max_pool(jnp.ones((2, 2, 1)), 3), "leaves nothing"),
+    ],
+)
+def test_what_does_not_fit(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
