@@ -48,7 +48,7 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
     """
     u, v = _names(graph, where)
     reason = _belongs(graph, where.edges[-1], t)
-    cost = 1.0 - (0.5 if reason else 0.0) + (0.1 if where.edges[0][0] == TOTAL else 0.0)
+    cost = 1.0 - (0.5 if reason else 0.0) + 0.2 * ("counted twice" in reason) + (0.1 if where.edges[0][0] == TOTAL else 0.0)
     if t == 0:
         shared = len(graph.consumers.get(where.nodes[-1], ())) > 1
         cost = 1.0 - 0.3 * shared + (0.5 if where.edges[0][0] == TOTAL else 0.0)

@@ -31,7 +31,7 @@ class Flow(NamedTuple):
 
     Attributes:
         spot: the point.
-        turn: the number of the edge within its site.
+        turn: the turn of the loop in which the edge lies.
         edge: (k, j).
         arriving: d[v].
         flow: what rightly flows on to u.
@@ -156,10 +156,10 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
         known: `families(graph)`.
     """
     k, j = where.edges[0]
-    fitting = [f for f in known if len(f.nodes) in (1, len(where.edges))]
+    fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
     yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
     if len(where.edges) > 2:
-        yield from _turns(len(where.edges))
+        yield from _turns(where)
     yield from _shapes(graph, where)
     if k == TOTAL:
         yield from _wholes(graph, where)
@@ -179,20 +179,21 @@ def _names(graph, where):
     return graph.name(graph.equations[k].inputs[j]), graph.name(graph.equations[k].outputs[0])
 
 
-def _turns(n):
-    for name, chosen in (("last", n - 1), ("first", 0)):
+def _turns(where):
+    n = len(where.edges)
+    for name, chosen in (("last", where.edges[-1]), ("first", where.edges[0])):
         yield Slip(
             f"{name} step only",
             f"only the {name} of {n} steps counts",
             f"that of the {name} step alone",
-            lambda e, t, chosen=chosen: e.flow * (e.turn == chosen),
+            lambda e, t, chosen=chosen: e.flow * (e.edge == chosen),
             1.9,
         )
         yield Slip(
             f"{name} step left out",
             f"the {name} of {n} steps is left out",
             f"without the {name} step",
-            lambda e, t, chosen=chosen: e.flow * (e.turn != chosen),
+            lambda e, t, chosen=chosen: e.flow * (e.edge != chosen),
             2.0,
         )
 
@@ -403,7 +404,7 @@ def _elementwise(graph, where, fitting):
                 lambda e, t: e.reduced(e.arriving * (1 - e.partial)),
                 1.5,
             )
-    own = {tuple(graph.equations[k].inputs[j] for k, j in where.edges)}
+    own = {tuple(graph.equations[k].inputs[j] for k in where.group)}
     if equation.name in _FACTORS:
         if partner is not None and equation.name in ("mul", "div"):
             yield from _partners(graph, where, fitting, 1 - j)
@@ -456,10 +457,12 @@ def _turned(family, shift):
 
 
 def _fits(graph, family, node):
-    one, other = graph.shape(family.nodes[0]), graph.shape(node)
-    return one == () or (
-        len(one) == len(other) and all(a in (1, b) for a, b in zip(one, other, strict=True))
-    )
+    """Whether a variable can be multiplied with a node's value, entry by entry."""
+    try:
+        shape = np.broadcast_shapes(graph.shape(family.nodes[0]), graph.shape(node))
+    except ValueError:
+        return False
+    return shape == graph.shape(node)
 
 
 def _partners(graph, where, fitting, operand):
@@ -467,14 +470,12 @@ def _partners(graph, where, fitting, operand):
     k, _ = where.edges[0]
     u, v = _names(graph, where)
     node = graph.equations[k].inputs[operand]
-    right, name = (
-        tuple(graph.equations[k].inputs[operand] for k, _ in where.edges),
-        graph.name(node),
-    )
+    name = graph.name(node)
+    right = tuple(graph.equations[k].inputs[operand] for k in where.group)
     shape = graph.shape(node)
     for family in fitting:
         same = family.nodes == right or (len(set(right)) == 1 and family.nodes == right[:1])
-        if graph.shape(family.nodes[0]) == shape and shape:
+        if _fits(graph, family, node) and shape:
             for shift in _shifts(family):
                 if same and shift == 0:
                     continue
@@ -483,7 +484,9 @@ def _partners(graph, where, fitting, operand):
                     "wrong partner in the product" + (" (one step off)" if shift else ""),
                     f"`{other}` stands where `{name}` belongs",
                     f"d[{v}] with {other}",
-                    lambda e, t, f=family, s=shift: e.pull_at(operand, e.value(f, s)),
+                    lambda e, t, f=family, s=shift: e.pull_at(
+                        operand, np.broadcast_to(e.value(f, s), np.shape(e.inputs[operand]))
+                    ),
                     2.0 + 0.3 * (not family.plain) + 0.1 * abs(shift),
                 )
         if shape[::-1] == graph.shape(family.nodes[0]) and len(shape) == 2 and shape[0] != shape[1]:
