@@ -459,7 +459,11 @@ class _Builder:
         nodes.update((var, self.node(c)) for var, c in zip(jaxpr.constvars, consts, strict=True))
 
         def number(atom):
-            return self.node(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else nodes[atom]
+            return (
+                self.node(np.asarray(atom.val, atom.aval.dtype))
+                if isinstance(atom, core.Literal)
+                else nodes[atom]
+            )
 
         for equation in jaxpr.eqns:
             given = [number(atom) for atom in equation.invars]

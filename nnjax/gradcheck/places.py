@@ -369,7 +369,9 @@ def sites(graph: Graph) -> list[Site]:
 def site(graph: Graph, edges: Sequence[Edge], group: Sequence[int] = ()) -> Site:
     """Return the site of these edges, of the equations of a group."""
     nodes = [j if k == TOTAL else graph.equations[k].inputs[j] for k, j in edges]
-    return Site(tuple(edges), tuple(dict.fromkeys(nodes)), _serial(graph, edges, nodes), tuple(group))
+    return Site(
+        tuple(edges), tuple(dict.fromkeys(nodes)), _serial(graph, edges, nodes), tuple(group)
+    )
 
 
 def _serial(graph, edges, nodes):

@@ -148,10 +148,15 @@ def _product(numbers, inputs, operands):
                 free[side] += names[side][axis]
     x, y = ("".join(names[side][a] for a in range(np.ndim(inputs[side]))) for side in (0, 1))
     out = "".join(names[0][a] for a in left_batch) + free[0] + free[1]
-    forms = {0: (f"z{x},{y}->z{out}", f"z{out},{y}->z{x}"), 1: (f"z{y},{x}->z{out}", f"z{out},{x}->z{y}")}
+    forms = {
+        0: (f"z{x},{y}->z{out}", f"z{out},{y}->z{x}"),
+        1: (f"z{y},{x}->z{out}", f"z{out},{x}->z{y}"),
+    }
 
     def push(tangents):
-        terms = (np.einsum(forms[j][0], t, inputs[1 - j], optimize=True) for j, t in tangents.items())
+        terms = (
+            np.einsum(forms[j][0], t, inputs[1 - j], optimize=True) for j, t in tangents.items()
+        )
         return {0: sum(terms)}
 
     def pull(cotangents):

@@ -9,6 +9,7 @@ variable of f is mixed up with them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -101,6 +102,7 @@ class Slip(NamedTuple):
         change: (flow, t) -> what flows on to u instead.
         cost: how far-fetched it is; the plainest explanation has the least.
         fitted: whether the number t is to be found.
+        at: the equation at which a person would look for it; None for that of the site.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Slip(NamedTuple):
     change: Callable[[Flow, float], Any]
     cost: float
     fitted: bool = False
+    at: int | None = None
 
 
 class Family(NamedTuple):
@@ -410,11 +413,13 @@ def _elementwise(graph, where, fitting):
             yield from _partners(graph, where, fitting, 1 - j)
         return
     for family in fitting:
-        if constant or family.nodes in own or not _fits(graph, family, equation.inputs[j]):
+        if constant or not _fits(graph, family, equation.inputs[j]):
             continue
         for shift in _shifts(family):
+            if family.nodes in own and shift == 0:
+                continue
             yield Slip(
-                "derivative at another variable",
+                "derivative at another variable" + (" (one step off)" if shift else ""),
                 f"the derivative of `{v}` is taken at `{_turned(family, shift)}` instead of `{u}`",
                 f"d[{v}] · ∂({v}) at {_turned(family, shift)}",
                 lambda e, t, f=family, s=shift: e.reduced(
@@ -546,6 +551,17 @@ def _operations(graph, where, fitting):
             ),
             1.6,
         )
+    if equation.name == "split":
+        sizes, axis = equation.params["sizes"], equation.params["axis"]
+        for a, b in itertools.combinations(range(len(sizes)), 2):
+            if sizes[a] == sizes[b]:
+                yield Slip(
+                    "operands interchanged",
+                    f"what comes back from parts {a} and {b} of `{u}` is interchanged",
+                    f"d[part {b}] for part {a}, and d[part {a}] for part {b}",
+                    lambda e, t, a=a, b=b: _interchanged(e.flow, sizes, axis, a, b),
+                    1.7,
+                )
     if equation.name == "cumsum":
         yield Slip(
             "not transposed",
@@ -562,6 +578,12 @@ def _operations(graph, where, fitting):
             lambda e, t: _own_share(e),
             1.8,
         )
+
+
+def _interchanged(array, sizes, axis, a, b):
+    parts = np.split(array, np.cumsum(sizes)[:-1], axis)
+    parts[a], parts[b] = parts[b], parts[a]
+    return np.concatenate(parts, axis)
 
 
 def _overwritten(e, order):
@@ -612,6 +634,11 @@ def _powers(graph, where, fitting):
     out = node if where.edges[0][0] == TOTAL else graph.equations[where.edges[0][0]].outputs[0]
     elementwise = where.edges[0][0] != TOTAL and graph.partials(where.edges[0][0]) is not None
     near = {node, out}
+    k, j = where.edges[0]
+    calculus = elementwise and (
+        graph.equations[k].name not in _FACTORS or (graph.equations[k].name == "div" and j == 1)
+    )
+    divided, times = _partners_of(graph, node, "div"), _partners_of(graph, node, "mul")
     for family in fitting:
         early = _fits(graph, family, out) and elementwise
         if not family.plain or not (early or _fits(graph, family, node)):
@@ -619,17 +646,18 @@ def _powers(graph, where, fitting):
         if np.size(graph.values[family.nodes[0]]) == 1 and len(fitting) == 1:
             continue
         for p in (-1, 1, -2, 2, -0.5, 0.5, -3, 3):
-            if p == -1:
+            at, name, sentence = None, "factor too many", f"a factor `{family.name}`^{p:g} is there"
+            if calculus and family.nodes[-1] in near:
+                name = "another function's derivative (power)"
+                sentence = f"the power of `{family.name}` is wrong by {p:g}"
+            elif p == -1:
                 name, sentence = "factor left out", f"a factor `{family.name}` is left out"
             elif p == 1:
-                name, sentence = (
-                    "factor too many",
-                    f"a factor `{family.name}` is there once too often",
-                )
-            else:
-                name, sentence = (
-                    "factor",
-                    f"a factor `{family.name}`^{p:g} is there that does not belong",
+                sentence = f"a factor `{family.name}` is there once too often"
+            if (p == 1 and family.nodes[-1] in divided) or (p == -1 and family.nodes[-1] in times):
+                at, name = graph.producer[node], "derivative missing (factor left out)"
+                sentence = (
+                    f"the {'division by' if p == 1 else 'factor'} `{family.name}` is left out"
                 )
             yield Slip(
                 name,
@@ -642,8 +670,25 @@ def _powers(graph, where, fitting):
                 )
                 if early
                 else (lambda e, t, f=family, p=p: e.flow * _power(e.value(f), p)),
-                2.4 + {1: 0.0, 2: 0.1}.get(abs(p), 0.3) - 0.2 * (family.nodes[-1] in near),
+                2.4
+                + {1: 0.0, 2: 0.1}.get(abs(p), 0.3)
+                - 0.2 * (family.nodes[-1] in near or at is not None),
+                at=at,
             )
+
+
+def _partners_of(graph, node, name) -> set[int]:
+    """Return what a node was divided by or multiplied with where it was calculated."""
+    k = graph.producer.get(node)
+    if k is None or graph.equations[k].name != name:
+        return set()
+    found = set()
+    for other in graph.equations[k].inputs[1 if name == "div" else 0 :]:
+        found.add(other)
+        while other in graph.producer and graph.equations[graph.producer[other]].name in MOVES:
+            other = graph.equations[graph.producer[other]].inputs[0]
+            found.add(other)
+    return found
 
 
 def _power(value, p):

@@ -197,11 +197,15 @@ class Search:
             matches = []
             for i, t in zip((a, b), np.median(values, axis=0), strict=True):
                 t = 0.0 if abs(t) < 1e-9 else float(t)
-                reach = np.any([s.sizes(n[i]) > s.tolerance for s, n in
-                                zip(self.spots, nothing, strict=True)], axis=0)
+                reach = np.any(
+                    [s.sizes(n[i]) > s.tolerance for s, n in zip(self.spots, nothing, strict=True)],
+                    axis=0,
+                )
                 cost = read_factor(self.graph, places[i], t).cost
                 matches.append(Match(places[i], factor, t, reach, ~reach, 0.0, cost))
-            if matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7:  # the same mistake with both operands
+            if (
+                matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7
+            ):  # the same mistake with both operands
                 matches = [max(matches, key=lambda m: m.site.edges[-1][0])]
             pairs.append((sum(m.cost for m in matches), matches))
         # With two numbers that nobody would write, something else is behind it.
@@ -405,7 +409,7 @@ class Search:
         elif slip.fitted:
             sentence, have = (part.replace("{t}", f"{match.t:.6g}") for part in (sentence, have))
         return Finding(
-            **self.position(where),
+            **self.position(self.equation(where) if slip.at is None else slip.at),
             name=name,
             sentence=sentence,
             have=have,
@@ -415,10 +419,9 @@ class Search:
             leaves=tuple(self.names[i] for i in np.flatnonzero(match.leaves)),
         )
 
-    def position(self, where: Site) -> dict[str, Any]:
-        """Return file, line and the like of a site."""
+    def position(self, k: int) -> dict[str, Any]:
+        """Return file, line and the like of an equation."""
         graph = self.graph
-        k = self.equation(where)
         equation = graph.equations[k]
         place = equation.place
         variable = graph.name(equation.outputs[0])
@@ -459,19 +462,21 @@ class Search:
             return None
         least = min(rank for rank, _ in fits)
         rows = int(self.wrong[self.spots[0].leaf_of].sum())
-        if least >= len(self.spots[0].residual):
-            return None
+        told = least < len(self.spots[0].residual)
         class_ = [where for rank, where in fits if rank == least]
         where = max(class_, key=lambda w: (_suspicion(self.graph, w), w.edges[-1][0]))
         operand = self.graph.name(where.nodes[-1])
-        position = self.position(where)
+        position = self.position(self.equation(where))
         return Finding(
             **position,
             name=PLACE_ONLY,
             sentence=(
                 f"what is carried back into `{operand}` is wrong; everything after it is right"
+                if told
+                else f"what is carried back into `{operand}` may be wrong; the gradient has too few "
+                "numbers to tell this line from others that all of it passes through"
             ),
-            evidence=f"{least} directions explain all {rows} numbers",
+            evidence=f"{least} directions explain all {rows} numbers" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
             residual=0.0,
         )
@@ -499,6 +504,7 @@ def _apply(slip: Slip, flow: Flow, t: float) -> np.ndarray:
 
 def _edits(spot: Spot, where: Site, chosen: Sequence[Slip], t: float) -> dict[Edge, Callable]:
     """Return the edits that slips stand for, one in each of the passes side by side."""
+
     def change(edge, arriving, flow):
         each = chosen if len(chosen) == len(flow) else [*chosen] * len(flow)
         flows = (Flow(spot, where.turn(edge), edge, arriving[c], flow[c]) for c in range(len(flow)))
