@@ -16,8 +16,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Who may import whom: a module imports only from lines above its own (and from its own line). A
 # name stands for the modules below it too, unless they have a line of their own.
 ORDER = [
-    ["notation", "checks", "data.readers", "data.images"],
-    ["activations", "data.dataset"],
+    ["notation", "checks", "files", "data.pickles", "data.images"],
+    ["activations", "data.readers", "data.dataset"],
     ["losses", "initializers", "data"],
     ["layers.base"],
     ["layers.windows"],

@@ -14,11 +14,11 @@ import tyro
 
 from nnjax.activations import Elementwise, Identity
 from nnjax.cli.config import TrainConfig
+from nnjax.files import write_atomically
 from nnjax.layers import Affine
 from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, feedforward, init
 from nnjax.training import history
-from nnjax.training.checkpoint import write_atomically
 from nnjax.training.run import Run
 
 __all__ = ["Evaluate", "Plot", "Predict", "open_run"]

@@ -22,7 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["load", "read_info", "save", "write_atomically"]
+from nnjax.files import write_atomically
+
+__all__ = ["load", "read_info", "save"]
 
 _VERSION = 1
 _MOST = 5  # differences that an error lists
@@ -134,53 +136,6 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     with _opened(path) as (_, header):
         return header["info"]
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that at any moment, also after a kill, the old or the new one is there.
-
-    The content goes to a temporary file beside it, is forced to the disk, and takes the name in
-    one step.
-
-    Args:
-        path: of the file; one of that name is replaced.
-        content: all of it.
-
-    Raises:
-        OSError: if it cannot be written; a file that was there before is unchanged.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> from nnjax.training import checkpoint
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "note.txt")
-        ...     checkpoint.write_atomically(path, b"done")
-        ...     path.read_text()
-        'done'
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"cannot write {path}: {error.strerror}; nothing was overwritten"
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming is durable
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _named(tree):

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from nnjax.checks import require_size
+from nnjax.files import write_atomically
 from nnjax.training import checkpoint
 
 __all__ = ["Run"]
@@ -238,7 +239,7 @@ class Run:
             hint = "; without that file the one before it is used"
             raise ValueError(f"{error}{hint if len(self.checkpoints) > 1 else ''}") from None
         lines = self._lines()[: checkpoint.read_info(path)["records"]]
-        checkpoint.write_atomically(self.folder / "history.jsonl", b"".join(lines))
+        write_atomically(self.folder / "history.jsonl", b"".join(lines))
         return tree
 
     def _lines(self) -> list[bytes]:
@@ -257,7 +258,7 @@ def _require_empty(folder: Path) -> None:
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     content = {"format": "nnjax run", "version": _VERSION, "config": dict(config)}
-    checkpoint.write_atomically(folder / "config.json", _json(content, indent=2))
+    write_atomically(folder / "config.json", _json(content, indent=2))
 
 
 def _score(path: Path) -> float | None:

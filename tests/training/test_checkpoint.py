@@ -182,9 +182,9 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     path.write_bytes(json.dumps("old").encode())
     killed = textwrap.dedent("""
         import os, signal, sys
-        from nnjax.training import checkpoint
+        from nnjax.files import write_atomically
         os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
-        checkpoint.write_atomically(sys.argv[1], b'"new"')
+        write_atomically(sys.argv[1], b'"new"')
     """)
     done = subprocess.run([sys.executable, "-c", killed, str(path)], check=False)
     assert done.returncode == -9
