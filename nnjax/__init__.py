@@ -36,6 +36,7 @@ from nnjax.activations import (
 from nnjax.architecture import convnet, summary
 from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
+from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
@@ -113,6 +114,7 @@ __all__ = [
     "initializers",
     "layers",
     "leaky_relu",
+    "load_run",
     "log_likelihood",
     "loss",
     "losses",

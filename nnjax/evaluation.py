@@ -18,11 +18,11 @@ class ClassEvaluation(NamedTuple):
 
     Attributes:
         loss: the mean loss over the examples.
-        accuracy: the fraction of examples classified rightly.
-        confusion: (m, m) counts: row j, column k: examples of class j that were read as k.
-        precision: (m,) of those read as j, the fraction that are j; NaN where none was read so.
-        recall: (m,) of those that are j, the fraction read as j; NaN where there is none.
-        predictions: (n,) the class read for each example.
+        accuracy: the fraction of examples classified correctly.
+        confusion: (m, m) counts: row j, column k: examples of class j that were predicted as k.
+        precision: (m,) of those predicted as j, the fraction of class j; NaN where there is none.
+        recall: (m,) of those of class j, the fraction predicted as j; NaN where there is none.
+        predictions: (n,) the predicted class of each example.
     """
 
     loss: float
@@ -33,10 +33,11 @@ class ClassEvaluation(NamedTuple):
     predictions: np.ndarray
 
     def __str__(self) -> str:
-        """Return it as text: a line for all, a line a class, the confusion matrix."""
+        """Return it as text: one line for all classes, one line per class, the confusion matrix."""
         n = self.confusion.sum()
-        right = np.trace(self.confusion)
-        lines = [f"{right} / {n} right: accuracy {self.accuracy:.2%}, loss {self.loss:.4f}", ""]
+        correct = np.trace(self.confusion)
+        total = f"accuracy {_percent(self.accuracy)} ({correct}/{n}), loss {self.loss:.4f}"
+        lines = [total, ""]
         lines.append("class  examples  precision  recall")
         for j, row in enumerate(self.confusion):
             lines.append(
@@ -44,14 +45,14 @@ class ClassEvaluation(NamedTuple):
                 f"{_percent(self.recall[j]):>6}"
             )
         width = max(5, len(str(self.confusion.max())) + 1)
-        lines += ["", "confusion matrix: a row a class, a column what was read"]
+        lines += ["", "confusion matrix (rows: true class, columns: predicted class)"]
         lines.append(" " * 5 + "".join(f"{k:{width}d}" for k in range(len(self.confusion))))
         for j, row in enumerate(self.confusion):
             lines.append(f"{j:5d}" + "".join(f"{count:{width}d}" for count in row))
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what JSON has, without the single predictions; NaN becomes null."""
+        """Return it for JSON, without the predictions of single examples; NaN becomes null."""
         return {
             "examples": int(self.confusion.sum()),
             "loss": self.loss,
@@ -110,4 +111,4 @@ def evaluate_classes(net: Network, params: Params, x: jax.Array, y: jax.Array) -
 
 
 def _percent(fraction: float) -> str:
-    return "-" if np.isnan(fraction) else f"{fraction:.2%}"
+    return "-" if np.isnan(fraction) else f"{100 * fraction:.2f} %"

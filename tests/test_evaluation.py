@@ -57,7 +57,7 @@ def test_what_cannot_be_measured_is_nan_and_null():
         None,
         None,
     ]
-    assert "2 / 5 right: accuracy 40.00%" in str(result)
+    assert "accuracy 40.00 % (2/5)" in str(result)
     assert "    2         0          -       -" in str(result)
 
 
