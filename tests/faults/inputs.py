@@ -63,7 +63,8 @@ def examples() -> dict[str, Any]:
         "convnet.input_shape": (12, 12, 1), "misread.x": images, "misread.y": np.array([0, 1]),
         "misread.predictions": np.array([1, 1]), "Initializer.weights": nnjax.initializers.Normal(),
         "biases": nnjax.initializers.Constant(0.0), "require_size.value": 3,
-        "require_activation.value": nnjax.relu,
+        "require_activation.value": nnjax.relu, "sentence": "s", "have": "h", "step": "leaf",
+        "lmbda": 0.1, "most": 3.0,
     }  # fmt: skip
 
 
@@ -96,45 +97,30 @@ ELSEWHERE = {"load_run", "data.load", "book_json.load", "book_json.save"}
 
 def functions() -> dict[str, Any]:
     """Public functions and descriptions by name; what only holds results is left out."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in nnjax.__all__:
         thing = getattr(nnjax, name)
-        inner = (
-            {f"{name}.{n}": getattr(thing, n) for n in thing.__all__}
-            if inspect.ismodule(thing)
-            else {name: thing}
-        )
+        inner = {name: thing}
+        if inspect.ismodule(thing):
+            inner = {f"{name}.{n}": getattr(thing, n) for n in thing.__all__}
         for full, function in inner.items():
-            described = dataclasses.is_dataclass(function) and "__post_init__" in vars(function)
-            if function is nnjax.Network:
-                described = True
-            if inspect.isfunction(function) or (inspect.isclass(function) and described):
-                if full not in ELSEWHERE and not any(function is f for f in found.values()):
-                    found[full] = function
+            checks = dataclasses.is_dataclass(function) and "__post_init__" in vars(function)
+            described = inspect.isclass(function) and (checks or function is nnjax.Network)
+            wanted = (inspect.isfunction(function) or described) and full not in ELSEWHERE
+            if wanted and not any(function is f for f in found.values()):
+                found[full] = function
     return found
 
 
 def call(function, arguments) -> Any:
-    """Call a function, by position where its parameters want that."""
+    """Call a function; where it takes *args, what it requires goes before them."""
     parameters = inspect.signature(function).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    rest = [arguments[p.name] for p in parameters if p.kind == p.POSITIONAL_ONLY]
-    starred = (
-        [0.3] if any(p.kind == p.VAR_POSITIONAL and p.name == "args" for p in parameters) else []
-    )
-    if starred:
-        positional = [
-            arguments[p.name]
-            for p in parameters
-            if p.name in arguments and p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD
-        ]
-        options = {
-            n: v
-            for n, v in arguments.items()
-            if n not in [p.name for p in parameters if p.default is p.empty]
-        }
-        return function(*positional, *starred, **options)
-    return function(*rest, **{n: v for n, v in arguments.items() if n in named})
+    if not any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        return function(**arguments)
+    before = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
+    positional = [arguments[name] for name in before if name in arguments]
+    options = {name: value for name, value in arguments.items() if name not in before}
+    return function(*positional, 0.3, **options)
 
 
 def required(name: str, function, good: dict[str, Any]) -> dict[str, Any]:

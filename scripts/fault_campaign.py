@@ -1,8 +1,8 @@
 """The fault campaign: what was tried, how it ended, and every case that ended badly.
 
-    python scripts/faults.py                    everything (half an hour on 2 cores)
-    python scripts/faults.py stops flips        only these parts
-    python scripts/faults.py --share 0.1        a tenth of the trials
+    python scripts/fault_campaign.py                    everything (half an hour on 2 cores)
+    python scripts/fault_campaign.py stops flips        only these parts
+    python scripts/fault_campaign.py --share 0.1        a tenth of the trials
 
 Prints a table whose last four columns are to be zero, then a line for each case in them.
 """
