@@ -21,7 +21,7 @@ import nnjax
 from nnjax import feedback
 from nnjax.training import train_epochs
 
-RULES = [name for name in feedback.rules if name != "transpose"]
+RULES = [name for name in feedback.RULES if name != "transpose"]
 
 
 def main() -> None:

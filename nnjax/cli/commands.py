@@ -17,6 +17,7 @@ import tyro
 
 from nnjax.cli.check import Check
 from nnjax.cli.evaluate import Evaluate
+from nnjax.cli.exercise import Exercise
 from nnjax.cli.explain import Explain
 from nnjax.cli.loaded import load_run
 from nnjax.cli.plot import Plot
@@ -25,7 +26,18 @@ from nnjax.cli.refusals import did_you_mean, sentence
 from nnjax.cli.runs import Runs
 from nnjax.cli.train import Train
 
-__all__ = ["COMMANDS", "Check", "Evaluate", "Explain", "Plot", "Predict", "Runs", "Train", "parse"]
+__all__ = [
+    "COMMANDS",
+    "Check",
+    "Evaluate",
+    "Exercise",
+    "Explain",
+    "Plot",
+    "Predict",
+    "Runs",
+    "Train",
+    "parse",
+]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
@@ -35,6 +47,7 @@ COMMANDS: dict[str, Any] = {
     "runs": Runs,
     "check": Check,
     "explain": Explain,
+    "exercise": Exercise,
 }
 """The commands by name."""
 

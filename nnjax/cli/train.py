@@ -22,7 +22,8 @@ from nnjax.cli.console import loss_text, progress, show
 from nnjax.cli.loaded import load_run
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.data import Dataset
-from nnjax.network import Network, evaluate
+from nnjax.evaluation import evaluate
+from nnjax.network import Network
 from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
 from nnjax.training.checkpoint import digest
 from nnjax.training.run import Run, plain_json

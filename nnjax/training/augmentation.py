@@ -104,7 +104,7 @@ class Distortion:
     sigma: float = 4.0
 
     def __post_init__(self):
-        require_size(self.shift, "shift of Distortion", least=0)
+        require_size(self.shift, "shift of Distortion", 0)
         huge = 1e6
         for name, expected, low, high in (
             ("rotation", "degrees from 0 to 180", 0, 180),

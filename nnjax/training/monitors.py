@@ -22,8 +22,9 @@ from nnjax.activations import Elementwise, Identity
 from nnjax.backprop import backprop
 from nnjax.checks import require_size
 from nnjax.data import Dataset
+from nnjax.evaluation import evaluate
 from nnjax.layers.base import Affine
-from nnjax.network import Network, Params, evaluate, forward
+from nnjax.network import Network, Params, forward
 from nnjax.regularizers import Regularizer
 
 __all__ = [

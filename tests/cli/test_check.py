@@ -95,8 +95,8 @@ def test_a_gradient_of_ones_own(file, capsys):
     capsys.readouterr()
     assert main(["check", f"{file}:loss", f"{file}:half_gradient", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert report["mistakes"][0]["name"] == "factor ½"
-    assert report["verdict"] == "WRONG"
+    assert report["findings"][0]["name"] == "factor ½"
+    assert report["verdict"] == "RIGHT BY ANOTHER CONVENTION"
 
 
 @pytest.mark.parametrize(

@@ -572,7 +572,7 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--data mnist --data-dir .", "holds the files of mnist: put train-images"),
         ("--data empty.npz", "empty.npz: "),
         ("--platform tpu", "platform is tpu, but JAX finds no such device on this machine"),
-        ("--l2 -1", "lmbda of L2 is -1.0; expected"),
+        ("--l2 -1", "strength of L2 is -1.0; expected"),
         ("--patience 0", "patience is 0; expected"),
         (
             "--patience 2 --measure wit",

@@ -1,0 +1,71 @@
+"""The corpus is right where it says so, and the checker finds what is planted in it.
+
+All mistakes, with the rates of those found, are in `python scripts/doctor_table.py`.
+"""
+
+import jax
+import numpy as np
+import pytest
+from corpus import CASES, pairs
+from corpus.case import NAMES
+from corpus.right import KINDS, right_gradients
+
+import nnjax
+
+NAMED = {case.name: case for case in CASES}
+
+
+@pytest.fixture(autouse=True)
+def as_people_write_it():
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def check(case, *slips):
+    return nnjax.check_gradient(case.f, case.gradient(*slips), *case.args(), argnums=case.argnums)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_backward_passes_by_hand_are_those_of_autodiff(case):
+    args = case.args(seed=1)
+    expected = jax.tree.leaves(jax.grad(case.f, case.argnums)(*args))
+    claimed = jax.tree.leaves(case.gradient()(*args))
+    for right, hand in zip(expected, claimed, strict=True):
+        np.testing.assert_allclose(hand, right, rtol=1e-10, atol=1e-10 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_slip_is_a_mistake_in_a_known_place(case):
+    args = case.args()
+    right = jax.tree.leaves(case.gradient()(*args))
+    assert len({slip.id for slip in case.slips}) == len(case.slips) >= 6
+    for slip in case.slips:
+        assert len(case.places(slip)) == len(slip.lines), slip
+        assert set(slip.names) <= {*NAMES, "-"}, slip
+        wrong = jax.tree.leaves(case.gradient(slip.id)(*args))
+        assert [np.shape(array) for array in wrong] == [np.shape(array) for array in right], slip
+        assert any(
+            np.abs(a - b).max() > 1e-4 * np.abs(b).max() for a, b in zip(wrong, right, strict=True)
+        ), slip
+
+
+def test_size():
+    assert len(CASES) >= 25
+    assert sum(len(case.slips) for case in CASES) >= 150
+    assert sum(len(pairs(case)) for case in CASES) >= 40
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_right_gradients_are_right(case):
+    report = check(case)
+    assert report.verdict == "RIGHT", report
+
+
+def test_right_gradients_of_awkward_kinds_are_not_called_wrong():
+    for right in right_gradients(len(KINDS)):
+        report = nnjax.check_gradient(right.f, right.gradient, *right.args, argnums=right.argnums)
+        assert report.verdict != "WRONG", (right.name, report)
