@@ -515,8 +515,8 @@ def test_predict_reads_pictures(trained, here, capsys):
     [
         (["no-run", "7.png"], r"no-run is not a run folder \(config\.json not found\)"),
         (["RUN"], "no picture to classify: give at least one file after the run"),
-        (["RUN", "7.png"], r"7\.png: there is no such picture"),
-        (["RUN", "RUN/config.json"], r"config\.json: no picture"),
+        (["RUN", "7.png"], r"7\.png: file not found"),
+        (["RUN", "RUN/config.json"], r"config\.json: not an image"),
     ],
 )
 def test_predict_refuses(trained, here, capsys, argv, message):
