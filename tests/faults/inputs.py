@@ -63,8 +63,10 @@ def examples() -> dict[str, Any]:
         "convnet.input_shape": (12, 12, 1), "misread.x": images, "misread.y": np.array([0, 1]),
         "misread.predictions": np.array([1, 1]), "Initializer.weights": nnjax.initializers.Normal(),
         "biases": nnjax.initializers.Constant(0.0), "require_size.value": 3,
-        "require_activation.value": nnjax.relu, "sentence": "s", "have": "h", "step": "leaf",
-        "lmbda": 0.1, "most": 3.0,
+        "require_activation.value": nnjax.relu, "check": lambda *args: args, "array": x,
+        "forward": lambda x: (jnp.sin(x), x), "backward": lambda g, x: g * jnp.cos(x),
+        "terms": ["1", "2"],
+
     }  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def bad_values() -> dict[str, Any]:
 
 MEANS_ANYTHING = {"name", "title", "expected", "repeat", "args", "options", "value"}
 """Parameters that take any object by design: labels, and what is passed on."""
-ELSEWHERE = {"load_run", "data.load", "book_json.load", "book_json.save"}
+ELSEWHERE = {"load_run", "load", "save", "data.load", "book_json.load", "book_json.save"}
 """Functions of files, whose input is mutated by campaigns of their own."""
 
 

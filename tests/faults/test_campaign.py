@@ -1,4 +1,4 @@
-"""A few trials of every campaign; `scripts/fault_campaign.py` runs them in full and prints the table."""
+"""A few trials of every campaign; `scripts/fault_campaign.py` runs them all and prints a table."""
 
 import sys
 
