@@ -36,8 +36,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, Params]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not such a file, its parts do not fit together, or a number is not finite
-            in the precision of the network.
+        ValueError: if it is not such a file, its parts do not fit together, or a number is not
+            finite in the precision of the network.
 
     Example:
         >>> import pathlib, tempfile

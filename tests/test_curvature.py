@@ -396,7 +396,7 @@ def test_updates_of_a_feedback_rule_are_refused():
         "neural_tangent_kernel": lambda: curvature.neural_tangent_kernel(*args),
     }
     for name, call in calls.items():
-        message = f"bp holds the updates of a feedback rule, which are no gradients; {name} needs"
+        message = f"bp holds the updates of a feedback rule, which are not gradients; {name} needs"
         with pytest.raises(TypeError, match=message):
             call()
 
@@ -446,5 +446,5 @@ def test_layers_that_are_not_affine_have_no_kronecker_factors():
     assert_same(flatten(curvature.ggn_diagonal(*setup.args)), jnp.diagonal(setup.ggn))
     expected = jnp.einsum("nvp,mup->nmvu", setup.J, setup.J)
     assert_same(curvature.neural_tangent_kernel(*setup.args), expected)
-    with pytest.raises(TypeError, match="has parameters but is no affine layer; Kronecker"):
+    with pytest.raises(TypeError, match="has parameters but is not an affine layer; Kronecker"):
         curvature.kronecker_factors(*setup.args)

@@ -324,7 +324,7 @@ def test_rows_of_updates_are_taken_from_a_feedback_pass(setup):
     assert_same(jax.tree.map(lambda g: jnp.mean(g, axis=0), rows), fp.updates)
     var = per_example.variance(setup.net, setup.params, fp)
     assert_same(var, jax.tree.map(lambda g: jnp.var(g, axis=0), rows), 1e-10)
-    with pytest.raises(TypeError, match="updates of a feedback rule, which are no gradients"):
+    with pytest.raises(TypeError, match="updates of a feedback rule, which are not gradients"):
         per_example.input_gradients(setup.net, setup.params, fp)
 
 
