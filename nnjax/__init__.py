@@ -36,7 +36,9 @@ from nnjax.activations import (
 from nnjax.architecture import convnet, summary
 from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
+from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
+from nnjax.evaluation import Evaluation, accuracy, evaluate, predict
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
 from nnjax.gradcheck import (
@@ -44,23 +46,16 @@ from nnjax.gradcheck import (
     GradientReport,
     assert_gradient,
     check_backprop,
+    check_forward_backward,
     check_gradient,
     check_layer,
     check_vjp,
+    trace_gradient,
 )
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
-from nnjax.network import (
-    Evaluation,
-    Network,
-    accuracy,
-    evaluate,
-    feedforward,
-    init,
-    loss,
-    mlp,
-    predict,
-)
+from nnjax.network import Network, feedforward, init, loss, mlp
+from nnjax.storage import load, save
 from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
@@ -94,6 +89,7 @@ __all__ = [
     "backward",
     "book_json",
     "check_backprop",
+    "check_forward_backward",
     "check_gradient",
     "check_layer",
     "check_vjp",
@@ -113,6 +109,8 @@ __all__ = [
     "initializers",
     "layers",
     "leaky_relu",
+    "load",
+    "load_run",
     "log_likelihood",
     "loss",
     "losses",
@@ -125,6 +123,7 @@ __all__ = [
     "quadratic",
     "regularizers",
     "relu",
+    "save",
     "sgd_step",
     "sigmoid",
     "sign",
@@ -132,6 +131,7 @@ __all__ = [
     "step",
     "summary",
     "tanh",
+    "trace_gradient",
     "train",
     "training",
 ]

@@ -1,8 +1,9 @@
-"""`nnjax check` and `nnjax explain`: is a gradient right, and one training step by hand."""
+"""`nnjax check`: is a gradient right, and if not, which term is wrong?"""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import shlex
 import sys
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-__all__ = ["Check", "Explain", "load_function"]
+__all__ = ["Activation", "Check", "Loss", "load_function", "network"]
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "absolute", "identity", "softmax"]
 Loss = Literal["quadratic", "cross_entropy", "log_likelihood"]
@@ -25,12 +26,25 @@ class Check:
     """Is a gradient right, and if not, which term is wrong? Exit status 1 where it is wrong.
 
     With FILE.py:FUNCTION, a backpropagation of the network that --sizes describes, called with
-    (params, x, y). With FILE.py:LOSS FILE.py:GRADIENT, the gradient of any scalar JAX function.
-    With nothing, every layer, activation and loss of nnjax, on this machine and device.
+    (params, x, y). With FILE.py:FORWARD FILE.py:BACKWARD, any scalar function and its gradient, a
+    function and its pull-back, or `out, cache = forward(...)` and `backward(dout, cache)`, of JAX
+    or NumPy. With nothing, every layer, activation and loss of nnjax, on this machine and device.
     """
 
     functions: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """FILE.py:FUNCTION of a backpropagation, or FILE.py:LOSS FILE.py:GRADIENT."""
+    """FILE.py:FUNCTION of a backpropagation, or FILE.py:FORWARD FILE.py:BACKWARD."""
+    shapes: tuple[str, ...] = ()
+    """Shapes of FORWARD's arguments, such as 5x4 or scalar: they are filled with random numbers."""
+    npz: Path | None = None
+    """A .npz file with FORWARD's arguments, by name or in its order."""
+    argnums: tuple[int, ...] = ()
+    """Which arguments the gradient is for, counted from 0 (default: the first)."""
+    trace: bool = False
+    """Show how large the gradient of FILE.py:FUNCTION is, line by line, and where NaN begins."""
+    bounds: tuple[float, float] | None = None
+    """With --trace: between which sizes it should lie."""
+    example: str | None = None
+    """Write NAME.py, a file with a mistake to try this on: softmax, layer_norm, rnn or network."""
     sizes: tuple[int, ...] = (11, 7, 5, 3)
     """Sizes of the layers, from the input to the output; equal sizes hide fewer mistakes."""
     activation: Activation = "sigmoid"
@@ -40,16 +54,19 @@ class Check:
     loss: Loss = "cross_entropy"
     """The loss."""
     arguments: str = "example_arguments"
-    """The function in LOSS's file that returns a tuple of example arguments, the first of which the
-    gradient is for."""
+    """The function in FORWARD's file that returns a tuple of example arguments."""
     seed: int = 0
-    """Of the random points."""
+    """Random seed."""
     time_limit: float = 60.0
     """Seconds that one call may take."""
     json: bool = False
     """Print the report as JSON."""
 
     def __call__(self) -> int:
+        if self.example is not None:
+            return self._example(self.example)
+        if self.trace:
+            return self._trace()
         if not self.functions:
             return self._prove()
         if len(self.functions) == 1:
@@ -67,33 +84,97 @@ class Check:
         from nnjax.gradcheck import check_backprop
 
         return check_backprop(
-            _network(self.sizes, self.activation, self.output, self.loss),
+            network(self.sizes, self.activation, self.output, self.loss),
             function,
             seed=self.seed,
             time_limit=self.time_limit,
             repeat=self._command(),
         )
 
-    def _gradient(self, f: Callable, grad_f: Callable) -> Any:
-        from nnjax.gradcheck import check_gradient
+    def _gradient(self, forward: Callable, backward: Callable) -> Any:
+        from nnjax.gradcheck import check_forward_backward, check_gradient, check_vjp
+        from nnjax.gradcheck.forms import is_scalar, scalar_in, takes
 
+        arguments = self._example_arguments(forward)
+        out = forward(*arguments)
+        options: dict[str, Any] = {"time_limit": self.time_limit, "repeat": self._command()}
+        if is_scalar(scalar_in(out)) or self.argnums:
+            return check_gradient(forward, backward, *arguments, argnums=self._argnums(), **options)
+        if not isinstance(out, tuple) and takes(backward, len(arguments) + 1):
+            return check_vjp(forward, backward, *arguments, **options)
+        if not isinstance(out, tuple) and not takes(backward, 1):
+            return check_gradient(forward, backward, *arguments, **options)
+        return check_forward_backward(forward, backward, *arguments, **options)
+
+    def _argnums(self) -> int | tuple[int, ...]:
+        return self.argnums if len(self.argnums) > 1 else (*self.argnums, 0)[0]
+
+    def _example_arguments(self, function: Callable) -> tuple:
+        """Return what to call a function with: from a file, of given shapes, or its own."""
+        import numpy as np
+
+        if self.npz is not None and self.shapes:
+            raise ValueError("--npz and --shapes were both given; one of them is enough")
+        if self.npz is not None:
+            with np.load(self.npz) as held:
+                arrays = dict(held)
+            names = list(inspect.signature(function).parameters)
+            if set(arrays) <= set(names):
+                return tuple(arrays[name] for name in names if name in arrays)
+            return tuple(arrays.values())
+        if self.shapes:
+            rng = np.random.default_rng(self.seed)
+            return tuple(rng.normal(size=_shape(shape)) for shape in self.shapes)
         file = self.functions[0].rpartition(":")[0]
-        arguments = load_function(f"{file}:{self.arguments}")()
-        if not isinstance(arguments, tuple):
-            arguments = (arguments,)
-        return check_gradient(
-            f, grad_f, *arguments, time_limit=self.time_limit, repeat=self._command()
+        try:
+            arguments = load_function(f"{file}:{self.arguments}")()
+        except ValueError as error:
+            if self.arguments != type(self).arguments:
+                raise
+            raise ValueError(f"{error}; or give --shapes or --npz") from None
+        return arguments if isinstance(arguments, tuple) else (arguments,)
+
+    def _trace(self) -> int:
+        from nnjax.gradcheck import trace_gradient
+
+        if len(self.functions) != 1:
+            raise ValueError(f"--trace takes one FILE.py:FUNCTION; {len(self.functions)} came")
+        function = load_function(self.functions[0])
+        found = trace_gradient(
+            function,
+            *self._example_arguments(function),
+            argnums=self._argnums(),
+            bounds=self.bounds,
         )
+        print(found.to_json() if self.json else found)
+        return 0 if found.ok else 1
+
+    def _example(self, name: str) -> int:
+        from nnjax.gradcheck.exercise import EXERCISES, write_exercise
+
+        path = Path(f"{name}.py")
+        title = write_exercise(path, self.seed, 2, name=name)
+        command = EXERCISES[name].command.format(file=path)
+        print(f"Wrote {path}: {title}, with one mistake in its gradient. Now run\n\n  {command}")
+        return 0
 
     def _command(self) -> str:
         """Return the command that repeats the check."""
         words = ["nnjax", "check", *self.functions]
         if len(self.functions) == 1:
             words += ["--sizes", *map(str, self.sizes)]
-        for name in ("activation", "output", "loss", "arguments", "seed", "time_limit"):
-            if getattr(self, name) != getattr(type(self), name):
-                words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        for name in ("shapes", "npz", "argnums", "activation", "output", "loss", "arguments"):
+            words += self._option(name)
+        for name in ("seed", "time_limit"):
+            words += self._option(name)
         return shlex.join(words)
+
+    def _option(self, name: str) -> list[str]:
+        value = getattr(self, name)
+        if value == getattr(type(self), name):
+            return []
+        values = value if isinstance(value, tuple) else (value,)
+        return [f"--{name.replace('_', '-')}", *map(str, values)]
 
     def _prove(self) -> int:
         import jax
@@ -123,74 +204,23 @@ class Check:
         return 1 if wrong else 0
 
 
-@dataclass(frozen=True)
-class Explain:
-    """One training step of a small network as worked by hand, every number with its equation.
-
-    Weights and biases are random unless they are given, layer by layer and row by row.
-    """
-
-    sizes: tuple[int, ...] = (2, 2, 1)
-    """Sizes of the layers, from the input to the output."""
-    activation: Activation = "sigmoid"
-    """Activation function of the hidden layers."""
-    output: Activation | None = None
-    """Activation function of the output layer; else softmax for log_likelihood, sigmoid."""
-    loss: Loss = "quadratic"
-    """The loss."""
-    x: tuple[float, ...] = ()
-    """The input; else random numbers."""
-    y: tuple[float, ...] = ()
-    """The target; else 1 for the first output and 0 for the others."""
-    weights: tuple[float, ...] = ()
-    """All weights; else random numbers."""
-    biases: tuple[float, ...] = ()
-    """All biases; else random numbers."""
-    rate: float = 1.0
-    """The learning rate η."""
-    seed: int = 0
-    """Of what is random."""
-    json: bool = False
-    """Print the working as JSON."""
-
-    def __call__(self) -> int:
-        import json
-
-        import jax
-        import numpy as np
-
-        from nnjax.explain import explain
-        from nnjax.layers import Affine
-        from nnjax.network import init
-
-        with jax.enable_x64(True):
-            net = _network(self.sizes, self.activation, self.output, self.loss)
-            rng = np.random.default_rng(self.seed)
-            params = init(net, jax.random.key(self.seed))
-            w = _numbers(self.weights, "weights", sum(p.w.size for p in params))
-            b = _numbers(self.biases, "biases", sum(p.b.size for p in params))
-            filled = []
-            for p in params:
-                new_w = p.w if w is None else np.array(w[: p.w.size]).reshape(p.w.shape)
-                new_b = p.b if b is None else np.array(b[: p.b.size])
-                filled.append(Affine(jax.numpy.asarray(new_w), jax.numpy.asarray(new_b)))
-                w, b = w and w[p.w.size :], b and b[p.b.size :]
-            n_in, n_out = self.sizes[0], self.sizes[-1]
-            x = _numbers(self.x, "x", n_in) or rng.normal(size=n_in).round(2).tolist()
-            y = _numbers(self.y, "y", n_out) or [1.0] + [0.0] * (n_out - 1)
-            working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
-        print(json.dumps(working.to_dict(), ensure_ascii=False) if self.json else working)
-        return 0
+def _shape(text):
+    """Return the shape that is written as 5x4, 5,4 or scalar."""
+    if text in ("scalar", "()"):
+        return ()
+    try:
+        shape = tuple(
+            int(size) for size in text.replace("x", ",").replace("×", ",").split(",") if size
+        )
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ValueError(f"{text!r} in --shapes is not a shape; expected such as 5x4, 7 or scalar")
+    return shape
 
 
-def _numbers(given, name, count):
-    """Return a list of numbers, None where none are given; refuse another count."""
-    if given and len(given) != count:
-        raise ValueError(f"{name} has {len(given)} numbers; the network takes {count}")
-    return list(given) or None
-
-
-def _network(sizes, activation, output, loss):
+def network(sizes: tuple[int, ...], activation: str, output: str | None, loss: str) -> Any:
+    """Return the network that the options --sizes, --activation, --output and --loss describe."""
     from nnjax import activations, losses
     from nnjax.network import mlp
 

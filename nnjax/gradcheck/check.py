@@ -1,108 +1,158 @@
-"""`check_gradient`, `check_vjp` and `assert_gradient`: is this gradient right?"""
+"""`check_gradient`, `check_vjp`, `check_forward_backward`, `assert_gradient`: is it right?"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.claim import Claim
-from nnjax.gradcheck.compare import named_leaves
+from nnjax.gradcheck.compare import Misfit, named_leaves, to_numpy
+from nnjax.gradcheck.domains import convention, domains_of, noticed, scaled
 from nnjax.gradcheck.examine import examine
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
-from nnjax.gradcheck.mistakes import general_candidates
+from nnjax.gradcheck.finding import Finding
+from nnjax.gradcheck.forms import (
+    Claim,
+    checked_positions,
+    is_array,
+    is_scalar,
+    name_of,
+    read_gradient,
+    read_step,
+    scalar_in,
+    value_in,
+)
+from nnjax.gradcheck.mistakes import general_candidates, jacobian_candidates
+from nnjax.gradcheck.passes import Pass, gradients_of, of_torch, pull_back_of
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
-from nnjax.gradcheck.subject import Subject
+from nnjax.gradcheck.subject import Probe, Subject
+from nnjax.gradcheck.substitute import evaluable
+from nnjax.gradcheck.terms import explain_residual
 
-__all__ = ["assert_gradient", "check_gradient", "check_vjp"]
+__all__ = ["assert_gradient", "check_forward_backward", "check_gradient", "check_vjp"]
 
-
-COVERED = "3 points in float64"
 NOT_COVERED = "other shapes, other precisions, other devices"
 
 
 def check_gradient(
     f: Callable,
-    grad_f: Callable,
+    grad_f: Any = None,
     *args: Any,
     argnums: int | Sequence[int] = 0,
+    domain: str | dict[str, str] | None = None,
     time_limit: float = 60.0,
     repeat: str = "",
 ) -> GradientReport:
     """Return a report on whether `grad_f` is the gradient of the scalar function f.
 
     Both are called in float64, at the arguments given and at two points around them. The reference
-    is `jax.grad(f)`, held against central differences.
+    is `jax.grad(f)`, held against finite differences. A NumPy function is traced with jax.numpy in
+    numpy's place; where that fails, finite differences are the reference.
 
     Args:
-        f: f(*args) -> a scalar, traceable by JAX.
+        f: f(*args) -> a scalar, or a pair of a scalar and its gradient. Without `grad_f`, as in
+            `check_gradient(f, *args)`, it is the pair that is checked.
         grad_f: grad_f(*args) -> ∂f/∂args[argnums], in the structure of that argument (a tuple, if
-            argnums is one), of JAX, NumPy or PyTorch arrays.
+            argnums is one), of JAX, NumPy or PyTorch arrays; or (value, gradient) in either order,
+            a dict such as {"dw": ...}, a flat tuple; or nothing, if it takes a step of gradient
+            descent in place: the step is then what is checked.
         *args: example arguments, pytrees of arrays; integer arrays and other objects are passed on
             as they are.
         argnums: which of them the gradient is for.
+        domain: the set in which the arguments lie, "symmetric", "positive definite", "simplex" or
+            "orthogonal", for all or by name as in {"S": "symmetric"}: only directions along it
+            count. An argument that lies in such a set is noticed.
         time_limit: seconds that one call of `grad_f` may take.
         repeat: the command that repeats the check, for the report.
 
     Raises:
         TypeError: if f returns no scalar, or the gradient is asked for an argument that holds
             integers.
-        ValueError: if argnums does not fit the arguments.
+        ValueError: if argnums, domain or time_limit does not fit the arguments.
 
     Example:
         >>> import jax.numpy as jnp, nnjax
-        >>> f = lambda w: jnp.sum(w**2) / 2
-        >>> nnjax.check_gradient(f, lambda w: w, jnp.array([1.0, -2.0])).ok
+        >>> f = lambda w: jnp.sum(jnp.sin(w))
+        >>> nnjax.check_gradient(f, jnp.cos, jnp.array([1.0, -2.0])).ok
         True
-        >>> print(nnjax.check_gradient(f, lambda w: 2 * w, jnp.array([1.0, -2.0])).diagnosis)
-        factor 2: twice too large, as when the ½ of a square is forgotten
+        >>> report = nnjax.check_gradient(f, lambda w: -jnp.cos(w), jnp.array([1.0, -2.0]))
+        >>> report.findings[0].name
+        'sign'
 
     Differs from `jax.test_util.check_grads`, which compares along one random direction and with a
     tolerance that grows with the size of the arrays.
     """
+    if not callable(f):
+        raise TypeError(f"f is a {type(f).__name__}; expected a function, then its gradient")
+    if not callable(grad_f):  # f is the pair, and what came second is its first argument
+        args, grad_f = (args if grad_f is None else (grad_f, *args)), f
     with double_precision():
         args = to_double(args)
-        positions = _checked_positions(argnums, args)
-        _require_scalar(f, args)
+        positions = checked_positions(argnums, args)
         argnums = positions[0] if isinstance(argnums, int) else positions
         claim = Claim(grad_f, time_limit)
+        function, untraceable = evaluable(f, args, positions, scalar_in)
+        value = function(*args)
+        if np.ndim(value) and _is_jacobian(claim, value, args):
+            options = {"domain": domain, "time_limit": time_limit, "repeat": repeat}
+            return check_vjp(f, grad_f, *args, **options)
+        _require_scalar(f, value)
+        names = _names(f, args)
+        own = [names[i] for i in positions]
         subject = Subject(
-            f, claim, argnums, names=_names(f, args, argnums), **_batch(args, positions)
+            function,
+            _Reader(claim, function, untraceable, argnums, own, grad_f is f),
+            argnums,
+            names=_leaf_names(names, args, positions),
+            untraceable=untraceable,
+            **_batch(args, positions),
         )
-        probes = _probes(subject, args)
-        _by_jax(f, lambda: probes[0].expected)
+        subject, probes = _placed(subject, args, domain)
         return examine(
-            f"the gradient {_name(grad_f)} of {_name(f)}",
+            f"the gradient {name_of(grad_f)} of {name_of(f)}",
             claim,
             probes,
-            covered=f"{COVERED}: {'; '.join(probe.label for probe in probes)}",
+            explain=_explain,
+            values=subject.claim.values,
+            conventions=_convention,
+            covered=_covered(probes),
             not_covered=NOT_COVERED,
             repeat=repeat,
         )
 
 
 def check_vjp(
-    f: Callable, vjp: Callable | None = None, *args: Any, time_limit: float = 60.0
+    f: Callable,
+    vjp: Callable | None = None,
+    *args: Any,
+    domain: str | dict[str, str] | None = None,
+    time_limit: float = 60.0,
+    repeat: str = "",
 ) -> GradientReport:
     """Return a report on whether `vjp` pulls errors back through f as it should.
 
     For random output weights g the pull-back is the gradient of ⟨g, f(x)⟩, so that nothing which a
     plain sum of outputs would hide stays hidden. The adjoint test ⟨g, J v⟩ = ⟨Jᵀg, v⟩ is included:
-    J v by differences.
+    J v by differences. A value that the pull-back computes itself is compared with f(*args).
 
     Args:
-        f: f(*args) -> a pytree of arrays, traceable by JAX; or a `jax.custom_vjp` function, whose
-            own rule is then checked against its primal, and `vjp` is None.
-        vjp: vjp(*args, g) -> ∂⟨g, f⟩/∂args, an array or a tuple with one entry an argument; or a
-            function like `jax.vjp(f, *args)`: vjp(*args) -> (f(*args), pull_back), with
-            pull_back(g); or a `jax.custom_vjp` function with f as its primal.
+        f: f(*args) -> a pytree of arrays; or a `jax.custom_vjp` function or a
+            `torch.autograd.Function`, whose own rule is then checked, and `vjp` is None.
+        vjp: vjp(*args, g) -> ∂⟨g, f⟩/∂args, an array, a tuple or dict with one entry per argument;
+            or a function like `jax.vjp(f, *args)`: vjp(*args) -> (f(*args), pull_back), with
+            pull_back(g); or vjp(*args) -> the Jacobian, (outputs..., inputs...), alone or beside
+            the value; or a `jax.custom_vjp` or `torch.autograd.Function` with f as its primal.
         *args: example arguments.
+        domain, repeat: as for `check_gradient`.
         time_limit: seconds that one call of `vjp` may take.
 
     Raises:
@@ -117,48 +167,76 @@ def check_vjp(
     if vjp is not None and not callable(vjp):
         raise TypeError(f"vjp is {vjp!r}; expected a function vjp(*args, g), then the arguments")
     if vjp is None:
-        if not isinstance(f, jax.custom_vjp):
+        if not isinstance(f, jax.custom_vjp) and of_torch(f) is None:
             raise TypeError(
                 "vjp is None; expected vjp(*args, g), or a jax.custom_vjp function as f"
             )
         vjp = f
-    if isinstance(f, jax.custom_vjp):
-        f = f.__wrapped__
+    primal = f.__wrapped__ if isinstance(f, jax.custom_vjp) else of_torch(f) or f
     with double_precision():
         args = to_double(args)
-        positions = tuple(i for i, argument in enumerate(args) if _is_floating(argument))
-        if not positions:
-            raise TypeError(f"none of the {len(args)} arguments holds floating-point numbers")
-        outputs = jax.eval_shape(f, *args)
-        pull_back = _pull_back_of(vjp, len(args))
+        return _examine_pass(
+            f"the pull-back {name_of(vjp)} of {name_of(f)}",
+            primal,
+            pull_back_of(vjp, len(args)),
+            vjp,
+            args,
+            domain,
+            time_limit,
+            repeat,
+        )
 
-        def weighted(g, *args):
-            products = jax.tree.map(lambda w, out: jnp.sum(w * out), g, f(*args))
-            return sum(jax.tree.leaves(products), jnp.zeros(()))
 
-        def claimed(g, *args):
-            pulled = pull_back(args, g)
-            if not isinstance(pulled, (tuple, list)) or _is_entry(pulled, args):
-                pulled = (pulled,)
-            if len(pulled) == len(args):
-                return tuple(pulled[i] for i in positions)
-            return tuple(pulled)
+def check_forward_backward(
+    forward: Any,
+    backward: Callable | None = None,
+    *args: Any,
+    domain: str | dict[str, str] | None = None,
+    time_limit: float = 60.0,
+    repeat: str = "",
+) -> GradientReport:
+    """Return a report on `out, cache = forward(*args)` with `grads = backward(dout, cache)`.
 
-        claim = Claim(claimed, time_limit)
-        argnums = tuple(i + 1 for i in positions)
-        subject = Subject(weighted, claim, argnums, names=_names(f, args, positions))
-        probes = [
-            subject.at(label, (_weights(outputs, seed), *around[1:]))
-            for seed, label, around in _around(subject, (None, *args))
-        ]
-        return examine(
-            f"the pull-back {_name(vjp)} of {_name(f)}",
-            claim,
-            probes,
-            candidates=partial(_pull_back_candidates, f),
-            covered=f"{COVERED}, random output weights: "
-            f"{'; '.join(probe.label for probe in probes)}",
-            not_covered=NOT_COVERED,
+    backward is checked as the pull-back of forward, as in `check_vjp`.
+
+    Args:
+        forward: returns the output and what backward needs, or the output alone; or an object with
+            the methods forward and backward (`backward` is None), whose arrays with gradients, such
+            as W and dW, or params and grads, are checked too. Methods of one object do the same.
+        backward: backward(dout, cache), in either order; backward(dout), if there is no cache. It
+            returns a gradient for every argument that holds floating-point numbers: an array, a
+            tuple in their order, or a dict such as {"dx": ..., "dw": ...}.
+        *args: example arguments of forward.
+        domain, repeat: as for `check_gradient`.
+        time_limit: seconds that one call may take.
+
+    Raises:
+        TypeError: if forward fails at the example arguments, or none of them holds floats.
+
+    Example:
+        >>> import numpy as np, nnjax
+        >>> def forward(x, w):
+        ...     return np.tanh(x @ w), (x, w)
+        >>> def backward(dout, cache):
+        ...     x, w = cache
+        ...     dz = dout * (1 - np.tanh(x @ w) ** 2)
+        ...     return dz @ w.T, x.T @ dz
+        >>> x, w = np.ones((2, 3)), np.full((3, 4), 0.1)
+        >>> nnjax.check_forward_backward(forward, backward, x, w).ok
+        True
+    """
+    with double_precision():
+        way = Pass.of(forward, backward, to_double(args))
+        return _examine_pass(
+            f"the pull-back {way.name}",
+            way.forward,
+            way.pull_back,
+            way.backward,
+            way.args,
+            domain,
+            time_limit,
+            repeat,
+            way.names,
         )
 
 
@@ -174,133 +252,88 @@ def assert_gradient(f: Callable, grad_f: Callable, *args: Any, **options: Any) -
     check_gradient(f, grad_f, *args, **options).raise_if_wrong()
 
 
-def _pull_back_candidates(f, probes):
-    """Yield the mistakes about a Jacobian, where f maps one array to one, then the general ones."""
-    args = probes[0].args
-    if len(args) == 2 and all(hasattr(argument, "shape") for argument in args):
-        jacobian = jax.jit(jax.jacrev(f))
-
-        def predict(made, probe, t):
-            g, x = probe.args
-            matrix = np.asarray(jacobian(x)).reshape(g.size, x.size)
-            return [(0, made.change(matrix, np.asarray(g).ravel()).reshape(x.shape))]
-
-        for made in MISTAKES:
-            if made.step == "pull-back":
-                yield Candidate(made, "", partial(predict, made), {})
-    yield from general_candidates(probes)
+# Gradients.
 
 
-def _probes(subject, args):
-    return [subject.at(label, around) for _, label, around in _around(subject, args)]
+@dataclass(frozen=True)
+class _Reader:
+    """Somebody's gradient, read in the form in which it comes."""
+
+    claim: Claim
+    function: Callable
+    untraceable: str
+    argnums: int | tuple[int, ...]
+    names: Sequence[str]  # of the arguments
+    pair: bool  # whether it is the function itself that returns the gradient beside its value
+
+    def __call__(self, *args):
+        result, parameters = self.claim(*args), _parameters(args, self.argnums)
+        single = is_scalar(parameters)
+        if result is None or (is_scalar(result) and not single):
+            after = _parameters(self.claim.in_place(*args).arguments, self.argnums)
+            if _moved(parameters, after):
+                subject = Subject(self.function, self, self.argnums, untraceable=self.untraceable)
+                expected = subject.at("", args).expected
+                gradient, self.claim.learning_rate = read_step(parameters, after, expected)
+                return gradient
+        value = float(self.function(*args)) if single else np.nan
+        return read_gradient(result, parameters, self.names, value)
+
+    def values(self, probe: Probe) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the value that stands beside the gradient, with what it should be."""
+        result, value = self.claim(*probe.args), probe.value(probe.args)
+        read = read_gradient(result, probe.parameters_tree, self.names, value)
+        if self.pair or read is result:
+            return
+        if isinstance(result, (tuple, list)):
+            result = tuple(part for part in result if part is not read)
+        beside = value_in(result)
+        if is_scalar(beside):
+            yield "the value beside it", beside, np.asarray(value)
 
 
-def _around(subject, args):
-    yield 0, "the arguments given", args
-    for seed in (1, 2):
-        yield seed, f"random point {seed}", subject.moved(args, 0.5, seed)
+def _moved(before, after):
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    return any(not np.array_equal(one, other, equal_nan=True) for one, other in pairs)
 
 
-def _weights(outputs, seed):
-    """Return random output weights, one a number, all away from 0."""
-    rng = np.random.default_rng(seed)
-
-    def draw(out):
-        sign = rng.choice([-1.0, 1.0], out.shape)
-        return jnp.asarray(sign * rng.uniform(0.5, 1.5, out.shape), out.dtype)
-
-    return jax.tree.map(draw, outputs)
+def _parameters(args, argnums):
+    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
 
 
-def _pull_back_of(vjp, count):
-    """Return (args, g) ↦ the pull-back, from any of the forms that it may be written in."""
-    if isinstance(vjp, jax.custom_vjp):
-        return lambda args, g: jax.vjp(vjp, *args)[1](g)
-    try:
-        inspect.signature(vjp).bind(*range(count + 1))
-    except TypeError:
-
-        def from_pair(args, g):
-            out = vjp(*args)
-            return (out[1] if isinstance(out, tuple) else out)(g)
-
-        return from_pair
-    except ValueError:  # a built-in function tells nothing
-        pass
-    return lambda args, g: vjp(*args, g)
-
-
-def _is_entry(pulled, args):
-    """Whether a tuple is the gradient of the only argument, itself a tuple, not a tuple of one."""
-    only = args[0] if len(args) == 1 else None
-    return isinstance(only, (tuple, list)) and len(pulled) == len(only)
-
-
-def _is_floating(argument):
-    leaves = jax.tree.leaves(argument)
-    return bool(leaves) and all(
-        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves
+def _require_scalar(f, value):
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", type(value))
+    if isinstance(value, float) or (shape == () and jnp.issubdtype(dtype, jnp.floating)):
+        return
+    came = f"a {type(value).__name__}" if shape is None else f"an array of shape {shape}"
+    came = f"a scalar of dtype {dtype}" if shape == () else came
+    raise TypeError(
+        f"{name_of(f)} returns {came}; a gradient needs a real scalar: return the sum, or use "
+        "check_vjp"
     )
 
 
-def _checked_positions(argnums, args):
-    given = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if not given or not all(isinstance(i, int) and -len(args) <= i < len(args) for i in given):
-        raise ValueError(f"argnums is {argnums!r}, but there are {len(args)} example arguments")
-    positions = tuple(i % len(args) for i in given)
-    for i in positions:
-        for path, leaf in zip(*named_leaves(args[i]), strict=True):
-            dtype = getattr(leaf, "dtype", type(leaf).__name__)
-            if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise TypeError(
-                    f"argument {i}{path} has dtype {dtype}; a gradient needs floating-point "
-                    "numbers: give it as floats, or choose other argnums"
-                )
-    return positions
-
-
-def _require_scalar(f, args):
-    out = _by_jax(f, lambda: f(*args))
-    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", type(out))
-    if isinstance(out, float):
-        return
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-        came = f"a {type(out).__name__}" if shape is None else f"an array of shape {shape}"
-        came = f"a scalar of dtype {dtype}" if shape == () else came
-        raise TypeError(
-            f"{_name(f)} returns {came}; a gradient needs a real scalar: return the sum, or use "
-            "check_vjp"
-        )
-
-
-def _by_jax(f, call):
-    """Return what a call of f by JAX returns; TypeError in one sentence where that fails."""
+def _is_jacobian(claim, value, parameters):
+    """Whether what is claimed for a function with many outputs is its Jacobian."""
     try:
-        return call()
-    except Exception as error:
-        message = " ".join(str(error).split())[:200]
-        raise TypeError(
-            f"{_name(f)} cannot be differentiated by JAX at the example arguments: "
-            f"{type(error).__name__}: {message}"
-        ) from error
+        claimed = to_numpy(claim(*parameters))
+    except Misfit:
+        return False
+    return len(parameters) == 1 and claimed.shape == (*np.shape(value), *np.shape(parameters[0]))
 
 
-def _names(f, args, argnums):
-    """Return what to call the leaves: the parameter's own name, then the path in it."""
-    positions = (argnums,) if isinstance(argnums, int) else argnums
+def _names(f, args):
+    """Return what to call the arguments: as the parameters of f."""
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):
         parameters = []
-    names = []
-    for i in positions:
-        own = i < len(parameters) and parameters[i].kind in (
-            inspect.Parameter.POSITIONAL_ONLY,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        )
-        base = parameters[i].name if own else f"args[{i}]"
-        names += [base + path for path in named_leaves(args[i])[0]]
-    return names
+    own = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return own[: len(args)] + [f"args[{i}]" for i in range(len(own), len(args))]
+
+
+def _leaf_names(names, args, positions):
+    return [names[i] + path for i in positions for path in named_leaves(args[i])[0]]
 
 
 def _batch(args, positions):
@@ -322,8 +355,186 @@ def _batch(args, positions):
     return {"examples": lambda args: args[others[0]].shape[0], "subset": subset}
 
 
-def _name(function):
-    while hasattr(function, "func"):  # functools.partial
-        function = function.func
-    name = getattr(function, "__name__", None) or type(function).__name__
-    return "(lambda)" if name == "<lambda>" else name
+# Pull-backs.
+
+
+def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, repeat, names=None):
+    positions = tuple(i for i, argument in enumerate(args) if _is_floating(argument))
+    if not positions:
+        raise TypeError(f"none of the {len(args)} arguments holds floating-point numbers")
+    forward, untraceable = evaluable(forward, args, positions)
+    outputs = forward(*args)
+    names = names or _names(forward, args)
+    sums = np.sum if untraceable else jnp.sum
+
+    def weighted(g, *args):
+        products = jax.tree.map(lambda w, out: sums(w * out), g, forward(*args))
+        return sum(jax.tree.leaves(products), np.zeros(()))
+
+    if all(name.isidentifier() for name in names):  # so that findings call the arguments by name
+        weighted.__signature__ = inspect.Signature(  # pyright: ignore
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("_g", *names)]
+        )
+    claim = Claim(functools.wraps(called)(lambda g, *args: pull_back(args, g)), time_limit)
+
+    def entries(args, pulled):
+        return gradients_of(pulled, args, positions, [names[i] for i in positions])
+
+    def claimed(g, *args):
+        return entries(args, claim(g, *args)[1])
+
+    def values(probe):
+        value = claim(*probe.args)[0]
+        if value is None:
+            return
+        leaves = zip(*named_leaves(forward(*probe.args[1:])), jax.tree.leaves(value), strict=True)
+        for path, expected, one in leaves:
+            yield f"the value{path} of the function", one, np.asarray(expected)
+
+    weights = _weights(outputs, 0)
+    with contextlib.suppress(Misfit):  # arguments for which nothing is returned are not asked for
+        given = entries(args, claim(weights, *args)[1])
+        if len(given) == len(positions) and any(one is not None for one in given):
+            positions = tuple(i for i, one in zip(positions, given, strict=True) if one is not None)
+    subject = Subject(
+        weighted,
+        claimed,
+        tuple(i + 1 for i in positions),
+        names=_leaf_names(names, args, positions),
+        untraceable=untraceable,
+    )
+    subject, probes = _placed(subject, (weights, *args), domain)
+    probes = [
+        subject.at(probe.label, (_weights(outputs, seed), *probe.args[1:]))
+        for seed, probe in enumerate(probes)
+    ]
+    return examine(
+        title,
+        claim,
+        probes,
+        candidates=partial(_pull_back_candidates, forward),
+        explain=_explain,
+        values=values,
+        conventions=convention,
+        covered=f"{_covered(probes)}, random output weights",
+        not_covered=NOT_COVERED,
+        repeat=repeat,
+    )
+
+
+def _pull_back_candidates(f, probes):
+    """Yield the mistakes about a Jacobian, where f maps one array to one, then the general ones."""
+    args = probes[0].args
+    if (
+        len(args) == 2
+        and all(hasattr(a, "shape") for a in args)
+        and not probes[0].subject.untraceable
+    ):
+        yield from jacobian_candidates(f)
+    yield from general_candidates(probes)
+
+
+def _weights(outputs, seed):
+    """Return random output weights, one a number, all away from 0."""
+    rng = np.random.default_rng(seed)
+
+    def draw(out):
+        sign = rng.choice([-1.0, 1.0], np.shape(out))
+        return jnp.asarray(sign * rng.uniform(0.5, 1.5, np.shape(out)))
+
+    return jax.tree.map(draw, outputs)
+
+
+def _is_floating(argument):
+    leaves = jax.tree.leaves(argument)
+    return bool(leaves) and all(
+        hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves
+    )
+
+
+# Where to look, and why it is wrong.
+
+
+def _placed(subject: Subject, args: tuple, said: Any) -> tuple[Subject, list[Probe]]:
+    """Return the points at which to compare, in the domain that is said or noticed."""
+    here = subject.at("the arguments given", args)
+    domains = domains_of(said, here.parameters, here.names)
+    subject = replace(subject, domains=domains)
+    probes = list(_around(subject, args))
+    found = {} if domains else noticed(here.parameters)
+    with contextlib.suppress(Misfit):
+        if found and any(probe.wrong for probe in probes):
+            # On the set itself the whole array may be right, or right by another convention.
+            whole = {i: one._replace(along=lambda g, value: g) for i, one in found.items()}
+            on_it = replace(subject, domains=whole)
+            others = list(_around(on_it, args))
+            if not any(probe.wrong for probe in others) or convention(others) is not None:
+                return on_it, others
+    return subject, probes
+
+
+def _around(subject: Subject, args: tuple) -> Iterator[Probe]:
+    """Yield the point given and two around it, nearer where f is not finite farther away."""
+    here = subject.at("the arguments given", args)
+    yield here
+    for seed in (1, 2):
+        for halvings in range(1, 24, 2):
+            moved = subject.moved(args, 0.5**halvings, seed)
+            probe = subject.at(f"random point {seed}", moved)
+            with (
+                np.errstate(all="ignore"),
+                contextlib.suppress(ArithmeticError, np.linalg.LinAlgError),
+            ):
+                if probe.finite:
+                    break
+        else:
+            continue
+        yield probe
+
+
+def _covered(probes):
+    return f"{len(probes)} points in float64: {'; '.join(probe.label for probe in probes)}"
+
+
+def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
+    """Return the place and the term in f's own computation, where JAX can trace it."""
+    subject = probes[0].subject
+    if subject.untraceable:
+        return ()
+    if subject.program(probes[0].args) is None:
+        return ()  # Python looks at values in f: there is no one program to walk through
+    args = probes[0].args
+    kept = [i for i, argument in enumerate(args) if all(map(is_array, jax.tree.leaves(argument)))]
+    if len(kept) == len(args):
+        return explain_residual(subject.function, probes, subject.argnums)
+
+    @functools.wraps(subject.function)
+    def of_arrays(*arrays):  # with flags and the like as they are
+        full = list(args)
+        for i, array in zip(kept, arrays, strict=True):
+            full[i] = array
+        return subject.function(*full)
+
+    of_arrays.__signature__ = inspect.Signature(  # pyright: ignore
+        [
+            p
+            for i, p in enumerate(inspect.signature(subject.function).parameters.values())
+            if i in kept
+        ]
+    )
+    points = [
+        SimpleNamespace(
+            args=tuple(probe.args[i] for i in kept),
+            claimed_arrays=probe.claimed_arrays,
+            expected=probe.expected,
+            noise=probe.noise,
+            names=probe.names,
+        )
+        for probe in probes
+    ]
+    return explain_residual(of_arrays, points, [kept.index(i) for i in subject.positions])
+
+
+def _convention(probes: Sequence[Probe]) -> Finding | None:
+    """Return the convention by which a gradient is right that is wrong as it stands."""
+    return convention(probes) or scaled(probes)

@@ -20,7 +20,15 @@ ENTRY_TOLERANCE = 1e-9
 
 
 class Misfit(Exception):
-    """A claimed gradient that cannot be compared as it stands; the message says why."""
+    """A claimed gradient that cannot be compared as it stands; the message says why.
+
+    `line` is the line that somebody's function had reached when it raised an error, 0 where it
+    raised none; `of_jax` says that the error is about JAX's arrays.
+    """
+
+    def __init__(self, message: str, line: int = 0, of_jax: bool = False):
+        super().__init__(message)
+        self.line, self.of_jax = line, of_jax
 
 
 class TookTooLong(Misfit):
@@ -43,6 +51,7 @@ class Leaf:
         size: the number of entries.
         verdict: "right", "wrong", "convention", "precision", or the trouble in a few words.
         probe: the label of that probe.
+        part: which rows, columns or block are wrong, in words, where it is not the whole array.
     """
 
     path: str
@@ -57,6 +66,7 @@ class Leaf:
     size: int
     verdict: str
     probe: str
+    part: str = ""
 
     @property
     def ok(self) -> bool:
@@ -245,7 +255,40 @@ def compare(
         cosine=cosine(claimed, expected),
         ratio=_ratio(claimed, expected),
         wrong_entries=int(wrong.sum()),
+        part=_part(wrong, claimed, expected),
     )
+
+
+def _part(wrong, claimed, expected) -> str:
+    """Return which rows, columns or block are wrong, and what they are of what they should be."""
+    if not wrong.any() or wrong.all():
+        return ""
+    along = [
+        np.flatnonzero(wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis)))
+        for axis in range(wrong.ndim)
+    ]
+    if not wrong[np.ix_(*along)].all():
+        return f"{int(wrong.sum())} of {wrong.size} entries"
+    names = {1: ["entries"], 2: ["rows", "columns"]}.get(
+        wrong.ndim, [f"axis {axis}:" for axis in range(wrong.ndim)]
+    )
+    said = [
+        f"{name} {_indices(indices)} of {size}"
+        for name, indices, size in zip(names, along, wrong.shape, strict=True)
+        if len(indices) < size
+    ]
+    low, high = _ratio(claimed[wrong], expected[wrong])
+    if np.isnan(low):
+        return ", ".join(said)
+    span = f"{low:.4g}" if np.isclose(low, high, rtol=1e-9) else f"{low:.4g} to {high:.4g}"
+    return f"{', '.join(said)}: {span} times what it should be"
+
+
+def _indices(indices):
+    if len(indices) > 1 and np.ptp(indices) == len(indices) - 1:
+        return f"{indices[0]} to {indices[-1]}"
+    shown = [str(i) for i in indices[:5]] + ["…"] * (len(indices) > 5)
+    return ", ".join(shown)
 
 
 def norm(array: np.ndarray) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from nnjax.gradcheck.claim import Claim
+from nnjax.gradcheck.arbiter import Arbiter
 from nnjax.gradcheck.compare import (
     LEAF_TOLERANCE,
     Leaf,
@@ -20,9 +20,10 @@ from nnjax.gradcheck.compare import (
     relative_error,
     to_numpy,
 )
-from nnjax.gradcheck.hypotheses import Candidate, diagnose
+from nnjax.gradcheck.diagnose import Candidate, diagnose
+from nnjax.gradcheck.finding import Finding
+from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.mistakes import general_candidates
-from nnjax.gradcheck.reference import Slope, slope, typical_size
 from nnjax.gradcheck.report import GradientReport, Verdict
 from nnjax.gradcheck.subject import Probe
 
@@ -35,7 +36,10 @@ def examine(
     probes: Sequence[Probe],
     *,
     candidates: Callable[[Sequence[Probe]], Iterable[Candidate]] = general_candidates,
+    explain: Callable[[Sequence[Probe]], Sequence[Finding]] = lambda probes: (),
     localise: Callable[[Sequence[Probe]], Sequence[str]] = lambda probes: (),
+    values: Callable[[Probe], Iterable[tuple[str, Any, Any]]] = lambda probe: (),
+    conventions: Callable[[Sequence[Probe]], Finding | None] = lambda probes: None,
     covered: str = "",
     not_covered: str = "",
     repeat: str = "",
@@ -46,8 +50,11 @@ def examine(
         subject: what is checked, for the headline.
         claim: the function behind the probes' claimed gradients, for what is said about it.
         probes: the points; the first one is the point that the caller gave, if any.
-        candidates: yields the mistakes to try when the claim is wrong.
+        candidates: yields the mistakes of the table to try when the claim is wrong.
+        explain: finds the place and the term in the function's own computation.
         localise: returns lines that say which step is the first wrong one.
+        values: yields what else was returned: a name, what is claimed, what is expected.
+        conventions: returns the convention by which a claim that is wrong may be right.
         covered, not_covered, repeat: for the report.
     """
 
@@ -64,46 +71,61 @@ def examine(
             **more,
         )
 
+    first = probes[0]
+    with np.errstate(all="ignore"):
+        value = first.value(first.args)
+    if not np.isfinite(value):
+        return report(
+            Verdict.INCONCLUSIVE,
+            f"The function is {value} at {first.label}, where it has no gradient; give arguments "
+            "at which it is finite.",
+        )
     try:
         for probe in probes:
             _ = probe.claimed
-        _require_same_again(probes[0])
+        _require_same_again(first)
+        others = [compare(*row, probe=probe.label) for probe in probes for row in values(probe)]
     except TookTooLong as misfit:
         return report(Verdict.INCONCLUSIVE, f"The function {misfit}.")
     except Misfit as misfit:
         return report(Verdict.WRONG, f"The gradient {misfit}.")
 
-    rows = [_rows(probe) for probe in probes]
-    for probe, of_probe in zip(probes, rows, strict=True):
-        if not all(leaf.ok for leaf in of_probe) and _only_at_kinks(probe, of_probe):
-            of_probe[:] = [
-                leaf if leaf.ok else replace(leaf, verdict="convention") for leaf in of_probe
-            ]
-        probe.wrong = [i for i, leaf in enumerate(of_probe) if not leaf.ok]
+    rows = [probe.rows for probe in probes]
     worst = [max(of_leaf, key=_badness) for of_leaf in zip(*rows, strict=True)]
-    arbiter = Arbiter.ask(probes, rows)
-
+    arbiter = Arbiter(False, "") if first.subject.untraceable else Arbiter.ask(probes)
     if arbiter.doubts:
-        return report(Verdict.REFERENCE_SUSPECT, arbiter.sentence, worst)
+        rule = _own_rule(first)
+        if not rule or not all(np.isfinite(leaf).all() for leaf in first.expected):
+            return report(Verdict.REFERENCE_SUSPECT, arbiter.sentence, worst)
+        arbiter = Arbiter(
+            False,
+            f"The function contains {rule}, so that finite differences do not apply and autodiff "
+            "decides.",
+        )
     if all(leaf.ok for leaf in worst):
+        lies = [row for row in others if not row.ok]
+        if lies:
+            reason = _wrong_value(lies[0])
+            found = Finding(
+                name="wrong value",
+                sentence=reason,
+                residual=lies[0].relative_error,
+                leaves=(lies[0].path,),
+            )
+            return report(Verdict.WRONG, reason, [*worst, lies[0]], findings=(found,))
         if all(leaf.verdict == "right" for leaf in worst):
-            size = max(leaf.relative_error for leaf in worst) if worst else 0.0
-            closely = f"to {size:.0e}" if size else "exactly"
-            if size > LEAF_TOLERANCE:
-                closely += ", which is its rounding here,"
-            agrees = f"Agrees with autodiff {closely} in every array. {arbiter.sentence}"
-            return report(Verdict.RIGHT, agrees.strip(), worst)
+            return report(
+                Verdict.RIGHT, f"{_agreement(probes, worst)} {arbiter.sentence}".strip(), worst
+            )
         differing = [
-            probe
-            for probe, of_probe in zip(probes, rows, strict=True)
-            if any(leaf.verdict == "convention" for leaf in of_probe)
+            probe for probe in probes if any(r.verdict == "convention" for r in probe.rows)
         ]
         return report(
             Verdict.CONVENTION,
             "Differs from autodiff only at a kink or a tie, where either is a valid choice; a step "
             "away from it both are the same.",
             worst,
-            mistakes=diagnose(differing, candidates(differing)).findings,
+            findings=diagnose(differing, candidates(differing)).findings,
         )
     precision = _precision(probes, worst)
     if precision is not None:
@@ -111,53 +133,145 @@ def examine(
         return report(Verdict.INCONCLUSIVE, precision, worst)
     # Two mistakes, or a mistake and another convention, would hide each other on kinks.
     smooth = [probe for probe in probes if not probe.on_kinks]
-    telling = smooth if any(probe.wrong for probe in smooth) else probes
+    telling = smooth if any(probe.wrong for probe in smooth) else list(probes)
+    reason = f"{_extent(probes, worst)} {arbiter.sentence}".strip()
+    other = conventions(telling)
+    if other is not None:
+        return report(
+            Verdict.ANOTHER_CONVENTION,
+            f"Not the gradient of the function as it stands, but {other.sentence}.",
+            worst,
+            findings=(other,),
+        )
+    steps = tuple(localise(probes))
+    if any(
+        array is None and leaf is not None
+        for array, leaf in zip(first.claimed_arrays, first.claimed, strict=True)
+    ):
+        return report(
+            Verdict.WRONG, reason, worst, steps=steps
+        )  # there is nothing to explain it by
+    missing = [name for name, leaf in zip(first.names, first.claimed, strict=True) if leaf is None]
+    if missing:
+        found = Finding(
+            name="not returned (None)",
+            where=", ".join(missing),
+            sentence="None is returned where a gradient is expected",
+            residual=0.0,
+            leaves=tuple(missing),
+        )
+        return report(Verdict.WRONG, reason, worst, steps=steps, findings=(found,))
     found = diagnose(telling, candidates(telling))
+    near = found.nearest
     return report(
         Verdict.WRONG,
-        f"{_extent(probes, worst)} {arbiter.sentence}".strip(),
+        reason,
         worst,
-        steps=tuple(localise(probes)),
-        mistakes=found.findings,
-        nearest=found.nearest,
+        steps=steps,
+        findings=_merged(found.findings, explain(telling)),
+        nearest=near if near is not None and near.residual <= 1e-2 else None,
+    )
+
+
+def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return what the table names and what the function's own computation tells, as one list.
+
+    The table knows whole arrays, the computation knows lines: where both name a mistake, the place
+    found by the one is the place of what is named by the other.
+    """
+    if not named:
+        return tuple(placed)
+    exact = [finding for finding in placed if "place only" not in finding.name.lower()]
+    if not exact:
+        return tuple(named)
+    line = exact[0]
+    if all(one.name.startswith("scaled") for one in named) and "factor" not in line.name:
+        return tuple(placed)  # which says where the number comes from
+    return tuple(
+        replace(
+            finding,
+            file=line.file,
+            line=line.line,
+            column=line.column,
+            source=line.source,
+            variable=line.variable,
+            evidence=line.evidence,
+            leaves=finding.leaves or line.leaves,
+        )
+        for finding in named
+    )
+
+
+# Words.
+
+
+def _agreement(probes, worst) -> str:
+    with_domain = {domain.name for probe in probes for domain in probe.subject.domains.values()}
+    on = f" along {' and '.join(sorted(with_domain))} arguments" if with_domain else ""
+    small = [leaf for leaf in worst if leaf.relative_error > LEAF_TOLERANCE]
+    size = max((leaf.relative_error for leaf in worst if leaf not in small), default=0.0)
+    closely = f"to {size:.0e}" if size else "exactly"
+    if probes[0].subject.untraceable:
+        off = max(
+            (
+                norm(noise) / (norm(g) or 1.0)
+                for p in probes
+                for noise, g in zip(p.noise, p.expected, strict=True)
+            ),
+            default=0.0,
+        )
+        return (
+            f"Agrees with finite differences in every array{on}, as far as they reach "
+            f"({max(off, 1e-15):.0e}). {probes[0].subject.untraceable}"
+        )
+    if not small:
+        return f"Agrees with autodiff {closely} in every array{on}."
+    named = ", ".join(leaf.path for leaf in small)
+    rest = (
+        f"Agrees with autodiff {closely} in every other array{on}; "
+        if len(small) < len(worst)
+        else ""
+    )
+    return f"{rest}{named} {'is' if len(small) == 1 else 'are'} 0, or equal, up to rounding."
+
+
+def _wrong_value(row) -> str:
+    return (
+        f"The gradient is right, but {row.path} is not: {row.claimed:.6g} instead of "
+        f"{row.expected:.6g}."
     )
 
 
 def _extent(probes, worst) -> str:
-    """Say how much is wrong: how many arrays and, where it is only a part of one, which part."""
-    wrong = [i for i, leaf in enumerate(worst) if not leaf.ok]
+    """Say how much is wrong: how many arrays, which part of them, and at which points."""
+    wrong = [leaf for leaf in worst if not leaf.ok]
     said = f"{len(wrong)} of {len(worst)} arrays {'is' if len(wrong) == 1 else 'are'} wrong"
     if len(worst) == 1:
         said = "It is wrong"
-    leaf = worst[wrong[0]]
-    if len(wrong) > 1 or leaf.verdict != "wrong":
-        return said + "."
-    if leaf.wrong_entries == 1 < leaf.size:
-        return f"{said}, in the single entry {list(leaf.index or ())}."
+    leaf = wrong[0]
+    if leaf.verdict != "wrong":
+        what = leaf.verdict
+        if what in ("NaN", "infinite"):
+            what = f"{what} in {leaf.wrong_entries} of {leaf.size} entries"
+        elif what.startswith("shape"):
+            what = f"of {what} where {leaf.shape} is expected"
+        said += f": {leaf.path} is {what.removeprefix('is ')}"
+    elif len(wrong) == 1 and leaf.wrong_entries == 1 < leaf.size:
+        said += f", in the single entry {list(leaf.index or ())}"
+    elif len(wrong) == 1 and leaf.part:
+        said += f", in {leaf.part}"
+    right = [probe.label for probe in probes if not probe.wrong]
+    if right and probes[0].label in right:
+        bad = [probe.label for probe in probes if probe.wrong]
+        said += f"; right at {probes[0].label}, wrong at {bad[0]}"
+    if probes[0].subject.untraceable:
+        said += f". {probes[0].subject.untraceable.rstrip('.')}"
     return said + "."
 
 
 def _badness(leaf: Leaf):
     order = {"right": 0, "convention": 1, "wrong": 2}
     return order.get(leaf.verdict, 3), leaf.relative_error
-
-
-def _rows(probe: Probe) -> list[Leaf]:
-    """Compare every leaf, allowing for rounding.
-
-    How large the rounding is, which costs a compilation, is asked only where it could matter: not
-    where leaves agree anyhow, and not where differences of the function speak against the claim.
-    """
-    rows = []
-    for i, name in enumerate(probe.names):
-        claimed, expected = probe.claimed[i], probe.expected[i]
-        row = compare(name, claimed, expected, 0.0, probe.label)
-        if row.verdict == "wrong" and np.isfinite(expected).all():
-            grave = row.relative_error > 1e-6
-            if not (grave and _refuted(_along(probe, i, _difference(probe, i)))):
-                row = compare(name, claimed, expected, probe.noise[i], probe.label)
-        rows.append(row)
-    return rows
 
 
 def _require_same_again(probe: Probe) -> None:
@@ -170,46 +284,16 @@ def _require_same_again(probe: Probe) -> None:
         if np.isfinite(one).all() and relative_error(one, other) > 1e-12:
             raise Misfit(
                 f"is not deterministic: called twice with the same arguments, {name} differs by "
-                f"{relative_error(one, other):.1e}; fix the random numbers it draws"
+                f"{relative_error(one, other):.1e}; fix the random numbers it draws, and clear "
+                "what it keeps from one call to the next"
             )
 
 
-# Kinks and ties.
-
-
-def _only_at_kinks(probe: Probe, rows: Sequence[Leaf]) -> bool:
-    """Return whether the claim is right all around this point, and autodiff jumps there.
-
-    Around: at points a millionth away, on opposite sides, so that every kink is crossed.
-    """
-    wrong = [i for i, leaf in enumerate(rows) if not leaf.ok]
-    if any(np.isnan(rows[i].cosine) for i in wrong):
-        return False
-    low = [probe.expected[i].copy() for i in wrong]
-    high = [leaf.copy() for leaf in low]
-    for seed in range(4):
-        for sign in (1, -1):
-            args = probe.subject.moved(probe.args, 1e-6, seed, sign)
-            beside = probe.subject.at("", args)
-            try:
-                if not all(leaf.ok for leaf in _rows(beside)):
-                    return False
-            except Misfit:
-                return False
-            for k, i in enumerate(wrong):
-                np.minimum(low[k], beside.expected[i], out=low[k])
-                np.maximum(high[k], beside.expected[i], out=high[k])
-    for k, i in enumerate(wrong):
-        claimed, expected = np.asarray(probe.claimed_arrays[i]), probe.expected[i]
-        differs = np.abs(claimed - expected) > 1e-9 * np.abs(expected)
-        jump = high[k] - low[k]
-        # A sum over k kinks that all fall to one side lies up to √k spreads outside of what a few
-        # random sides show.
-        reach = np.abs(claimed - (high[k] + low[k]) / 2) <= 5 * jump
-        steep = jump > 1e-3 * np.abs(claimed - expected)
-        if not (reach & steep)[differs].all():
-            return False
-    return True
+def _own_rule(probe) -> str:
+    """Return which rule of its own the function's derivative contains; "" if none."""
+    rules = {"stop_gradient": "stop_gradient", "custom_": "a custom derivative rule"}
+    program = str(probe.subject.program(probe.args))
+    return " and ".join(words for rule, words in rules.items() if rule in program)
 
 
 # Precision.
@@ -228,185 +312,46 @@ def _precision(probes, worst) -> str | None:
                 return None
             if array.dtype.kind not in "iub" and array.dtype != np.float64:
                 types.add(array.dtype)
+    off = max(leaf.relative_error for leaf in worst)
     if types:
         eps = max(float(jax.numpy.finfo(dtype).eps) for dtype in types)
-        off = max(leaf.relative_error for leaf in worst)
         if off <= min(100 * eps, 0.05):
             return (
-                f"Agrees with autodiff to {off:.0e}, as far as {_names(types)} reaches, in which "
-                "the gradient comes back; compute it in the dtype of the parameters (float64 here) "
-                "to see more."
+                f"Agrees with autodiff to {off:.0e}, as far as "
+                f"{', '.join(sorted(map(str, types)))} reaches, in which the gradient comes back; "
+                "compute it in the dtype of the parameters (float64 here) to see more."
             )
         return None
-    for probe in probes:  # Is the claim itself that rough? Disturb its arguments by one ulp.
+    if off > 1e-3:
+        return None
+    if _rough(probes, 4e-16):
+        return (
+            "The gradient's own rounding is as large as its difference from autodiff: changing the "
+            "arguments in the last digit changes it as much."
+        )
+    if off < 1e-4 and _rough(probes, 1e-7):
+        return (
+            f"Agrees with autodiff to {off:.0e}, and what is left is the gradient's own rounding, "
+            "as of float32 on the way; compute it in float64 throughout to see more."
+        )
+    return None
+
+
+def _rough(probes, step) -> bool:
+    """Return whether what is wrong is rounding: different at once when the arguments change by a
+    fraction `step`, where a wrong term would hardly change."""
+    for probe in probes:
         if not probe.wrong:
             continue
-        beside = probe.subject.at("", probe.subject.moved(probe.args, 4e-16, 0))
+        beside = probe.subject.at("", probe.subject.moved(probe.args, step, 0))
         try:
             for i in probe.wrong:
-                if worst[i].relative_error > 1e-3:
-                    return None
                 one, other = probe.claimed_arrays[i], beside.claimed_arrays[i]
                 if one is None or other is None or one.shape != other.shape:
-                    return None
-                if norm(one - probe.expected[i]) > 30 * norm(one - other):
-                    return None
+                    return False
+                here, there = one - probe.expected[i], other - beside.expected[i]
+                if norm(here) > 30 * norm(here - there):
+                    return False
         except Misfit:
-            return None
-    return (
-        "The gradient's own rounding is as large as its difference from autodiff: changing the "
-        "arguments in the last digit changes it as much."
-    )
-
-
-def _names(types):
-    return ", ".join(sorted(str(dtype) for dtype in types))
-
-
-# The arbiter.
-
-
-class Arbiter(NamedTuple):
-    """What finite differences say about autodiff and about the claim."""
-
-    doubts: bool
-    sentence: str
-
-    @classmethod
-    def ask(cls, probes: Sequence[Probe], rows: Sequence[Sequence[Leaf]]) -> Arbiter:
-        """Hold autodiff against differences, leaf by leaf, and where the claim says otherwise."""
-        taylor = []
-        for probe in probes[:1]:
-            for i, expected in enumerate(probe.expected):
-                if not expected.size:
-                    continue
-                found = _along(probe, i, _random_direction(probe, i))
-                if _contradicts(found):
-                    return cls(True, _doubt(probe, i, found))
-                if np.isfinite(found.slope.taylor[0]):
-                    taylor.append(found.slope.taylor[0])
-        for probe, of_probe in zip(probes, rows, strict=True):
-            for i in probe.wrong:
-                if np.isnan(of_probe[i].cosine) and np.isfinite(probe.expected[i]).all():
-                    continue
-                found = _along(probe, i, _difference(probe, i))
-                if _contradicts(found):
-                    return cls(True, _doubt(probe, i, found))
-                if _refuted(found):
-                    return cls(False, _confirmation(found))
-        if taylor:
-            return cls(
-                False, f"Differences confirm autodiff (Taylor slope {np.median(taylor):.2f})."
-            )
-        return cls(False, "")
-
-
-class _Along(NamedTuple):
-    slope: Slope
-    expected: float
-    claimed: float
-
-
-def _along(probe, i, direction) -> _Along:
-    """Return derivatives along one direction in one leaf: by differences, autodiff, the claim."""
-
-    def line(h):
-        leaves = [np.asarray(p) for p in probe.parameters]
-        leaves[i] = np.asarray(leaves[i] + h * direction)
-        return probe.value(_with_parameters(probe, leaves))
-
-    claimed = _usable(probe, i)
-    by_claim = np.nan if claimed is None else float(np.vdot(claimed, direction))
-    by_autodiff = float(np.vdot(probe.expected[i], direction))
-    return _Along(slope(line, by_autodiff, by_claim), by_autodiff, by_claim)
-
-
-def _refuted(found: _Along) -> bool:
-    """Whether differences speak for autodiff and against the claim, beyond their own error.
-
-    Where terms of size 1 cancel in f, that error is taken too small: what is tiny in absolute terms
-    is left to `rounding_noise`.
-    """
-    s = found.slope
-    if not np.isfinite(s.error):
-        return False
-    off, apart = abs(found.claimed - s.value), abs(found.expected - s.value)
-    return off > max(10 * s.error, 1e-9) and off > 10 * apart
-
-
-def _usable(probe, i):
-    """Return a claimed leaf that can be calculated with, else None."""
-    claimed = probe.claimed_arrays[i]
-    if claimed is None or claimed.shape != probe.expected[i].shape:
-        return None
-    return claimed if np.isfinite(claimed).all() else None
-
-
-def _with_parameters(probe, leaves):
-    structure = jax.tree.structure(probe.parameters_tree)
-    new = jax.tree.unflatten(structure, leaves)
-    args = list(probe.args)
-    if isinstance(probe.subject.argnums, int):
-        args[probe.subject.argnums] = new
-    else:
-        for position, argument in zip(probe.subject.positions, new, strict=True):
-            args[position] = argument
-    return tuple(args)
-
-
-def _random_direction(probe, i):
-    value = probe.parameters[i]
-    rng = np.random.default_rng(i)
-    factor = rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1.5, value.shape)
-    return factor * np.where(value == 0, typical_size(value), value)
-
-
-def _difference(probe, i):
-    """Return the direction in which claim and autodiff differ, of the size of the parameters."""
-    claimed, expected = _usable(probe, i), probe.expected[i]
-    difference = expected if claimed is None else claimed - expected
-    size = norm(difference) if np.isfinite(difference).all() else 0.0
-    if not size:
-        return _random_direction(probe, i)
-    return difference / size * typical_size(probe.parameters[i])
-
-
-def _contradicts(found: _Along) -> bool:
-    s = found.slope
-    if not np.isfinite(s.value) or not np.isfinite(s.error):
-        return False
-    scale = max(abs(s.value), abs(found.expected))
-    if not np.isfinite(found.expected):
-        return True
-    kink = abs(s.left - s.right) > 1e-3 * max(abs(s.left), abs(s.right)) + s.side_error
-    return not kink and abs(s.value - found.expected) > 1e-5 * scale + 10 * s.error
-
-
-def _doubt(probe, i, found: _Along) -> str:
-    s = found.slope
-    sides = "the claim too"
-    if abs(found.claimed - s.value) <= 1e-5 * abs(s.value) + 10 * s.error:
-        sides = "which the claim agrees with"
-    elif abs(found.claimed - found.expected) > 1e-9 * abs(found.expected):
-        sides = f"the claim {found.claimed:.6g}"
-    return (
-        f"Autodiff and finite differences of the function disagree: along a direction in "
-        f"{probe.names[i]} autodiff says {found.expected:.6g}, differences {s.value:.6g}, {sides}. "
-        "Look for stop_gradient, a custom derivative rule, or a rounding or integer step in the "
-        "function."
-    )
-
-
-def _confirmation(found: _Along) -> str:
-    s = found.slope
-    return (
-        f"Differences confirm autodiff: where both differ the slope is {s.value:.6g}, autodiff "
-        f"says {found.expected:.6g}, yours {found.claimed:.6g}{_taylor(found)}."
-    )
-
-
-def _taylor(found):
-    by_autodiff, by_claim = found.slope.taylor
-    if by_autodiff > 1.5 > by_claim:
-        return f" (Taylor slope {by_autodiff:.2f} against {by_claim:.2f})"
-    return ""
+            return False
+    return True

@@ -6,7 +6,8 @@ hand-written backpropagation is the gradient of a network's loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -15,8 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.compare import Misfit, align, named_leaves, to_numpy
-from nnjax.gradcheck.reference import nearby, rounding_noise
+from nnjax.gradcheck.arbiter import along_difference
+from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, named_leaves, norm, to_numpy
+from nnjax.gradcheck.domains import Domain
+from nnjax.gradcheck.reference import nearby, numerical_gradient, rounding_noise
 
 __all__ = ["Probe", "Subject"]
 
@@ -34,13 +37,12 @@ class Subject:
         symbols: the same for formulas, such as "w²"; `names` unless given.
         groups: for each leaf, what it belongs to, such as "layer 2".
         letter: of the function in formulas.
-        n_out: the number of outputs of a network.
         examples: for arguments, the number of examples in the batch, None where there is no batch.
         subset: for arguments and a list of indices, arguments with these examples alone.
-        penalties: for arguments and the number of a leaf, what a regularizer adds to that leaf, as
-            `LeafView` names it.
         mean_of_examples: whether the gradient of a batch is the mean of those of its examples.
-        derive: for arguments and claimed leaves, a network's `Derivation`.
+        untraceable: why JAX cannot trace the function, so that differences are the reference; ""
+            where it can.
+        domains: for the numbers of leaves, the set in which their values have to lie.
     """
 
     function: Callable
@@ -51,12 +53,11 @@ class Subject:
     symbols: Sequence[str] | None = None
     groups: Sequence[str] | None = None
     letter: str = "f"
-    n_out: int | None = None
     examples: Callable[[tuple], int | None] = lambda args: None
     subset: Callable[[tuple, Sequence[int]], tuple] | None = None
-    penalties: Callable[[tuple, int], dict[str, Any]] = lambda args, leaf: {}
     mean_of_examples: bool = False
-    derive: Callable[[tuple, Sequence[Any]], Any] | None = None
+    untraceable: str = ""
+    domains: Mapping[int, Domain] = field(default_factory=dict)
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -70,8 +71,14 @@ class Subject:
         return tuple(args[i] for i in self.argnums)
 
     def moved(self, args: tuple, strength: float, seed: int, sign: int = 1) -> tuple:
-        """Return the arguments with the parameters moved a little."""
-        moved = nearby([args[i] for i in self.positions], strength, seed, sign)
+        """Return the arguments with the parameters moved a little, within their domains."""
+        here = [args[i] for i in self.positions]
+        moved = nearby(here, strength, seed, sign)
+        if self.domains:
+            leaves, structure = jax.tree.flatten(moved)
+            for i, domain in self.domains.items():
+                leaves[i] = jnp.asarray(domain.nearest(np.asarray(leaves[i])))
+            moved = jax.tree.unflatten(structure, leaves)
         out = list(args)
         for i, argument in zip(self.positions, moved, strict=True):
             out[i] = argument
@@ -104,6 +111,8 @@ class Subject:
 
     def _compile(self, arrays, rebuild, only_arrays):
         f, argnums = self.function, self.argnums
+        if self.untraceable:
+            return lambda arrays: f(*rebuild(arrays)), None
         if self.gradient is not None:
             compiled = self.gradient
             return lambda arrays: f(*rebuild(arrays)), lambda arrays: compiled(*rebuild(arrays))
@@ -123,6 +132,28 @@ class Subject:
                 lambda arrays: f(*rebuild(arrays)),
                 lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)),
             )
+
+    def program(self, args: tuple) -> Any:
+        """Return f as JAX traces it, a program of the arrays; None where it cannot be traced."""
+        _, _, arrays = self.compiled(args)
+        signature = ("program", self._signature(args, arrays))
+        if signature not in self._programs:
+            leaves, structure = jax.tree.flatten(args)
+            dynamic = [
+                i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))
+            ]
+
+            def of_arrays(arrays):
+                full = list(leaves)
+                for i, array in zip(dynamic, arrays, strict=True):
+                    full[i] = array
+                return self.function(*jax.tree.unflatten(structure, full))
+
+            try:
+                self._programs[signature] = jax.make_jaxpr(of_arrays)(arrays)
+            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+                self._programs[signature] = None
+        return self._programs[signature]
 
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
@@ -158,21 +189,37 @@ def _gradient(f, argnums, args):
 class Probe:
     """One point where expected and claimed gradient are compared.
 
-    `wrong` holds the leaves found wrong there; `on_kinks` says that the point lies on kinks or ties
-    by design, where right gradients may differ.
+    `on_kinks` says that the point lies on kinks or ties by design, where right gradients may
+    differ.
     """
 
     subject: Subject
     label: str
     args: tuple
     on_kinks: bool = False
-    wrong: list[int] = field(default_factory=list)
 
     @cached_property
     def expected(self) -> list[np.ndarray]:
-        """The leaves of the gradient by autodiff, float64."""
+        """The leaves of the gradient by autodiff, or by differences if f is untraceable."""
+        if self.subject.untraceable:
+            return self._by_differences[0]
         _, gradient, arrays = self.subject.compiled(self.args)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(arrays))]
+
+    @cached_property
+    def _by_differences(self):
+        return numerical_gradient(
+            lambda leaves: self.subject.function(*self.with_parameters(leaves)), self.parameters
+        )
+
+    def with_parameters(self, leaves: Sequence[Any]) -> tuple:
+        """Return the arguments with other values for the parameters, a leaf each."""
+        new = jax.tree.unflatten(jax.tree.structure(self.parameters_tree), leaves)
+        args = list(self.args)
+        values = (new,) if isinstance(self.subject.argnums, int) else new
+        for position, argument in zip(self.subject.positions, values, strict=True):
+            args[position] = argument
+        return tuple(args)
 
     @cached_property
     def names(self) -> list[str]:
@@ -213,19 +260,82 @@ class Probe:
         return [convert(leaf) for leaf in self.claimed]
 
     @cached_property
+    def compared(self) -> list[Leaf]:
+        """A row for every leaf, allowing for rounding.
+
+        How large the rounding is, which costs a compilation, is asked only where it could matter:
+        not where leaves agree anyhow, and not where differences speak against the claim.
+        """
+        rows = []
+        for i, name in enumerate(self.names):
+            claimed, expected = self.claimed[i], self.expected[i]
+            row = compare(name, claimed, expected, 0.0, self.label)
+            if row.verdict == "wrong" and i in self.subject.domains:
+                along, value = self.subject.domains[i].along, self.parameters[i]
+                claimed = along(to_numpy(claimed), value)
+                expected = along(expected, value)
+                row = compare(name, claimed, expected, 1e-13 * norm(expected), self.label)
+            if row.verdict == "wrong" and np.isfinite(expected).all():
+                certain = not self.subject.untraceable and row.relative_error > 1e-6
+                if not (certain and along_difference(self, i).refuted):
+                    row = compare(name, claimed, expected, self.noise[i], self.label)
+            rows.append(row)
+        return rows
+
+    @cached_property
+    def rows(self) -> list[Leaf]:
+        """`compared`, with "convention" for what differs from autodiff only at kinks and ties."""
+        if all(leaf.ok for leaf in self.compared) or not self._only_at_kinks():
+            return self.compared
+        return [r if r.ok else dataclasses.replace(r, verdict="convention") for r in self.compared]
+
+    @property
+    def wrong(self) -> list[int]:
+        """The numbers of the leaves that are wrong here."""
+        return [i for i, leaf in enumerate(self.rows) if not leaf.ok]
+
+    def _only_at_kinks(self) -> bool:
+        """Return whether the claim is right all around this point, and autodiff jumps there.
+
+        Around: at points a millionth away, on opposite sides, so that every kink is crossed.
+        """
+        wrong = [i for i, leaf in enumerate(self.compared) if not leaf.ok]
+        if any(np.isnan(self.compared[i].cosine) for i in wrong):
+            return False
+        low = [self.expected[i].copy() for i in wrong]
+        high = [leaf.copy() for leaf in low]
+        for seed in range(4):
+            for sign in (1, -1):
+                beside = self.subject.at("", self.subject.moved(self.args, 1e-6, seed, sign))
+                try:
+                    if not all(leaf.ok for leaf in beside.compared):
+                        return False
+                except Misfit:
+                    return False
+                for k, i in enumerate(wrong):
+                    np.minimum(low[k], beside.expected[i], out=low[k])
+                    np.maximum(high[k], beside.expected[i], out=high[k])
+        for k, i in enumerate(wrong):
+            claimed, expected = np.asarray(self.claimed_arrays[i]), self.expected[i]
+            differs = np.abs(claimed - expected) > 1e-9 * np.abs(expected)
+            jump = high[k] - low[k]
+            # A sum over k kinks that all fall to one side lies up to √k spreads outside of what a
+            # few random sides show.
+            reach = np.abs(claimed - (high[k] + low[k]) / 2) <= 5 * jump
+            steep = jump > 1e-3 * np.abs(claimed - expected)
+            if not (reach & steep)[differs].all():
+                return False
+        return True
+
+    @cached_property
     def noise(self) -> list[np.ndarray]:
         """The rounding of every entry of the expected gradient."""
+        if self.subject.untraceable:
+            return self._by_differences[1]
         noise = self.subject.noise(self.args)
         if noise is None:
             return [np.full(leaf.shape, 1e-13 * _largest(leaf)) for leaf in self.expected]
         return noise(self.subject.compiled(self.args)[2])
-
-    @cached_property
-    def derivation(self) -> Any:
-        """The network's derivation at this point."""
-        if self.subject.derive is None:
-            raise TypeError("only networks have a derivation")
-        return self.subject.derive(self.args, self.claimed_arrays)
 
     @property
     def n(self) -> int | None:
@@ -254,6 +364,13 @@ class Probe:
         """Return f at other arguments of the same shapes."""
         value, _, arrays = self.subject.compiled(args)
         return float(value(arrays))
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether the function and its gradient are numbers here."""
+        return bool(np.isfinite(self.value(self.args))) and all(
+            np.isfinite(leaf).all() for leaf in self.expected
+        )
 
 
 def _largest(leaf):

@@ -1,0 +1,342 @@
+"""Numbers that people lose or gain on the way: which number it is, and where it belongs.
+
+A factor t on one edge of a backward pass is the same on any other edge in the same chain. It is told
+where it belongs by nature: 1/n where a mean is taken over n, 2 at a square, −1 at a difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph
+from nnjax.gradcheck.places import Edge, Site
+
+__all__ = ["Reading", "local", "read_factor"]
+
+
+class Reading(NamedTuple):
+    """What a factor means.
+
+    Attributes:
+        name, sentence, text: of the finding; `text` is the number as a person writes it.
+        cost: how far-fetched it is at this place.
+    """
+
+    name: str
+    sentence: str
+    text: str
+    cost: float
+
+
+def read_factor(graph: Graph, where: Site, t: float) -> Reading:
+    """Return what it means that t times what belongs flows through a site.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> from nnjax.gradcheck.graph import trace, trace_at
+        >>> from nnjax.gradcheck.places import sites
+        >>> def f(x):
+        ...     return jnp.mean(x) ** 2
+        >>> point = (np.ones(7),)
+        >>> graph = trace_at(trace(f, point), point, [0])
+        >>> read_factor(graph, sites(graph)[0], 7.0).name
+        'sum for mean'
+    """
+    u, v = _names(graph, where)
+    reason = _belongs(graph, where.edges[-1], t)
+    unlikely = {"the sum is taken": 0.1, "a mean of": 0.1, "counted twice": 0.2}
+    cost = (
+        1.0
+        - (0.5 if reason else 0.0)
+        + sum(c for r, c in unlikely.items() if r in reason)
+        + (0.1 if where.edges[0][0] == TOTAL else 0.0)
+    )
+    if t == 0:
+        shared = len(graph.consumers.get(where.nodes[-1], ())) > 1
+        cost = 1.0 - 0.3 * shared + (0.5 if where.edges[0][0] == TOTAL else 0.0)
+        if _carries(graph, where):
+            return Reading(
+                "carry dropped",
+                f"what `{u}` of one step passes on to the next is not carried back",
+                "0",
+                cost,
+            )
+        if _product(graph, where):
+            name = "left out (half of a product rule)"
+            return Reading(name, f"the part of `{v}` through `{u}` is left out", "0", cost)
+        return Reading("left out", f"the path from `{v}` back to `{u}` is left out", "0", cost)
+    if abs(t + 1) < 1e-7:
+        why = f"; {reason}" if reason else ""
+        return Reading(
+            "sign", f"what `{v}` carries back into `{u}` has the wrong sign{why}", "−1", cost
+        )
+    if "a mean of" in reason:
+        name = ("sign and " if t < 0 else "") + ("sum for mean" if abs(t) > 1 else "factor")
+        text = next(_numbers(graph, where, abs(t)), f"{abs(t):.6g}")
+        return Reading(f"{name} (wrong number of entries)", f"in `{v}` {reason}", text, cost)
+    length = next(_lengths(graph, where, abs(t)), None)
+    inverse = next(_lengths(graph, where, 1 / abs(t)), None)
+    sign = "sign and " if t < 0 else ""
+    minus = "−" if t < 0 else ""
+    if length is not None and (reason or abs(t) > 3.5):
+        n = round(abs(t))
+        name = f"{sign}sum for mean" if abs(t) > 1 else f"{sign}factor"
+        sentence = f"counted {n} times, {length}: {reason or 'the division is left out'}"
+        return Reading(
+            name, f"what `{v}` carries back into `{u}` is {sentence}", f"{minus}{n}", cost
+        )
+    if inverse is not None and (reason or abs(t) < 0.28):
+        n = round(1 / abs(t))
+        sentence = f"divided by {n}, {inverse}" + (f": {reason}" if reason else "")
+        name = f"{sign}mean for sum"
+        text = f"{minus}1/{n}"
+        return Reading(name, f"what `{v}` carries back into `{u}` is {sentence}", text, cost)
+    text = next(_numbers(graph, where, abs(t)), None)
+    why = f": {reason}" if reason else ""
+    if text is None:
+        text = f"{abs(t):.6g}"
+        cost += 1.5
+    whole = abs(t - round(t)) < 1e-7 and abs(t) < 10
+    name = f"{sign}counted {text} times" if whole else f"{sign}factor {text}"
+    text = minus + text
+    return Reading(
+        name,
+        f"what `{v}` carries back into `{u}` is {text} times what it should be{why}",
+        text,
+        cost,
+    )
+
+
+def _names(graph, where):
+    k, j = where.edges[-1]
+    if k == TOTAL:
+        consumers = graph.consumers.get(j)
+        out = graph.equations[consumers[-1][0]].outputs[0] if consumers else j
+        return graph.name(j), graph.name(out)
+    equation = graph.equations[k]
+    return graph.name(equation.inputs[j]), graph.name(equation.outputs[0])
+
+
+def _constant(graph, edge) -> float | None:
+    """Return the number that an operation multiplies by, whatever the values; None if it varies."""
+    k, j = edge
+    equation = graph.equations[k]
+    partials = graph.partials(k)
+    others = [n for i, n in enumerate(equation.inputs) if i != j]
+    if partials is None or any(n in graph.active for n in others):
+        return None
+    if equation.name not in ("mul", "div", "neg", "sub", "add") or (equation.name == "div" and j):
+        return None
+    partial = np.asarray(partials[j], float).ravel()
+    return float(partial[0]) if partial.size and np.all(partial == partial[0]) else None
+
+
+def _belongs(graph: Graph, edge: Edge, t: float) -> str:
+    """Return why a factor t is at home at an edge, in words; "" if it is not."""
+    k, j = edge
+    if k == TOTAL:
+        return ""
+    equation = graph.equations[k]
+    name = equation.name
+    constant = _constant(graph, edge)
+    if constant is not None and abs(constant) not in (0.0, 1.0):
+        for value, what in ((1 / constant, "left out"), (constant, "counted twice")):
+            for sign in (1, -1):
+                if _same(t, sign * value):
+                    return f"the factor {_short(constant)} is {what}"
+        n, summed = abs(1 / constant), _summed(graph, equation.inputs[j])
+        instead = n / abs(t) if t else 0.0
+        lengths = {m for node in graph.inputs for m in graph.shape(node)} | {n - 1, n + 1}
+        if _same(summed, n) and (
+            _near({n / m for m in lengths if m}, instead) or _near(lengths, instead)
+        ):
+            return f"a mean of {round(n)} numbers is divided by {round(instead)}"
+    power = {"integer_pow": equation.params.get("y"), "square": 2, "sqrt": 0.5, "rsqrt": -0.5}
+    p = power.get(name)
+    if name == "pow" and j == 0:
+        exponent = np.unique(np.asarray(graph.values[equation.inputs[1]], float))
+        p = float(exponent[0]) if len(exponent) == 1 else None
+    if p is not None and p != 0:
+        if _same(abs(t), abs(1 / p)):
+            return f"the exponent {_short(p)} does not come down as a factor"
+        if t == -1 and p < 0:
+            return "the minus of the exponent is left out"
+    negative = (name in ("sub", "div") and j == 1) or name == "neg" or constant == -1.0
+    if abs(t + 1) < 1e-7 and (negative or name == "cos"):
+        return "the minus is left out"
+    if equation.name in ("reduce_sum", "broadcast_in_dim") or graph.partials(k) is not None:
+        into, out = (
+            np.prod(graph.shape(equation.inputs[j])),
+            np.prod(graph.shape(equation.outputs[0])),
+        )
+        n = max(into, out) / max(min(into, out), 1)
+        if n > 1 and (_same(abs(t), n) or _same(abs(t), 1 / n)):
+            return "the sum is taken for a mean, or a mean for the sum"
+    return ""
+
+
+def _summed(graph, node) -> float:
+    """Return how many numbers are summed for each entry of a node."""
+    while node in graph.producer:
+        equation = graph.equations[graph.producer[node]]
+        if equation.name == "reduce_sum":
+            return np.size(graph.values[equation.inputs[0]]) / max(np.size(graph.values[node]), 1)
+        if equation.name not in MOVES:
+            return 0.0
+        node = equation.inputs[0]
+    return 0.0
+
+
+def _near(numbers, x) -> bool:
+    return any(n > 0 and _same(x, n) for n in numbers)
+
+
+def _carries(graph, where) -> bool:
+    """Whether a site's edges lead from one turn of a loop into the next."""
+    turn = {k: (len(group), i) for group in graph.groups for i, k in enumerate(group)}
+    if len(where.edges) < 2 or where.edges[0][0] == TOTAL:
+        return False
+    forward = []
+    for k, j in where.edges:
+        producer = graph.producer.get(graph.equations[k].inputs[j])
+        if producer is None or turn[producer][0] < 2:
+            continue
+        forward.append(
+            turn[k][1] > turn[producer][1] or graph.equations[k].run > graph.equations[producer].run
+        )
+    return bool(forward) and all(forward)
+
+
+def _product(graph, where) -> bool:
+    k, j = where.edges[-1]
+    if k == TOTAL or graph.equations[k].name not in ("mul", "dot_general"):
+        return False
+    return all(n in graph.active for n in graph.equations[k].inputs)
+
+
+def _same(a, b) -> bool:
+    return abs(a - b) <= 1e-7 * abs(b)
+
+
+def _short(number) -> str:
+    inverse = 1 / number if number else 0.0
+    if abs(inverse - round(inverse)) < 1e-9 and abs(inverse) > 1.5:
+        return f"1/{round(inverse)}" if inverse > 0 else f"−1/{-round(inverse)}"
+    return f"{number:.6g}".replace("-", "−")
+
+
+def _lengths(graph, where, t) -> Iterator[str]:
+    """Yield which lengths of axes a number is, those of arrays near the site first."""
+    nodes = [*where.nodes[-1:]]
+    k, _ = where.edges[-1]
+    if k != TOTAL:
+        nodes += [*graph.equations[k].outputs, *graph.equations[k].inputs]
+    nodes += [*graph.inputs]
+    for node in nodes:
+        shape, name = graph.shape(node), graph.name(node)
+        for axis, n in enumerate(shape):
+            if n > 1 and _same(t, n):
+                yield f"the length of axis {axis} of `{name}`"
+        for start in range(len(shape)):
+            for stop in range(start + 2, len(shape) + 1):
+                n = math.prod(shape[start:stop])
+                if n > max(shape[start:stop]) and _same(t, n):
+                    axes = " times ".join(map(str, shape[start:stop]))
+                    yield f"{axes}, the lengths of axes {start} to {stop - 1} of `{name}`"
+
+
+def _numbers(graph, where, t) -> Iterator[str]:
+    """Yield what number a positive factor is, simple fractions first."""
+    for q in (1, 2, 3, 4, 5, 6, 8):
+        if _same(t * q, round(t * q)) and round(t * q) <= 12:
+            yield f"{round(t * q)}" if q == 1 else f"{round(t * q)}/{q}"
+    named = {
+        "ln 2": math.log(2),
+        "ln 10": math.log(10),
+        "π": math.pi,
+        "2π": 2 * math.pi,
+        "π/180": math.pi / 180,
+        "√2": math.sqrt(2),
+        "√(2π)": math.sqrt(2 * math.pi),
+        "√π": math.sqrt(math.pi),
+    }
+    for text, value in named.items():
+        if _same(t, value):
+            yield text
+        if _same(t, 1 / value):
+            yield "180/π" if text == "π/180" else f"1/{text}"
+    for node in graph.active:
+        for n in set(graph.shape(node)) - {0, 1}:
+            forms = {
+                f"{n}": n,
+                f"√{n}": math.sqrt(n),
+                f"{n}²": n**2,
+                f"{n}/{n - 1}": n / (n - 1),
+                f"{n + 1}/{n}": (n + 1) / n,
+            }
+            for text, value in forms.items():
+                if _same(t, value):
+                    yield text
+                if _same(t, 1 / value):
+                    yield f"1/{text}" if "/" not in text else "/".join(text.split("/")[::-1])
+    for node, value in enumerate(graph.values):
+        if (
+            node not in graph.producer
+            and np.size(value) == 1
+            and np.asarray(value).dtype.kind == "f"
+        ):
+            c = abs(float(np.asarray(value).ravel()[0]))
+            if c not in (0.0, 1.0):
+                for text, form in ((f"{c:.6g}", c), (f"1/{c:.6g}", 1 / c), (f"{c:.6g}²", c * c)):
+                    if _same(t, form):
+                        yield text
+
+
+# What flows on to u rightly, given d[v].
+_LOCAL = {
+    "tanh": "(1 − tanh({u})²)",
+    "logistic": "σ'({u})",
+    "exp": "exp({u})",
+    "log": "1/{u}",
+    "log1p": "1/(1 + {u})",
+    "sqrt": "1/(2 √{u})",
+    "sin": "cos({u})",
+    "cos": "(−sin({u}))",
+    "neg": "(−1)",
+    "square": "2 {u}",
+}
+
+
+def local(graph: Graph, where: Site) -> str:
+    """Return what rightly flows on to u, as a formula in d[v]."""
+    k, j = where.edges[-1]
+    if k == TOTAL:
+        return f"d[{graph.name(j)}]"
+    equation = graph.equations[k]
+    u, v = _names(graph, where)
+    others = [graph.name(n) for i, n in enumerate(equation.inputs) if i != j]
+    name = equation.name
+    if name in ("add", "add_any") or (name == "sub" and j == 0):
+        return f"d[{v}]"
+    if name == "sub":
+        return f"−d[{v}]"
+    if name == "mul":
+        return f"d[{v}] · {others[0]}"
+    if name == "div":
+        return f"d[{v}] / {others[0]}" if j == 0 else f"−d[{v}] · {others[0]} / {u}²"
+    if name == "integer_pow":
+        p = equation.params["y"]
+        return f"d[{v}] · {p} {u}" + (f"^{p - 1}" if p != 2 else "")
+    if name == "dot_general":
+        return f"d[{v}] times {others[0]}"
+    if name == "reduce_sum":
+        return f"d[{v}], to every entry of the sum"
+    if name == "broadcast_in_dim":
+        return f"d[{v}], summed over the copies"
+    if name in _LOCAL:
+        return f"d[{v}] · " + _LOCAL[name].format(u=u)
+    return f"d[{v}] · ∂({v})/∂({u})"

@@ -1,0 +1,296 @@
+"""Operations in NumPy: their values, and how tangents and cotangents pass through them.
+
+One pass through f's operations in JAX compiles each of them anew for every shape, which takes
+longer than all the arithmetic of a check. What is common is therefore done in NumPy; of everything
+else JAX gives the Jacobian, once. A tangent along K directions is (K, *operand), C cotangents side
+by side are (C, *output).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["COPIES", "PARTIALS", "Passage", "evaluate", "passage"]
+
+# Numbers of a Jacobian that is kept.
+MOST_NUMBERS = 4_000_000
+
+
+def _logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+_FUNCTIONS: dict[str, Callable] = {
+    "add": np.add,
+    "add_any": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "neg": np.negative,
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "logistic": _logistic,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "sin": np.sin,
+    "cos": np.cos,
+    "abs": np.abs,
+    "max": np.maximum,
+    "min": np.minimum,
+    "copy": np.array,
+}
+
+# Derivatives of the result with respect to each operand, given the operands.
+PARTIALS: dict[str, Callable[..., tuple]] = {
+    "add": lambda x, y: (1.0, 1.0),
+    "add_any": lambda x, y: (1.0, 1.0),
+    "sub": lambda x, y: (1.0, -1.0),
+    "mul": lambda x, y: (y, x),
+    "div": lambda x, y: (1 / y, -x / y**2),
+    "neg": lambda x: (-1.0,),
+    "exp": lambda x: (np.exp(x),),
+    "log": lambda x: (1 / x,),
+    "tanh": lambda x: (1 - np.tanh(x) ** 2,),
+    "logistic": lambda x: (_logistic(x) * _logistic(-x),),
+    "sqrt": lambda x: (0.5 / np.sqrt(x),),
+    "square": lambda x: (2 * x,),
+    "sin": lambda x: (np.cos(x),),
+    "cos": lambda x: (-np.sin(x),),
+    "abs": lambda x: (np.sign(x),),
+    "copy": lambda x: (1.0,),
+}
+
+# Operations whose results are entries of their operands.
+COPIES = frozenset(
+    [
+        *("broadcast_in_dim", "concatenate", "convert_element_type", "dynamic_slice"),
+        *("dynamic_update_slice", "expand_dims", "gather", "pad", "reshape", "rev", "slice"),
+        *("split", "squeeze", "stack", "step", "transpose"),
+    ]
+)
+
+
+def evaluate(name: str, inputs: Sequence[Any]) -> list[np.ndarray] | None:
+    """Return the results of an operation, or None where it is left to JAX.
+
+    Example:
+        >>> evaluate("mul", [np.array([1.0, 2.0]), np.array(3.0)])
+        [array([3., 6.])]
+    """
+    if name not in _FUNCTIONS or any(getattr(x, "dtype", None) != np.float64 for x in inputs):
+        return None
+    return [np.asarray(_FUNCTIONS[name](*inputs))]
+
+
+class Passage:
+    """How tangents and cotangents pass through an operation at one point.
+
+    Attributes:
+        push: tangents, by operand -> tangents, by output.
+        pull: cotangents, by output -> what flows back, by operand.
+    """
+
+    def __init__(self, push: Callable[[Mapping], Mapping], pull: Callable[[Mapping], Mapping]):
+        self.push, self.pull = push, pull
+
+
+def passage(
+    name: str,
+    function: Callable[..., Sequence[Any]],
+    params: Mapping[str, Any],
+    inputs: Sequence[Any],
+    shapes: Sequence[tuple[int, ...]],
+    operands: Sequence[int],
+    outputs: Sequence[int],
+) -> Passage:
+    """Return the passage through an operation.
+
+    Args:
+        name, function, params: the operation.
+        inputs: all its operands.
+        shapes: of all its results.
+        operands, outputs: the numbers of those that something passes through.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> at = [np.arange(3.0)]
+        >>> through = passage("cumsum", lambda x: [jnp.cumsum(x)], {}, at, [(3,)], [0], [0])
+        >>> through.pull({0: np.array([[1.0, 1.0, 1.0]])})[0]
+        array([[3., 2., 1.]])
+    """
+    if name == "dot_general":
+        return _product(params["dimension_numbers"], inputs, operands)
+    if name == "reduce_sum":
+        return _sum(params["axes"], np.shape(inputs[0]))
+    if name in COPIES:
+        return _copy(function, inputs, shapes, operands, outputs)
+    sizes = sum(np.size(inputs[j]) for j in operands), sum(math.prod(shapes[i]) for i in outputs)
+    make = _dense if sizes[0] * sizes[1] <= MOST_NUMBERS else _jax
+    return make(name, function, inputs, shapes, operands, outputs, sizes)
+
+
+def _product(numbers, inputs, operands):
+    ((left, right), (left_batch, right_batch)), letters = numbers, iter("abcdefghijklmnopqrstuvwxy")
+    names: list[dict[int, str]] = [{}, {}]
+    for one, two in (*zip(left_batch, right_batch, strict=True), *zip(left, right, strict=True)):
+        names[0][one] = names[1][two] = next(letters)
+    free = ["", ""]
+    for side in (0, 1):
+        for axis in range(np.ndim(inputs[side])):
+            if axis not in names[side]:
+                names[side][axis] = next(letters)
+                free[side] += names[side][axis]
+    x, y = ("".join(names[side][a] for a in range(np.ndim(inputs[side]))) for side in (0, 1))
+    out = "".join(names[0][a] for a in left_batch) + free[0] + free[1]
+    forms = {
+        0: (f"z{x},{y}->z{out}", f"z{out},{y}->z{x}"),
+        1: (f"z{y},{x}->z{out}", f"z{out},{x}->z{y}"),
+    }
+
+    def push(tangents):
+        terms = (
+            np.einsum(forms[j][0], t, inputs[1 - j], optimize=True) for j, t in tangents.items()
+        )
+        return {0: sum(terms)}
+
+    def pull(cotangents):
+        return {
+            j: np.einsum(forms[j][1], cotangents[0], inputs[1 - j], optimize=True) for j in operands
+        }
+
+    return Passage(push, pull)
+
+
+def _sum(axes, shape):
+    behind = tuple(a + 1 for a in axes)
+
+    def pull(cotangents):
+        g = np.expand_dims(cotangents[0], behind)
+        return {0: np.broadcast_to(g, (len(g), *shape))}
+
+    return Passage(lambda tangents: {0: tangents[0].sum(axis=behind)}, pull)
+
+
+def _copy(function, inputs, shapes, operands, outputs):
+    """Ask the operation itself which entry goes where, by giving it numbered entries."""
+    start, numbered, starts = 1, [], {}
+    for j, value in enumerate(inputs):
+        if j in operands:
+            starts[j] = start
+            value = np.arange(start, start + np.size(value), dtype=float).reshape(np.shape(value))
+            start += value.size
+        elif np.issubdtype(np.asarray(value).dtype, np.floating):
+            value = np.zeros_like(value)
+        numbered.append(value)
+    results = function(*numbered)
+    index = {i: np.nan_to_num(np.asarray(results[i], float)).astype(int).ravel() for i in outputs}
+    maps = []  # (output, operand, entries of the output, entries of the operand, each one once)
+    for i, numbers in index.items():
+        for j in operands:
+            to = np.flatnonzero((numbers >= starts[j]) & (numbers < starts[j] + np.size(inputs[j])))
+            if to.size:
+                source = numbers[to] - starts[j]
+                order = np.argsort(source, kind="stable")
+                first = np.flatnonzero(np.diff(source[order], prepend=-1))
+                maps.append((i, j, to, source, order, first))
+
+    def push(tangents):
+        count = len(next(iter(tangents.values())))
+        found = {i: np.zeros((count, math.prod(shapes[i]))) for i in outputs}
+        for i, j, to, source, *_ in maps:
+            if j in tangents:
+                found[i][:, to] = tangents[j].reshape(count, -1)[:, source]
+        return {i: out.reshape(count, *shapes[i]) for i, out in found.items()}
+
+    def pull(cotangents):
+        count = len(next(iter(cotangents.values())))
+        found = {j: np.zeros((count, np.size(inputs[j]))) for j in operands}
+        for i, j, to, source, order, first in maps:
+            if i in cotangents:
+                g = cotangents[i].reshape(count, -1)[:, to[order]]
+                if len(first) < len(order):
+                    g = np.add.reduceat(g, first, axis=1)
+                found[j][:, source[order][first]] += g
+        return {j: out.reshape(count, *np.shape(inputs[j])) for j, out in found.items()}
+
+    return Passage(push, pull)
+
+
+def _restricted(function, inputs, operands, outputs):
+    """Return a function of the operands that something passes through, and their values."""
+
+    def restricted(*chosen):
+        every = list(inputs)
+        for j, value in zip(operands, chosen, strict=True):
+            every[j] = value
+        results = function(*every)
+        return [results[i] for i in outputs]
+
+    return restricted, [inputs[j] for j in operands]
+
+
+def _dense(name, function, inputs, shapes, operands, outputs, sizes):
+    restricted, at = _restricted(function, inputs, operands, outputs)
+    # A loop with an end that is not known beforehand has no other.
+    make = jax.jacfwd if sizes[0] <= sizes[1] or name == "while" else jax.jacrev
+    found = make(restricted, argnums=tuple(range(len(at))))(*at)
+    jacobians = {
+        (i, j): np.asarray(found[a][b], np.float64).reshape(math.prod(shapes[i]), -1)
+        for a, i in enumerate(outputs)
+        for b, j in enumerate(operands)
+    }
+
+    def push(tangents):
+        count = len(next(iter(tangents.values())))
+        return {
+            i: sum(t.reshape(count, -1) @ jacobians[i, j].T for j, t in tangents.items()).reshape(
+                count, *shapes[i]
+            )
+            for i in outputs
+        }
+
+    def pull(cotangents):
+        count = len(next(iter(cotangents.values())))
+        return {
+            j: sum(g.reshape(count, -1) @ jacobians[i, j] for i, g in cotangents.items()).reshape(
+                count, *np.shape(inputs[j])
+            )
+            for j in operands
+        }
+
+    return Passage(push, pull)
+
+
+def _jax(name, function, inputs, shapes, operands, outputs, sizes):
+    restricted, at = _restricted(function, inputs, operands, outputs)
+    results, back = jax.vjp(restricted, *at)
+    vjp = jax.vmap(back)
+
+    def push(tangents):
+        count = len(next(iter(tangents.values())))
+        given = [
+            np.asarray(tangents[j], value.dtype)
+            if j in tangents
+            else np.zeros((count, *np.shape(value)), value.dtype)
+            for j, value in zip(operands, at, strict=True)
+        ]
+        pushed = jax.vmap(lambda *ts: jax.jvp(restricted, tuple(at), ts)[1])(*given)
+        return {i: np.asarray(t, np.float64) for i, t in zip(outputs, pushed, strict=True)}
+
+    def pull(cotangents):
+        count = len(next(iter(cotangents.values())))
+        given = [
+            np.asarray(cotangents[i], result.dtype)
+            if i in cotangents
+            else np.zeros((count, *shapes[i]), result.dtype)
+            for i, result in zip(outputs, results, strict=True)
+        ]
+        return {j: np.asarray(e, np.float64) for j, e in zip(operands, vjp(given), strict=True)}
+
+    return Passage(push, pull)

@@ -1,0 +1,696 @@
+"""The ways in which people go wrong at one operation of a backward pass.
+
+At an edge of f's graph, from the operand u of an operation to its result v, a backward pass takes
+what arrives at v, written d[v], and makes of it what flows on to u. A `Slip` is something else made
+of it: nothing, a multiple, the derivative of another function or at another variable, another
+partner in the product, the wrong axes. Each is one small function; the words name u, v and whatever
+variable of f is mixed up with them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative
+from nnjax.gradcheck.places import Edge, Site, Spot
+
+__all__ = ["FACTOR", "Family", "Flow", "Slip", "families", "slips"]
+
+
+# The name of the slip whose words are those of the number found.
+FACTOR = ""
+
+
+class Flow(NamedTuple):
+    """What a slip may look at: one edge at one point, in one turn of a loop.
+
+    Attributes:
+        spot: the point.
+        turn: the turn of the loop in which the edge lies.
+        edge: (k, j).
+        arriving: d[v].
+        flow: what rightly flows on to u.
+    """
+
+    spot: Spot
+    turn: int
+    edge: Edge
+    arriving: np.ndarray
+    flow: np.ndarray
+
+    @property
+    def partial(self) -> Any:
+        """∂v/∂u of an elementwise operation."""
+        partials = self.spot.graph.partials(self.edge[0])
+        assert partials is not None
+        return partials[self.edge[1]]
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The operands of the operation."""
+        return [self.spot.graph.values[n] for n in self.spot.graph.equations[self.edge[0]].inputs]
+
+    def reduced(self, g: np.ndarray) -> np.ndarray:
+        """Sum over the axes along which u was spread."""
+        shape = self.flow.shape
+        axes = tuple(a for a, (n, m) in enumerate(zip(g.shape, shape, strict=True)) if n != m)
+        return g.sum(axis=axes, keepdims=True) if axes else g
+
+    def pull(self, g: np.ndarray) -> np.ndarray:
+        """Return what would flow on to u if g arrived at v."""
+        k, j = self.edge
+        return self.spot.graph.pull_back(k, [g[None]])[j][0]
+
+    def pull_at(self, operand: int, value: Any) -> np.ndarray:
+        """Return what would flow on to u if another operand had this value."""
+        k, j = self.edge
+        equation, inputs = self.spot.graph.equations[k], self.inputs
+        inputs[operand] = value
+        if self.spot.graph.partials(k) is not None:
+            return self.reduced(self.arriving * derivative(equation, inputs, j))
+
+        def function(u):
+            return equation.function(*inputs[:j], u, *inputs[j + 1 :])[0]
+
+        return np.asarray(
+            jax.vjp(function, jnp.asarray(inputs[j]))[1](jnp.asarray(self.arriving))[0]
+        )
+
+    def value(self, family: Family, shift: int = 0) -> np.ndarray:
+        """Return the value of a variable in this turn, or some turns later; 0 beyond the last."""
+        values, nodes = self.spot.graph.values, family.nodes
+        if len(nodes) == 1:
+            return values[nodes[0]]
+        if 0 <= self.turn + shift < len(nodes):
+            return values[nodes[self.turn + shift]]
+        return np.zeros_like(values[nodes[self.turn]])
+
+
+class Slip(NamedTuple):
+    """One way to go wrong at a site.
+
+    Attributes:
+        name: in the vocabulary of findings.
+        sentence: what went wrong.
+        have: what flows on to u, as a formula.
+        change: (flow, t) -> what flows on to u instead.
+        cost: how far-fetched it is; the plainest explanation has the least.
+        fitted: whether the number t is to be found.
+        at: the equation at which a person would look for it; None for that of the site.
+    """
+
+    name: str
+    sentence: str
+    have: str
+    change: Callable[[Flow, float], Any]
+    cost: float
+    fitted: bool = False
+    at: int | None = None
+
+
+class Family(NamedTuple):
+    """A variable of f: one node, or one in every turn of a loop.
+
+    Attributes:
+        name: what the user calls it.
+        nodes: one a turn.
+        plain: whether it is a variable of the user's, not a step within an expression.
+    """
+
+    name: str
+    nodes: tuple[int, ...]
+    plain: bool
+
+
+def families(graph: Graph) -> list[Family]:
+    """Return the variables of f, those of a loop with all their turns."""
+    found = {(node,): Family(name, (node,), True) for node, name in graph.inputs.items()}
+
+    def enter(nodes, name):
+        if all(np.issubdtype(np.asarray(graph.values[n]).dtype, np.number) for n in nodes):
+            found.setdefault(nodes, Family(name, nodes, not graph.inner(nodes[-1])))
+
+    for group in graph.groups:
+        first = graph.equations[group[0]]
+        if first.name != "broadcast_in_dim" or graph.inputs.get(first.inputs[0]) is None:
+            for i in range(len(first.outputs)):
+                nodes = tuple(graph.equations[k].outputs[i] for k in group)
+                enter(nodes, graph.name(nodes[-1]))
+    for group in graph.groups:
+        for j in range(len(graph.equations[group[0]].inputs)):
+            nodes = tuple(graph.equations[k].inputs[j] for k in group)
+            if len(set(nodes)) > 1:
+                enter(nodes, f"{graph.name(nodes[-1])} of the step before")
+    return list(found.values())
+
+
+def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
+    """Return the ways to go wrong at a site.
+
+    Args:
+        graph: at any of the points.
+        where: the site.
+        known: `families(graph)`.
+    """
+    k, j = where.edges[0]
+    fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
+    yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+    if len(where.edges) > 2:
+        yield from _turns(where)
+    yield from _shapes(graph, where)
+    if k == TOTAL:
+        yield from _wholes(graph, where)
+    else:
+        yield from _axes(graph, where)
+        if graph.partials(k) is not None:
+            yield from _elementwise(graph, where, fitting)
+        else:
+            yield from _operations(graph, where, fitting)
+    yield from _powers(graph, where, fitting)
+
+
+def _names(graph, where):
+    k, j = where.edges[-1]
+    if k == TOTAL:
+        return graph.name(j), graph.name(j)
+    return graph.name(graph.equations[k].inputs[j]), graph.name(graph.equations[k].outputs[0])
+
+
+def _turns(where):
+    n = len(where.edges)
+    for name, chosen in (("last", where.edges[-1]), ("first", where.edges[0])):
+        yield Slip(
+            f"{name} step only",
+            f"only the {name} of {n} steps counts",
+            f"that of the {name} step alone",
+            lambda e, t, chosen=chosen: e.flow * (e.edge == chosen),
+            1.9,
+        )
+        yield Slip(
+            f"{name} step left out",
+            f"the {name} of {n} steps is left out",
+            f"without the {name} step",
+            lambda e, t, chosen=chosen: e.flow * (e.edge != chosen),
+            2.0,
+        )
+
+
+def _shapes(graph, where):
+    """What flows on, turned or shifted."""
+    shape = graph.shape(where.nodes[0])
+    u, _ = _names(graph, where)
+    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
+        yield Slip(
+            "transposed",
+            f"what is carried back into `{u}` is transposed",
+            f"(d[{u}])ᵀ",
+            lambda e, t: np.swapaxes(e.flow, -1, -2),
+            1.5,
+        )
+    for axis in range(len(shape)):
+        if shape[axis] < 2:
+            continue
+        for by in (1, -1):
+            yield Slip(
+                "index shift",
+                f"what is carried back into `{u}` is shifted by one along axis {axis}",
+                f"d[{u}], shifted by {by} along axis {axis}",
+                lambda e, t, axis=axis, by=by: np.roll(e.flow, by, axis),
+                2.2,
+            )
+            yield Slip(
+                "index shift",
+                f"what is carried back into `{u}` is shifted by one along axis {axis}",
+                f"d[{u}], shifted by {by} along axis {axis}",
+                lambda e, t, axis=axis, by=by: _shifted(e.flow, by, axis),
+                2.3,
+            )
+        yield Slip(
+            "index reversed",
+            f"what is carried back into `{u}` runs backwards along axis {axis}",
+            f"d[{u}], reversed along axis {axis}",
+            lambda e, t, axis=axis: np.flip(e.flow, axis),
+            2.3 if shape[axis] > 2 else 2.4,
+        )
+    turned = [(0, 1), (-2, -1)] if len(shape) > 2 else [(0, 1)] if len(shape) == 2 else []
+    for axes in turned:
+        yield Slip(
+            "turned by 180°",
+            f"what is carried back into `{u}` is turned by 180°",
+            f"d[{u}], turned by 180°",
+            lambda e, t, axes=axes: np.flip(e.flow, axes),
+            2.2,
+        )
+
+
+def _shifted(array, by, axis):
+    out = np.roll(array, by, axis)
+    index: list[Any] = [slice(None)] * array.ndim
+    index[axis] = 0 if by > 0 else -1
+    out[tuple(index)] = 0
+    return out
+
+
+def _wholes(graph, where):
+    """All that arrives at a variable."""
+    node = where.nodes[0]
+    u, _ = _names(graph, where)
+    if node in graph.leaves:
+        yield Slip(
+            "L2 term added or missing",
+            f"a multiple of `{u}` itself is added",
+            f"d[{u}] + {{t}} · {u}",
+            lambda e, t: e.flow + t * e.spot.graph.values[e.edge[1]],
+            2.4,
+            fitted=True,
+        )
+        for other in graph.leaves:
+            if other != node and graph.shape(other) == graph.shape(node):
+                yield Slip(
+                    "operands interchanged",
+                    f"the gradient of `{graph.name(other)}` stands in the place of that of `{u}`",
+                    f"d[{graph.name(other)}]",
+                    lambda e, t, other=other: e.spot.cotangents[other][0],
+                    1.7,
+                )
+    edges = graph.consumers.get(node, [])
+    if len(where.nodes) == 1 and len(edges) > 2:
+        for name, (k, j) in (("last", edges[-1]), ("first", edges[0])):
+            yield Slip(
+                "overwritten instead of added",
+                f"`{u}` is used in {len(edges)} places; only what the {name} of them carries back "
+                "counts",
+                f"that of the {name} use alone",
+                lambda e, t, edge=(k, j): e.spot.flow(edge),
+                1.6,
+            )
+
+
+def _axes(graph, where):
+    """What arrives, cut down, shifted or transposed before it is carried on."""
+    k, _ = where.edges[0]
+    u, v = _names(graph, where)
+    if len(graph.equations[k].outputs) != 1:
+        return
+    shape = graph.shape(graph.equations[k].outputs[0])
+    copied = graph.equations[k].name in MOVES or graph.partials(k) is not None
+    for axis in range(len(shape)):
+        if shape[axis] < 2:
+            continue
+        for name, index in (("first", 0), ("last", -1)):
+            yield Slip(
+                f"{name} copy only" if copied else f"{name} example only",
+                f"of what arrives at `{v}` only the {name} entry along axis {axis} is carried back "
+                f"into `{u}`, in place of their sum",
+                f"d[{v}][{index}]" if axis == 0 else f"d[{v}], entry {index} of axis {axis}",
+                lambda e, t, axis=axis, index=index: e.pull(_only(e.arriving, axis, index)),
+                2.0,
+            )
+        for by in (1, -1):
+            for move, cost in ((np.roll, 2.25), (_shifted, 2.35)):
+                yield Slip(
+                    "index shift",
+                    f"what arrives at `{v}` is shifted by one along axis {axis}",
+                    f"d[{v}], shifted by {by} along axis {axis}",
+                    lambda e, t, axis=axis, by=by, m=move: e.pull(m(e.arriving, by, axis)),
+                    cost,
+                )
+    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
+        yield Slip(
+            "transposed",
+            f"what arrives at `{v}` is transposed before it is carried on to `{u}`",
+            f"from (d[{v}])ᵀ",
+            lambda e, t: e.pull(np.swapaxes(e.arriving, -1, -2)),
+            1.6,
+        )
+
+
+def _only(array, axis, index):
+    out = np.zeros_like(array)
+    place: list[Any] = [slice(None)] * array.ndim
+    place[axis] = index
+    out[tuple(place)] = array[tuple(place)]
+    return out
+
+
+# Derivatives of functions that people take for one another, given the argument or the result.
+OTHERS: dict[str, Callable] = {
+    "1 − {v}²": lambda v: 1 - v**2,
+    "{v} (1 − {v})": lambda v: v * (1 - v),
+    "1 − {v}": lambda v: 1 - v,
+    "1 + {v}": lambda v: 1 + v,
+    "[{v} > 0]": lambda v: v > 0,
+    "exp({v})": np.exp,
+    "{v}": lambda v: v,
+    "2 {v}": lambda v: 2 * v,
+    "1/{v}": lambda v: 1 / v,
+    "−1/{v}²": lambda v: -1 / v**2,
+    "1/(2 {v})": lambda v: 1 / (2 * v),
+    "1/(2 √{v})": lambda v: 1 / (2 * np.sqrt(v)),
+    "cos({v})": np.cos,
+    "sin({v})": np.sin,
+    "−sin({v})": lambda v: -np.sin(v),
+    "σ({v})": lambda v: 1 / (1 + np.exp(-v)),
+    "σ'({v})": lambda v: np.exp(-np.abs(v)) / (1 + np.exp(-np.abs(v))) ** 2,
+    "1 − tanh({v})²": lambda v: 1 - np.tanh(v) ** 2,
+    "tanh({v})": np.tanh,
+    "1/(1 + {v}²)": lambda v: 1 / (1 + v**2),
+    "sign({v})": np.sign,
+}
+# Operations whose derivative is a matter of calculus, rather than another factor of a product.
+_FACTORS = frozenset(["mul", "div", "add", "sub", "add_any", "neg", "copy"])
+
+
+def _elementwise(graph, where, fitting):
+    k, j = where.edges[0]
+    equation = graph.equations[k]
+    u, v = _names(graph, where)
+    partial = np.asarray(graph.partials(k)[j])
+    constant = partial.size > 0 and np.ptp(partial) <= 1e-12 * np.max(np.abs(partial))
+    partner = equation.inputs[1 - j] if len(equation.inputs) == 2 else None
+    if not constant:
+        if equation.name in ("select_n", "max", "min", "clamp"):
+            words = "derivative missing (mask)", f"the mask of `{v}` is left out"
+        elif partner is not None and equation.name in _FACTORS:
+            factor = graph.name(partner)
+            words = "derivative missing (factor left out)", f"the factor `{factor}` is left out"
+        else:
+            words = "derivative missing", f"the derivative of `{v}` is left out"
+        yield Slip(*words, f"d[{v}]", lambda e, t: e.reduced(e.arriving), 1.2)
+        if equation.name == "div" and j == 1:
+            yield Slip(
+                "derivative missing",
+                f"the derivative of `{v}` is left out up to its sign",
+                f"−d[{v}]",
+                lambda e, t: e.reduced(-e.arriving),
+                1.6,
+            )
+        if equation.name not in ("select_n", "max", "min", "clamp"):
+            yield Slip(
+                "derivative applied twice",
+                f"the derivative of `{v}` is multiplied by twice",
+                f"d[{v}] · (∂/∂u)²",
+                lambda e, t: e.reduced(e.arriving * e.partial**2),
+                1.4,
+            )
+        else:
+            yield Slip(
+                "mask inverted",
+                f"the mask of `{v}` lets through what it should stop",
+                f"d[{v}] where it should be 0",
+                lambda e, t: e.reduced(e.arriving * (1 - e.partial)),
+                1.5,
+            )
+    own = {tuple(graph.equations[k].inputs[j] for k in where.group)}
+    if equation.name in _FACTORS:
+        if partner is not None and equation.name in ("mul", "div"):
+            yield from _partners(graph, where, fitting, 1 - j)
+        return
+    for family in fitting:
+        if constant or not _fits(graph, family, equation.inputs[j]):
+            continue
+        for shift in _shifts(family):
+            if family.nodes in own and shift == 0:
+                continue
+            yield Slip(
+                "derivative at another variable" + (" (one step off)" if shift else ""),
+                f"the derivative of `{v}` is taken at `{_turned(family, shift)}` instead of `{u}`",
+                f"d[{v}] · ∂({v}) at {_turned(family, shift)}",
+                lambda e, t, f=family, s=shift: e.reduced(
+                    e.arriving * derivative(_equation(e), _replaced(e, e.value(f, s)), e.edge[1])
+                ),
+                2.0 + 0.3 * (not family.plain) + 0.1 * abs(shift),
+            )
+    for text, function in OTHERS.items():
+        for at, name in ((0, u), (1, v)):
+            yield Slip(
+                "another function's derivative",
+                f"{text.format(v=f'`{name}`')} stands where the derivative of `{v}` belongs",
+                f"d[{v}] · {text.format(v=name)}",
+                lambda e, t, f=function, at=at: e.reduced(e.arriving * f(_argument(e, at))),
+                1.8 + 0.1 * at,
+            )
+
+
+def _equation(e):
+    return e.spot.graph.equations[e.edge[0]]
+
+
+def _argument(e, at):
+    return e.inputs[e.edge[1]] if at == 0 else e.spot.graph.values[_equation(e).outputs[0]]
+
+
+def _replaced(e, value):
+    inputs = e.inputs
+    own = inputs[e.edge[1]]
+    inputs[e.edge[1]] = np.broadcast_to(value, np.shape(own)).astype(own.dtype)
+    return inputs
+
+
+def _shifts(family):
+    return (0, 1, -1) if len(family.nodes) > 1 else (0,)
+
+
+def _turned(family, shift):
+    return family.name + {0: "", 1: " of the step after", -1: " of the step before"}[shift]
+
+
+def _fits(graph, family, node):
+    """Whether a variable can be multiplied with a node's value, entry by entry."""
+    try:
+        shape = np.broadcast_shapes(graph.shape(family.nodes[0]), graph.shape(node))
+    except ValueError:
+        return False
+    return shape == graph.shape(node)
+
+
+def _partners(graph, where, fitting, operand):
+    """Another variable in the place of the other operand of a product."""
+    k, _ = where.edges[0]
+    u, v = _names(graph, where)
+    node = graph.equations[k].inputs[operand]
+    name = graph.name(node)
+    right = tuple(graph.equations[k].inputs[operand] for k in where.group)
+    shape = graph.shape(node)
+    for family in fitting:
+        same = family.nodes == right or (len(set(right)) == 1 and family.nodes == right[:1])
+        if _fits(graph, family, node) and shape:
+            for shift in _shifts(family):
+                if same and shift == 0:
+                    continue
+                other = _turned(family, shift)
+                yield Slip(
+                    "wrong partner in the product" + (" (one step off)" if shift else ""),
+                    f"`{other}` stands where `{name}` belongs",
+                    f"d[{v}] with {other}",
+                    lambda e, t, f=family, s=shift: e.pull_at(
+                        operand, np.broadcast_to(e.value(f, s), np.shape(e.inputs[operand]))
+                    ),
+                    2.0 + 0.3 * (not family.plain) + 0.1 * abs(shift),
+                )
+        if shape[::-1] == graph.shape(family.nodes[0]) and len(shape) == 2 and shape[0] != shape[1]:
+            yield Slip(
+                "wrong partner in the product",
+                f"`{family.name}` stands where `{name}` belongs",
+                f"d[{v}] with {family.name}ᵀ",
+                lambda e, t, f=family: e.pull_at(operand, e.value(f).T),
+                2.1 + 0.3 * (not family.plain),
+            )
+
+
+def _operations(graph, where, fitting):
+    """Operations that mix the entries of their operands."""
+    k, j = where.edges[0]
+    equation = graph.equations[k]
+    u, v = _names(graph, where)
+    for operand, node in enumerate(equation.inputs):
+        shape = graph.shape(node)
+        if operand == j or not np.issubdtype(np.asarray(graph.values[node]).dtype, np.floating):
+            continue
+        name = graph.name(node)
+        if len(shape) > 1 and shape[-1] == shape[-2] > 1:
+            yield Slip(
+                "not transposed",
+                f"`{name}` is transposed where it should not be, or not where it should",
+                f"d[{v}] with ({name})ᵀ in the place of {name}",
+                lambda e, t, o=operand: e.pull_at(o, np.swapaxes(e.inputs[o], -1, -2)),
+                1.4,
+            )
+        yield from _partners(graph, where, fitting, operand)
+        if equation.name == "conv_general_dilated" and len(shape) == 4:
+            for axes in ((0, 1), (1, 2), (2, 3)):
+                yield Slip(
+                    "not turned by 180°",
+                    f"`{name}` is turned by 180° where it should not be, or not where it should",
+                    f"d[{v}] with {name} turned",
+                    lambda e, t, o=operand, a=axes: e.pull_at(o, np.flip(e.inputs[o], a)),
+                    1.6,
+                )
+    if equation.name in MOVES:
+        for name, order in (("last", 1), ("first", -1)):
+            yield Slip(
+                "overwritten instead of added",
+                f"where `{v}` holds an entry of `{u}` more than once, only the {name} one counts",
+                f"d[{u}][index] = d[{v}] (= for +=)",
+                lambda e, t, order=order: _overwritten(e, order),
+                1.7,
+            )
+    if equation.name in ("reduce_max", "reduce_min", "argmax"):
+        yield Slip(
+            "derivative missing (mask)",
+            f"what arrives at `{v}` goes to every entry, not to the largest alone",
+            f"d[{v}], everywhere",
+            lambda e, t: np.broadcast_to(
+                np.expand_dims(e.arriving, _equation(e).params["axes"]), e.flow.shape
+            ),
+            1.6,
+        )
+    if equation.name == "split":
+        sizes, axis = equation.params["sizes"], equation.params["axis"]
+        for a, b in itertools.combinations(range(len(sizes)), 2):
+            if sizes[a] == sizes[b]:
+                yield Slip(
+                    "operands interchanged",
+                    f"what comes back from parts {a} and {b} of `{u}` is interchanged",
+                    f"d[part {b}] for part {a}, and d[part {a}] for part {b}",
+                    lambda e, t, a=a, b=b: _interchanged(e.flow, sizes, axis, a, b),
+                    1.7,
+                )
+    if equation.name == "cumsum":
+        yield Slip(
+            "not transposed",
+            f"the sums of `{v}` run forwards where they should run backwards",
+            f"cumsum(d[{v}])",
+            lambda e, t: _equation(e).function(e.arriving)[0],
+            1.6,
+        )
+    if equation.name == "reduce_sum":
+        yield Slip(
+            "left out (diagonal only)",
+            f"the sum in `{v}` is left out: every entry carries back its own share alone",
+            "the diagonal of the Jacobian alone",
+            lambda e, t: _own_share(e),
+            1.8,
+        )
+
+
+def _interchanged(array, sizes, axis, a, b):
+    parts = np.split(array, np.cumsum(sizes)[:-1], axis)
+    parts[a], parts[b] = parts[b], parts[a]
+    return np.concatenate(parts, axis)
+
+
+def _overwritten(e, order):
+    """Carry copies back by assignment, so that of equal indices one alone counts."""
+    operand = e.inputs[e.edge[1]]
+    inputs = e.inputs
+    inputs[e.edge[1]] = np.arange(operand.size).reshape(operand.shape)
+    params = {**_equation(e).params}
+    if _equation(e).name == "convert_element_type":
+        raise ValueError("copies nothing")
+    index = np.asarray(_rebound(e, inputs, params)).ravel()
+    out = np.zeros(operand.size)
+    out[index[::order]] = e.arriving.ravel()[::order]
+    if len(np.unique(index)) == len(index):
+        raise ValueError("copies nothing")
+    return out.reshape(operand.shape)
+
+
+def _rebound(e, inputs, params):
+    return _equation(e).function(*inputs)[0]
+
+
+def _own_share(e):
+    """Return what an entry would carry back if the sum were over itself alone."""
+    graph = e.spot.graph
+    node = _equation(e).outputs[0]
+    for _ in range(4):
+        if graph.shape(node) == e.flow.shape:
+            return e.spot.cotangents[node][0]
+        edges = graph.consumers[node]
+        if len(edges) != 1:
+            raise ValueError("several uses")
+        k, j = edges[0]
+        following = graph.equations[k]
+        partials, out = graph.partials(k), following.outputs[0]
+        if partials is not None and graph.shape(out) == e.flow.shape:
+            return np.broadcast_to(e.spot.cotangents[out][0] * partials[j], e.flow.shape)
+        if following.name not in MOVES:
+            raise ValueError("something else happens in between")
+        node = out
+    raise ValueError("something else happens in between")
+
+
+def _powers(graph, where, fitting):
+    """A factor too many or too few: some variable of f, to some power."""
+    u, _ = _names(graph, where)
+    node = where.nodes[-1]
+    out = node if where.edges[0][0] == TOTAL else graph.equations[where.edges[0][0]].outputs[0]
+    elementwise = where.edges[0][0] != TOTAL and graph.partials(where.edges[0][0]) is not None
+    near = {node, out}
+    k, j = where.edges[0]
+    calculus = elementwise and (
+        graph.equations[k].name not in _FACTORS or (graph.equations[k].name == "div" and j == 1)
+    )
+    divided, times = _partners_of(graph, node, "div"), _partners_of(graph, node, "mul")
+    for family in fitting:
+        early = _fits(graph, family, out) and elementwise
+        if not family.plain or not (early or _fits(graph, family, node)):
+            continue
+        if np.size(graph.values[family.nodes[0]]) == 1 and len(fitting) == 1:
+            continue
+        for p in (-1, 1, -2, 2, -0.5, 0.5, -3, 3):
+            at, name, sentence = None, "factor too many", f"a factor `{family.name}`^{p:g} is there"
+            if calculus and family.nodes[-1] in near:
+                name = "another function's derivative (power)"
+                sentence = f"the power of `{family.name}` is wrong by {p:g}"
+            elif p == -1:
+                name, sentence = "factor left out", f"a factor `{family.name}` is left out"
+            elif p == 1:
+                sentence = f"a factor `{family.name}` is there once too often"
+            if (p == 1 and family.nodes[-1] in divided) or (p == -1 and family.nodes[-1] in times):
+                at, name = graph.producer[node], "derivative missing (factor left out)"
+                sentence = (
+                    f"the {'division by' if p == 1 else 'factor'} `{family.name}` is left out"
+                )
+            yield Slip(
+                name,
+                f"in what is carried back into `{u}` {sentence}",
+                f"d[{u}] · {family.name}^{p:g}",
+                (
+                    lambda e, t, f=family, p=p: e.reduced(
+                        e.arriving * e.partial * _power(e.value(f), p)
+                    )
+                )
+                if early
+                else (lambda e, t, f=family, p=p: e.flow * _power(e.value(f), p)),
+                2.4
+                + {1: 0.0, 2: 0.1}.get(abs(p), 0.3)
+                - 0.2 * (family.nodes[-1] in near or at is not None),
+                at=at,
+            )
+
+
+def _partners_of(graph, node, name) -> set[int]:
+    """Return what a node was divided by or multiplied with where it was calculated."""
+    k = graph.producer.get(node)
+    if k is None or graph.equations[k].name != name:
+        return set()
+    found = set()
+    for other in graph.equations[k].inputs[1 if name == "div" else 0 :]:
+        found.add(other)
+        while other in graph.producer and graph.equations[graph.producer[other]].name in MOVES:
+            other = graph.equations[graph.producer[other]].inputs[0]
+            found.add(other)
+    return found
+
+
+def _power(value, p):
+    value = np.asarray(value, float)
+    return np.abs(value) ** p if p % 1 else value**p

@@ -1,0 +1,513 @@
+"""What was done at a place: edits of what flows back there, held against the claim.
+
+A hand-derived gradient is almost always the right backward pass with something done otherwise at one
+spot of f, or at one line that is visited many times. Here every spot is edited in the ways in which
+people go wrong: the flow left out, scaled, sent through another derivative, multiplied by another
+variable, transposed, shifted. An edit is named only where it gives the claimed numbers at every
+point. Where none does, the place alone is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnjax.gradcheck.factors import local, read_factor
+from nnjax.gradcheck.finding import Finding
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, trace, trace_at
+from nnjax.gradcheck.places import Edge, Site, Spot, sites
+from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
+
+__all__ = ["explain_residual"]
+
+PLACE_ONLY = "place only"
+
+
+class Match(NamedTuple):
+    """A term at a site that gives the claimed numbers.
+
+    Attributes:
+        leaves: whether each leaf was wrong and is explained.
+        spoiled: whether each leaf is changed, and not as claimed.
+    """
+
+    site: Site
+    slip: Slip
+    t: float
+    leaves: np.ndarray
+    spoiled: np.ndarray
+    residual: float
+    cost: float
+
+
+def explain_residual(
+    f: Callable,
+    points: Sequence[Any],
+    argnums: int | Sequence[int],
+) -> tuple[Finding, ...]:
+    """Return where a claimed gradient of f goes wrong and what was done there, one finding a mistake.
+
+    Args:
+        f: the scalar function, traceable by JAX; for a pull-back ⟨g, f(x)⟩ with g among the
+            arguments.
+        points: with `args`, `claimed_arrays` and `noise` (one array a leaf; a claim may be None) and
+            `names` of the leaves; all of the same shapes.
+        argnums: the arguments that the gradient is for.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> from types import SimpleNamespace
+        >>> def f(x):
+        ...     return jnp.sum(jnp.tanh(x) ** 2)
+        >>> def point(x):
+        ...     claim = 2 * np.tanh(x)  # without 1 − tanh²
+        ...     zero = np.zeros(3)
+        ...     return SimpleNamespace(args=(x,), claimed_arrays=[claim], noise=[zero], names=["x"])
+        >>> points = [point(np.array([0.3, -0.5, 1.0])), point(np.array([0.1, 0.9, -1.2]))]
+        >>> explain_residual(f, points, 0)[0].name
+        'derivative missing'
+    """
+    numbers = [argnums] if isinstance(argnums, int) else list(argnums)
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        spots = _spots(f, points, numbers)
+        if not spots or not any(spot.wrong.any() for spot in spots):
+            return ()
+        names = points[0].names
+        found = Search(spots, names).findings()
+        cancelled = set.intersection(*(spot.cancelled for spot in spots))
+        if cancelled and not _all_named(found):
+            # People do not derive what cancels, such as the path through the maximum of a softmax.
+            again = Search([spot.without(cancelled) for spot in spots], names).findings()
+            found = again if _all_named(again) else found
+        return found
+
+
+def _all_named(found: Sequence[Finding]) -> bool:
+    return bool(found) and all(finding.name != PLACE_ONLY for finding in found)
+
+
+def _spots(f, points, argnums) -> list[Spot]:
+    program = trace(f, points[0].args)
+    for opaque in (False, True):
+        spots = []
+        for point in points:
+            graph = trace_at(program, point.args, argnums, opaque)
+            claimed = [
+                None
+                if c is None or c.shape != graph.shape(leaf) or not np.all(np.isfinite(c))
+                else c
+                for c, leaf in zip(point.claimed_arrays, graph.leaves, strict=True)
+            ]
+            spots.append(Spot(graph, claimed, point.noise))
+        # A rule of its own may differ from the derivative of the function's body.
+        if all(_as_expected(s, p) for s, p in zip(spots, points, strict=True)):
+            break
+    else:
+        return []
+    kinds = [[(e.name, e.inputs) for e in spot.graph.equations] for spot in spots]
+    return [s for s, kind in zip(spots, kinds, strict=True) if kind == kinds[0] and s.compared]
+
+
+def _as_expected(spot, point):
+    return all(
+        np.linalg.norm(g - e) <= 1e-7 * np.linalg.norm(e) + 10 * np.linalg.norm(n)
+        for g, e, n in zip(spot.gradient, point.expected, point.noise, strict=True)
+    )
+
+
+class Search:
+    """The search for the mistakes behind a claim."""
+
+    def __init__(self, spots, names):
+        self.spots, self.names = spots, names
+        self.graph: Graph = spots[0].graph
+        self.sites = sites(self.graph)
+        self.known = families(self.graph)
+        self.wrong = np.any([spot.wrong for spot in spots], axis=0)
+
+    # One place, or several.
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return one finding a mistake."""
+        found, left = self.one_by_one()
+        if not left.wrong.any():
+            return found
+        pair = self.two_at_once()
+        if pair is not None:
+            return pair
+        place = left.place_only()
+        return (*found, *([place] if place else []))
+
+    def one_by_one(self) -> tuple[tuple[Finding, ...], Search]:
+        """Return mistakes that explain some leaves each, and the search for what is left."""
+        found, search = [], self
+        while search.wrong.any() and len(found) < 4:
+            match = search.best()
+            if match is None:
+                break
+            found.append(search.report(match))
+            search = search.after(match)
+        return tuple(found), search
+
+    def after(self, *matches: Match) -> Search:
+        """Return the search for what is left when these mistakes are known."""
+        spots = self.spots
+        for match in matches:
+            edits = self.edits(match.site, [match.slip], match.t)
+            spots = [s.edited(e) for s, e in zip(spots, edits, strict=True)]
+        return Search(spots, self.names)
+
+    def two_at_once(self) -> tuple[Finding, ...] | None:
+        """Return two mistakes that spoil the same leaves."""
+        return self.two_factors() or self.two_left_out() or self.slip_and_place()
+
+    def two_factors(self) -> tuple[Finding, ...] | None:
+        """Return two operands that carry back a multiple each of what they should."""
+        factor = Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+        places = [where for where in self.sites if not where.serial]
+        nothing = [
+            np.concatenate([self.effects(spot, where, [factor], 0.0) for where in places])
+            for spot in self.spots
+        ]
+        first, residual = nothing[0], self.spots[0].residual
+        size, product, onto = residual @ residual, first @ first.T, first @ residual
+        own = np.diag(product)
+        determinant = own[:, None] * own - product**2
+        explained = (
+            own[:, None] * onto**2 + own * onto[:, None] ** 2 - 2 * product * np.outer(onto, onto)
+        ) / determinant
+        likely = np.abs(explained - size) <= 1e-9 * size
+        likely &= determinant > 1e-9 * own[:, None] * own
+        pairs = []
+        for a, b in np.argwhere(np.triu(likely)):
+            values = []
+            for spot, effect in zip(self.spots, nothing, strict=True):
+                both = np.stack([effect[a], effect[b]], axis=1)
+                solution = np.linalg.lstsq(both, spot.residual, rcond=None)[0]
+                if (spot.sizes(spot.residual - both @ solution) > spot.tolerance).any():
+                    break
+                values.append(1 - solution)
+            values = np.array(values)
+            if len(values) < len(self.spots) or np.ptp(values, axis=0).max() > 1e-7:
+                continue
+            matches = []
+            for i, t in zip((a, b), np.median(values, axis=0), strict=True):
+                t = 0.0 if abs(t) < 1e-9 else float(t)
+                reach = np.any(
+                    [s.sizes(n[i]) > s.tolerance for s, n in zip(self.spots, nothing, strict=True)],
+                    axis=0,
+                )
+                cost = read_factor(self.graph, places[i], t).cost
+                matches.append(Match(places[i], factor, t, reach, ~reach, 0.0, cost))
+            if (
+                matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7
+            ):  # the same mistake with both operands
+                matches = [max(matches, key=lambda m: m.site.edges[-1][0])]
+            pairs.append((sum(m.cost for m in matches), matches))
+        # With two numbers that nobody would write, something else is behind it.
+        pairs = [pair for pair in pairs if max(m.cost for m in pair[1]) < 2]
+        if not pairs:
+            return None
+        _, matches = min(pairs, key=lambda pair: pair[0])
+        return tuple(self.report(match) for match in matches)
+
+    def two_left_out(self) -> tuple[Finding, ...] | None:
+        """Return two uses of a variable in a loop that are left out in every turn."""
+        left_out = Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+        serial = [where for where in self.sites if where.serial and where.edges[0][0] != TOTAL]
+        for one, two in itertools.combinations(serial, 2):
+            if not set(one.nodes) & set(two.nodes):
+                continue
+            for spot in self.spots:
+                edits = [_edits(spot, where, [left_out], 0.0) for where in (one, two)]
+                effect = spot.trial(edits[0] | edits[1], 1)[0]
+                if (spot.sizes(spot.residual - effect) > spot.tolerance).any():
+                    break
+            else:
+                matches = (
+                    Match(where, left_out, 0.0, self.wrong, ~self.wrong, 0.0, 1.0)
+                    for where in (one, two)
+                )
+                return tuple(self.report(match) for match in matches)
+        return None
+
+    def slip_and_place(self) -> tuple[Finding, ...] | None:
+        """Return a slip with a second place behind it that explains what the slip does not.
+
+        Whatever is wrong at the second place, the residual outside of what that place can change is
+        the slip's.
+        """
+        spot = self.spots[0]
+        table = []
+        for where in self.sites:
+            chosen = list(slips(self.graph, where, self.known))
+            ones = self.effects(spot, where, chosen, 1.0)
+            ones[0] = self.effects(spot, where, chosen[:1], 0.0)[0]  # the factor
+            table += [(where, slip, one) for slip, one in zip(chosen, ones, strict=True)]
+        table = [row for row in table if np.all(np.isfinite(row[2]))]
+        effects = np.array([effect for *_, effect in table])
+        free = np.array([slip.fitted for _, slip, _ in table])
+        found, tolerance = [], 1e-8 * np.linalg.norm(spot.residual)
+        for where in self.sites:
+            fit = spot.fit(where.nodes)
+            outside = spot.residual - fit.basis @ (fit.basis.T @ spot.residual)
+            if fit.rank + 2 > len(outside) or np.linalg.norm(outside) <= 1e3 * tolerance:
+                continue
+            rest = effects - (effects @ fit.basis) @ fit.basis.T
+            norms = np.maximum(np.linalg.norm(rest, axis=1), 1e-300)
+            slope = np.where(free, rest @ outside / norms**2, 1.0)
+            left = np.linalg.norm(outside - slope[:, None] * rest, axis=1)
+            found += [
+                (fit.rank, where, *table[i][:2], 1 - slope[i])
+                for i in np.flatnonzero(left <= tolerance)
+                if table[i][0] is not where and table[i][1].name != "L2 term added or missing"
+            ]
+        results = []
+        ranked = sorted(found, key=lambda c: (c[0], c[3].cost))
+        seen = set()
+        for rank, place, where, slip, t in ranked[:200]:
+            key = (where.edges, slip.name, slip.have, t)
+            if key in seen or len(seen) >= 12:
+                continue
+            seen.add(key)
+            t = 0.0 if abs(t) < 1e-9 else t
+            cost = read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
+            match = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
+            search = self.after(match)
+            if not search.explains(place):
+                continue
+            others, left = search.one_by_one()
+            if left.wrong.any():
+                results.append((10 + rank + cost, (self.report(match),), left))
+            else:
+                results.append((cost + 2 * len(others), (self.report(match), *others), left))
+        if not results:
+            return None
+        _, found, left = min(results, key=lambda result: result[0])
+        place = left.place_only() if left.wrong.any() else None
+        return (*found, *([place] if place else []))
+
+    def best(self) -> Match | None:
+        """Return the slip that explains most of the wrong leaves, the plainest of those."""
+        whole = [where for where in self.sites if self.explains(where)]
+        for candidates in (whole, [s for s in self.sites if s not in whole and self.separate(s)]):
+            matches = [match for where in candidates for match in self.matches(where)]
+            gains = [int(m.leaves.sum()) - int(m.spoiled.sum()) for m in matches]
+            best = max(gains, default=0)
+            if best > 0:
+                chosen = [m for m, gain in zip(matches, gains, strict=True) if gain == best]
+                return min(chosen, key=self.order)
+        return None
+
+    def order(self, match: Match) -> tuple[float, ...]:
+        """Return what the plainest match has least: cost, directions, operations up to the loss."""
+        where = match.site
+        return round(match.cost, 3), self.spots[0].fit(where.nodes).rank, -where.edges[-1][0]
+
+    def explains(self, where: Site) -> bool:
+        """Whether wrong cotangents at a site can explain the whole residual, at all points."""
+        return all((s.fit(where.nodes).residual <= 10 * s.tolerance).all() for s in self.spots)
+
+    def separate(self, where: Site) -> bool:
+        """Whether wrong cotangents at a site can explain at least one wrong leaf by itself."""
+        return any(
+            all(spot.fit_leaf(where.nodes, i) <= 10 * spot.tolerance[i] for spot in self.spots)
+            for i in np.flatnonzero(self.wrong)
+        )
+
+    def matches(self, where: Site) -> list[Match]:
+        """Return the slips that give the claimed numbers in at least one wrong leaf."""
+        chosen = list(slips(self.graph, where, self.known))
+        effects: list[list[Any]] = [[] for _ in chosen]
+        for spot in self.spots:
+            left = [c for c, effect in enumerate(effects) if effect is not None]
+            at_one = self.effects(spot, where, [chosen[c] for c in left], 1.0)
+            for c, one in zip(left, at_one, strict=True):
+                effects[c].append((one * 0, one))
+            fitted = [c for c in left if chosen[c].fitted]
+            at_zero = self.effects(spot, where, [chosen[c] for c in fitted], 0.0)
+            for c, zero in zip(fitted, at_zero, strict=True):
+                effects[c][-1] = (zero, effects[c][-1][1])
+            for c in left:
+                if self.match(where, chosen[c], effects[c]) is None:
+                    effects[c] = None
+        found = [
+            self.match(where, slip, effect)
+            for slip, effect in zip(chosen, effects, strict=True)
+            if effect
+        ]
+        return [match for match in found if match is not None]
+
+    def match(self, where: Site, term: Slip, effects: Sequence[tuple]) -> Match | None:
+        """Hold the effects of a slip, for t = 0 and 1, against the residuals at the first points."""
+        t = 1.0
+        if term.fitted:
+            values = []
+            for spot, (zero, one) in zip(self.spots, effects, strict=False):
+                slope, rest = one - zero, spot.residual - zero
+                # Leaves that the term reaches; of these the one that it changes most decides.
+                sizes = spot.sizes(slope)
+                if not np.all(np.isfinite(sizes)) or not sizes.any():
+                    return None
+                decisive = spot.leaf_of == np.argmax(np.where(self.wrong, sizes, 0))
+                values.append(
+                    slope[decisive] @ rest[decisive] / (slope[decisive] @ slope[decisive])
+                )
+            t = float(np.median(values))
+            if not np.ptp(values) <= 1e-7 * abs(t) + 1e-9:
+                return None
+            t = 0.0 if abs(t) < 1e-9 else t
+        explained, spoiled, worst = self.wrong.copy(), np.zeros_like(self.wrong), 0.0
+        for spot, (zero, one) in zip(self.spots, effects, strict=False):
+            effect = zero + t * (one - zero) if term.fitted else one
+            left = spot.sizes(spot.residual - effect)
+            if not np.all(np.isfinite(left)):
+                return None
+            changed = spot.sizes(effect) > spot.tolerance
+            fits = left <= spot.tolerance
+            explained &= fits & (changed | ~spot.wrong)
+            spoiled |= changed & ~fits
+            worst = max(worst, *left[explained], 0.0)
+        if not explained.any():
+            return None
+        cost = read_factor(self.graph, where, t).cost if term.name == FACTOR else term.cost
+        return Match(where, term, t, explained, spoiled, worst, cost)
+
+    def effects(self, spot: Spot, where: Site, terms: Sequence[Slip], t: float) -> np.ndarray:
+        """Return what each term at a site does to the gradient: (terms, K), NaN where it fails."""
+        if not terms:
+            return np.zeros((0, len(spot.residual)))
+        if where.serial:
+            return spot.trial(_edits(spot, where, terms, t), len(terms))
+        total = np.zeros((len(terms), len(spot.residual)))
+        for edge in where.edges:
+            node = edge[1] if edge[0] == TOTAL else spot.graph.equations[edge[0]].inputs[edge[1]]
+            flow, arriving = spot.flow(edge), spot.arriving(edge)
+            at = Flow(spot, where.turn(edge), edge, arriving, flow)
+            changed = np.stack([_apply(term, at, t) for term in terms])
+            total += spot.effect(node, changed - flow)
+        return total
+
+    def edits(self, where: Site, terms: Sequence[Slip], t: float) -> list[dict[Edge, Callable]]:
+        """Return the edits that a term stands for, at every point."""
+        return [_edits(spot, where, terms, t) for spot in self.spots]
+
+    # Words.
+
+    def report(self, match: Match) -> Finding:
+        """Return what was found in words."""
+        slip, graph, where = match.slip, self.graph, match.site
+        name, sentence, have = slip.name, slip.sentence, slip.have
+        expected = local(graph, where)
+        if name == FACTOR:
+            name, sentence, text, _ = read_factor(graph, where, match.t)
+            have = "0" if match.t == 0 else f"{text} · ({expected})"
+        elif slip.fitted:
+            sentence, have = (part.replace("{t}", f"{match.t:.6g}") for part in (sentence, have))
+        return Finding(
+            **self.position(self.equation(where) if slip.at is None else slip.at),
+            name=name,
+            sentence=sentence,
+            have=have,
+            expected=expected,
+            residual=match.residual,
+            factor=match.t if slip.fitted else None,
+            leaves=tuple(self.names[i] for i in np.flatnonzero(match.leaves)),
+        )
+
+    def position(self, k: int) -> dict[str, Any]:
+        """Return file, line and the like of an equation."""
+        graph = self.graph
+        equation = graph.equations[k]
+        place = equation.place
+        variable = graph.name(equation.outputs[0])
+        if place is None:
+            return {"variable": variable}
+        target = place.target
+        return {
+            "file": place.file,
+            "line": place.line,
+            "column": place.column + 1,
+            "source": place.source,
+            "variable": variable,
+            "where": f"line {place.line}" + (f", in `{target}`" if target else ""),
+        }
+
+    def equation(self, where: Site) -> int:
+        """Return the equation at which a site stands for the reader."""
+        k, j = where.edges[-1]
+        if k != TOTAL:
+            return k
+        consumers = self.graph.consumers.get(j)
+        return consumers[-1][0] if consumers else self.graph.producer.get(j, 0)
+
+    # Where nothing has a name.
+
+    def place_only(self) -> Finding | None:
+        """Return the place alone: the fewest directions that explain the residual."""
+        fits = []
+        for where in self.sites:
+            if where.edges[0][0] == TOTAL:
+                continue
+            at = [spot.fit(where.nodes) for spot in self.spots]
+            if all(
+                (f.residual <= 10 * s.tolerance).all() for f, s in zip(at, self.spots, strict=True)
+            ):
+                fits.append((at[0].rank, where))
+        if not fits:
+            return None
+        least = min(rank for rank, _ in fits)
+        rows = int(self.wrong[self.spots[0].leaf_of].sum())
+        told = least < len(self.spots[0].residual)
+        class_ = [where for rank, where in fits if rank == least]
+        where = max(class_, key=lambda w: (_suspicion(self.graph, w), w.edges[-1][0]))
+        operand = self.graph.name(where.nodes[-1])
+        position = self.position(self.equation(where))
+        return Finding(
+            **position,
+            name=PLACE_ONLY,
+            sentence=(
+                f"what is carried back into `{operand}` is wrong; everything after it is right"
+                if told
+                else f"what is carried back into `{operand}` may be wrong; the gradient has too few "
+                "numbers to tell this line from others that all of it passes through"
+            ),
+            evidence=f"{least} directions explain all {rows} numbers" if told else "",
+            leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
+            residual=0.0,
+        )
+
+
+_SUSPICION = {"dot_general": 2.0, "mul": 2.0, "sub": 1.0, "add": 0.5, "add_any": 0.5}
+
+
+def _suspicion(graph: Graph, where: Site) -> float:
+    """Return how likely people go wrong at such an operation."""
+    k, _ = where.edges[-1]
+    name = graph.equations[k].name
+    if name in MOVES:
+        return 0.1
+    return _SUSPICION.get(name, 3.0)
+
+
+def _apply(slip: Slip, flow: Flow, t: float) -> np.ndarray:
+    try:
+        changed = np.asarray(slip.change(flow, t), np.float64)
+    except (TypeError, ValueError, LookupError, ZeroDivisionError):
+        return np.full_like(flow.flow, np.nan)
+    return changed if changed.shape == flow.flow.shape else np.full_like(flow.flow, np.nan)
+
+
+def _edits(spot: Spot, where: Site, chosen: Sequence[Slip], t: float) -> dict[Edge, Callable]:
+    """Return the edits that slips stand for, one in each of the passes side by side."""
+
+    def change(edge, arriving, flow):
+        each = chosen if len(chosen) == len(flow) else [*chosen] * len(flow)
+        flows = (Flow(spot, where.turn(edge), edge, arriving[c], flow[c]) for c in range(len(flow)))
+        return np.stack([_apply(slip, f, t) for slip, f in zip(each, flows, strict=True)])
+
+    return dict.fromkeys(where.edges, change)
