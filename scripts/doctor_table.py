@@ -90,6 +90,8 @@ def jobs(only: list[str], skip: list[str]) -> Iterator[tuple[str, Callable[[], d
     if "right" not in skip and not only:
         for i, right in enumerate(right_gradients()):
             yield f"right {i}: {right.name}", lambda r=right: alarm(r)
+            if "peers" not in skip:
+                yield f"peers on right {i}: {right.name}", lambda r=right: peers_alarm(r)
 
 
 def mistake(case: Case, slips: list[Slip]) -> dict[str, Any]:
@@ -154,23 +156,39 @@ def alarm(right: Right) -> dict[str, Any]:
 
 def peers(case: Case, slip: Slip) -> dict[str, Any]:
     """Return which of the other checkers catch a slip."""
-    args = case.args()
-    trained, rest = args[: case.wrt], args[case.wrt :]
-    f = jax.jit(lambda *trained: case.f(*trained, *rest))
-    spoiled = case.gradient(slip.id)
+    caught = complaints(case.f, case.gradient(slip.id), case.args(), case.argnums)
+    return {"case": case.name, "peers": caught, "found": str(caught)}
 
-    def gradient(*trained):
-        found = spoiled(*trained, *rest)
-        return (found,) if case.wrt == 1 else found
+
+def peers_alarm(right: Right) -> dict[str, Any]:
+    """Return which of the other checkers call a right gradient wrong."""
+    alarms = complaints(right.f, right.gradient, right.args, right.argnums)
+    return {"alarms": alarms, "found": str(alarms)}
+
+
+def complaints(f, gradient, args, argnums) -> dict[str, bool]:
+    """Return which of the other checkers call this gradient wrong."""
+    positions = [argnums] if isinstance(argnums, int) else list(argnums)
+    start, tree = jax.tree.flatten([args[i] for i in positions])
+
+    def with_leaves(leaves):
+        full = list(args)
+        for i, value in zip(positions, jax.tree.unflatten(tree, leaves), strict=True):
+            full[i] = value
+        return full
+
+    value = jax.jit(lambda *leaves: f(*with_leaves(leaves)))
+
+    def gradients(*leaves):
+        return jax.tree.leaves(gradient(*with_leaves(leaves)))
 
     checkers = {"PyTorch": torch_catches, "JAX": jax_catches, "SciPy": scipy_catches}
     modules = {"PyTorch": "torch", "JAX": "jax", "SciPy": "scipy"}
-    caught = {
-        name: check(f, gradient, trained)
+    return {
+        name: check(value, gradients, start)
         for name, check in checkers.items()
         if importlib.util.find_spec(modules[name])
     }
-    return {"case": case.name, "peers": caught, "found": str(caught)}
 
 
 def torch_catches(f, gradient, trained) -> bool:
@@ -239,12 +257,15 @@ def table(done: dict[str, dict]) -> str:
         rows.append(["**all**", *counts([r for r in done.values() if "case" in r])])
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
     rights = [r for r in done.values() if r.get("right")]
+    others = [r["alarms"] for r in done.values() if "alarms" in r]
     if rights:
-        alarms = sum(r["alarm"] for r in rights)
         open_ = sum(r["verdict"] == "INCONCLUSIVE" for r in rights)
+        false = [f"nnjax {sum(r['alarm'] for r in rights)}"]
+        false += [f"{peer} {sum(r[peer] for r in others)}" for peer in PEERS if others]
         lines += [
             "",
-            f"{len(rights)} right gradients: {alarms} false alarms, {open_} inconclusive.",
+            f"False alarms on {len(rights)} right gradients: {', '.join(false)}. "
+            f"nnjax leaves {open_} open (inconclusive).",
         ]
     return "\n".join(lines)
 

@@ -115,7 +115,7 @@ def batch_norm_backward(x, gamma, beta, g):
     #     dx = (n * dnormed - np.sum(dnormed, axis=0) + projected) / (n * std)
     # slip std-missing: not divided by the standard deviation | normed = centred | missing, left out
     #     dx = (n * dnormed - np.sum(dnormed, axis=0) - projected) / n
-    # slip unbiased: n - 1 for n in the variance's path | var = / std = / normed = | factor
+    # slip unbiased: n - 1 for n in the variance's path | var = / std = / normed = | factor, mean
     #     dx = (n * dnormed - np.sum(dnormed, axis=0) - projected * n / (n - 1)) / (n * std)
     return dx, dgamma, dbeta
 
