@@ -36,7 +36,9 @@ from nnjax.activations import (
 from nnjax.architecture import convnet, summary
 from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
+from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
+from nnjax.evaluation import Evaluation, accuracy, evaluate, predict
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
 from nnjax.gradcheck import (
@@ -52,17 +54,7 @@ from nnjax.gradcheck import (
 )
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
-from nnjax.network import (
-    Evaluation,
-    Network,
-    accuracy,
-    evaluate,
-    feedforward,
-    init,
-    loss,
-    mlp,
-    predict,
-)
+from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
@@ -116,6 +108,7 @@ __all__ = [
     "initializers",
     "layers",
     "leaky_relu",
+    "load_run",
     "log_likelihood",
     "loss",
     "losses",

@@ -21,7 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nnjax.notation import Named
+
 __all__ = [
+    "ACTIVATIONS",
     "Absolute",
     "Activation",
     "Elementwise",
@@ -47,11 +50,11 @@ __all__ = [
 ]
 
 
-class Activation:
-    """What an activation function has to offer: a = σ(z) and its pull-back.
+class Activation(Named):
+    """Base class of activation functions: a = σ(z) and its pull-back.
 
     To write one of your own, subclass `Elementwise` (or this class, where the Jacobian is full)
-    as a frozen dataclass.
+    as a frozen dataclass. It is called as its class is, unless it sets `name`.
 
     Example:
         >>> import jax.numpy as jnp, nnjax
@@ -137,6 +140,8 @@ class Sigmoid(Elementwise, Probability):
         (0.5, 0.25)
     """
 
+    name = "sigmoid"
+
     def __call__(self, z):
         return jax.nn.sigmoid(jnp.asarray(z))
 
@@ -166,6 +171,8 @@ class Tanh(Elementwise):
         1.0
     """
 
+    name = "tanh"
+
     def __call__(self, z):
         return jnp.tanh(z)
 
@@ -182,6 +189,8 @@ class ReLU(Elementwise):
         >>> nnjax.relu.derivative(jnp.array([-1.0, 0.0, 2.0])).tolist()
         [0.0, 0.0, 1.0]
     """
+
+    name = "relu"
 
     def __call__(self, z):
         return jax.nn.relu(jnp.asarray(z))
@@ -200,7 +209,7 @@ class LeakyReLU(Elementwise):
         slope: the slope for z < 0, no unit.
 
     Raises:
-        ValueError: if the slope is no finite number.
+        ValueError: if the slope is not a finite number.
 
     Example:
         >>> import nnjax
@@ -208,6 +217,7 @@ class LeakyReLU(Elementwise):
         -0.5
     """
 
+    name = "leaky_relu"
     slope: float = 0.01
 
     def __post_init__(self):
@@ -231,6 +241,8 @@ class Absolute(Elementwise):
         [-1.0, 0.0, 1.0]
     """
 
+    name = "absolute"
+
     def __call__(self, z):
         z = jnp.asarray(z)
         return z * jnp.sign(z)  # jax.grad of jnp.abs is 1 at 0; of this, sign(0) = 0
@@ -248,6 +260,8 @@ class Identity(Elementwise):
         >>> float(nnjax.identity(3.0))
         3.0
     """
+
+    name = "identity"
 
     def __call__(self, z):
         return jnp.asarray(z)
@@ -279,6 +293,7 @@ class Softmax(Probability):
         [0.5, 0.5]
     """
 
+    name = "softmax"
     scale: float = 1.0
 
     def __post_init__(self):
@@ -299,13 +314,16 @@ class Softmax(Probability):
         return jax.nn.log_softmax(self._scaled(z))
 
     def log_complement(self, z):
-        z = self._scaled(z)
-        return jax.nn.logsumexp(_others(z), axis=-1) - jax.nn.logsumexp(z, axis=-1, keepdims=True)
+        if z.shape[-1] == 1:  # a is always 1, so ln(1 − a) is that of the least probability
+            return jnp.full_like(z, jnp.log(jnp.finfo(z.dtype).tiny))
+        return jax.nn.logsumexp(_others(self.log(z)), axis=-1)
 
     def pull_back_log(self, z, a, g):
         return self._scaled(g - a * jnp.sum(g, axis=-1, keepdims=True))
 
     def pull_back_log_complement(self, z, a, g):
+        if z.shape[-1] == 1:
+            return jnp.zeros_like(z)
         # ln(1 − a_j) = ln Σ_{k≠j} e^{z_k} − ln Σ_k e^{z_k}: two softmaxes, one without class j.
         without_j = jax.nn.softmax(_others(self._scaled(z)))
         through_others = jnp.einsum("...j,...jk->...k", g, without_j)
@@ -325,6 +343,8 @@ class Step(Activation):
         >>> nnjax.step(jnp.array([-1.0, 0.0, 2.0])).tolist()
         [0.0, 0.0, 1.0]
     """
+
+    name = "step"
 
     def __call__(self, z):
         z = jnp.asarray(z)
@@ -347,6 +367,8 @@ class Sign(Activation):
         >>> nnjax.sign(jnp.array([-3.0, 0.0, 2.0])).tolist()
         [-1.0, 0.0, 1.0]
     """
+
+    name = "sign"
 
     def __call__(self, z):
         return jnp.sign(z)
@@ -390,6 +412,23 @@ identity = Identity()
 softmax = Softmax()
 step = Step()
 sign = Sign()
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    activation.name: activation
+    for activation in (
+        sigmoid,
+        tanh,
+        relu,
+        leaky_relu,
+        absolute,
+        identity,
+        softmax,
+        step,
+        sign,
+    )
+}
+"""The activation functions by name."""
 
 
 def require_activation(value: Any, name: str) -> Activation:

@@ -6,7 +6,7 @@ reads, from the input to the output (the output layer itself follows from the nu
 
     conv20k5        20 filters of 5x5; conv20k3x5: 3 high, 5 wide
       s2, s2x1      ... with this stride
-      p1, p1x2      ... with so many zeros around the image; same: as many as keep its size
+      p1, p1x2      ... with this many zeros around the image; same: as many as keep its size
     pool2, pool3s2  max-pooling, windows of 2x2; of 3x3 with stride 2
     meanpool2, l2pool2
     dense100        100 neurons; an image is flattened first
@@ -24,38 +24,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from nnjax import activations
-from nnjax.activations import Activation, relu, sigmoid, softmax
+from nnjax.activations import Activation, relu, sigmoid
 from nnjax.checks import require_size
 from nnjax.initializers import Initializer, default
-from nnjax.layers.base import Layer, Shape
-from nnjax.layers.conv import Conv
-from nnjax.layers.dense import Dense
-from nnjax.layers.dropout import Dropout
-from nnjax.layers.pool import L2Pool, MaxPool, MeanPool
-from nnjax.layers.reshape import Flatten
-from nnjax.losses import LogLikelihood, Loss, log_likelihood
-from nnjax.network import Network
+from nnjax.layers import LAYERS, Conv, Dense, Dropout, Flatten, Layer, MaxPool
+from nnjax.layers.base import Shape
+from nnjax.losses import Loss, log_likelihood, require_loss
+from nnjax.network import Network, require_network
 
 __all__ = ["LayerSummary", "Summary", "convnet", "describe", "parse", "summary"]
 
-_POOLS = {"pool": MaxPool, "meanpool": MeanPool, "l2pool": L2Pool}
-_ACTIVATIONS = {
-    name: value for name in activations.__all__
-    if isinstance(value := getattr(activations, name), Activation)
-}  # fmt: skip
-_PAIR = r"(\d+(?:x\d+)?)"
-_FORMS = {
-    "conv": rf"conv(\d+)k{_PAIR}(?:s{_PAIR})?(?:p{_PAIR}|(same))?(?::(\w+))?",
-    "pool": rf"(pool|meanpool|l2pool){_PAIR}(?:s{_PAIR})?",
-    "dense": r"dense(\d+)(?::(\w+))?",
-    "dropout": r"dropout(\d*\.?\d+(?:e-\d+)?)",
-    "flatten": r"flatten",
-}
 _EXAMPLES = "conv20k5, pool2, meanpool2, l2pool2, dense100, dropout0.5, flatten"
 
 
@@ -76,7 +58,7 @@ def parse(
         input_shape: of one example, (height, width, channels) or (n_in,).
         n_out: the number of outputs: a Dense layer of this size comes last.
         activation: of conv and dense layers that name none.
-        output: of the output layer; None: softmax for log_likelihood, else sigmoid.
+        output: of the output layer; None: the one that suits the loss, `loss.output`.
         loss: one of `nnjax.losses`.
         initializer: how every layer starts.
 
@@ -101,9 +83,7 @@ def parse(
         except (ValueError, TypeError) as error:
             raise ValueError(f"{error}\n{_where(text, *word.span())}") from None
         layers += new
-    if output is None:
-        output = softmax if isinstance(loss, LogLikelihood) else sigmoid
-    last = [Dense(n_out, output, initializer)]
+    last = [Dense(n_out, output or loss.output, initializer)]
     return Network(input_shape, [*layers, *([Flatten()] if len(shape) > 1 else []), *last], loss)
 
 
@@ -131,12 +111,12 @@ def convnet(
         pool: size of the max-pooling after each convolution; 1: none.
         dropout: rate before each fully connected layer, the output too; 0: none.
         activation: of all layers but the output.
-        output: of the output layer; None: softmax for log_likelihood, else sigmoid.
+        output: of the output layer; None: the one that suits the loss, `loss.output`.
         loss: one of `nnjax.losses`.
         initializer: how every layer starts.
 
     Raises:
-        ValueError: if the image becomes too small on the way, or a size is no positive integer.
+        ValueError: if the image becomes too small on the way, or a size is not a positive integer.
 
     Example:
         >>> import nnjax
@@ -155,15 +135,14 @@ def convnet(
     for name, sizes in (("filters", filters), ("hidden", hidden)):
         if not isinstance(sizes, Sequence) or isinstance(sizes, str):
             raise ValueError(f"{name} is {sizes!r}; expected several sizes, such as (20,)")
+    require_loss(loss)
     stack: list[Layer] = []
     for n in filters:
         stack.append(Conv(n, kernel, activation=activation, initializer=initializer))
         if pool != 1:
             stack.append(MaxPool(pool))
     stack.append(Flatten())
-    if output is None:
-        output = softmax if isinstance(loss, LogLikelihood) else sigmoid
-    for n, function in [*((n, activation) for n in hidden), (n_out, output)]:
+    for n, function in [*((n, activation) for n in hidden), (n_out, output or loss.output)]:
         if dropout:
             stack.append(Dropout(dropout))
         stack.append(Dense(n, function, initializer))
@@ -219,6 +198,7 @@ def summary(net: Network) -> Summary:
         >>> nnjax.summary(nnjax.mlp([784, 30, 10])).parameters
         23860
     """
+    require_network(net)
     key = jax.eval_shape(lambda: jax.random.key(0))
     rows = []
     for layer, before, after in zip(net.layers, net.shapes[:-1], net.shapes[1:], strict=True):
@@ -236,30 +216,15 @@ def describe(layer: Layer) -> str:
         >>> nnjax.architecture.describe(nnjax.Conv(64, 3, padding="same", activation=nnjax.relu))
         'conv64k3same:relu'
     """
-    names = {value: name for name, value in _ACTIVATIONS.items()}
-    function = f":{names.get(layer.activation, layer.activation)}"
-    if type(layer) is Conv:
-        stride = "" if layer.stride == (1, 1) else f"s{_pair(layer.stride)}"
-        padding = {"same": "same", (0, 0): ""}.get(layer.padding, f"p{_pair(layer.padding)}")
-        return f"conv{layer.filters}k{_pair(layer.kernel)}{stride}{padding}{function}"
-    for name, pool in _POOLS.items():
-        if isinstance(layer, pool):
-            windowed: Any = layer
-            size, stride = windowed.windows
-            return f"{name}{_pair(size)}" + ("" if stride == size else f"s{_pair(stride)}")
-    if type(layer) is Dense:
-        return f"dense{layer.size}{function}"
-    if type(layer) is Dropout:
-        return f"dropout{layer.rate}"
-    return "flatten" if type(layer) is Flatten else str(layer)
+    return layer.word()
 
 
 def _layers(word, shape, activation, initializer):
     """Return the layers that one word stands for, given the shape that comes in."""
     [(body, times)] = re.findall(r"^(.*?)(?:\*(\d+))?$", word)
-    for form, pattern in _FORMS.items():
-        if found := re.fullmatch(pattern, body):
-            layer = _layer(form, found.groups(), activation, initializer)
+    for kind in LAYERS.values():
+        if found := re.fullmatch(kind.name + kind.pattern, body):
+            layer = kind.parse(found.groups(), activation, initializer)
             break
     else:
         raise ValueError(
@@ -267,40 +232,6 @@ def _layers(word, shape, activation, initializer):
         )
     flat = [Flatten()] if isinstance(layer, Dense) and len(shape) > 1 else []
     return flat + [layer] * require_size(int(times or 1), f"times of {word}")
-
-
-def _layer(form, parts, activation, initializer):
-    if form == "conv":
-        filters, kernel, stride, padding, same, function = parts
-        return Conv(
-            int(filters),
-            _numbers(kernel),
-            _numbers(stride or "1"),
-            same or _numbers(padding or "0"),
-            _activation(function, activation),
-            initializer,
-        )
-    if form == "pool":
-        pool, size, stride = parts
-        return _POOLS[pool](_numbers(size), _numbers(stride) if stride else None)
-    if form == "dense":
-        size, function = parts
-        return Dense(int(size), _activation(function, activation), initializer)
-    return Dropout(float(parts[0])) if form == "dropout" else Flatten()
-
-
-def _activation(name, usual):
-    if name is not None and name not in _ACTIVATIONS:
-        raise ValueError(f"no activation {name!r}; there are {', '.join(sorted(_ACTIVATIONS))}")
-    return _ACTIVATIONS[name] if name else usual
-
-
-def _numbers(text: str) -> Any:
-    return tuple(map(int, text.split("x"))) if "x" in text else int(text)
-
-
-def _pair(values):
-    return "x".join(map(str, values if values[0] != values[1] else values[:1]))
 
 
 def _by(shape):

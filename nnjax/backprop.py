@@ -12,34 +12,35 @@ through both gives BP2. z_j^l depends on b_j^l with slope 1 and on w_jk^l with s
 that gives BP3 and BP4. A convolution is the same with patches of the image for a; pooling,
 dropout and flattening have no parameters, and their w is a fixed map.
 
-The code is the book's algorithm, step by step: `backpropagate`, and below it `carry_back`. What a
-layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.descent`.
+The code is the book's algorithm, step by step: `backpropagate`, and below it `errors_of_layers`.
+What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.descent`.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, overload
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
-from nnjax.network import Network, Params, Passed, check_batch, forward
+from nnjax.network import ForwardPass, Network, Params, check_batch, forward, one_dtype
 
-__all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "carry_back"]
+__all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
 
 
 class Backprop(NamedTuple):
-    """What backpropagation lays open. L layers, n examples.
+    """Everything that backpropagation computes. L layers, n examples.
 
     Attributes:
         loss: C, the mean over the examples, ().
         grads: ∇C, the gradient of that mean: structure, shapes and dtypes of the parameters.
         activations: a⁰ = x, a¹, …, a^L, each (n, ...).
         weighted_inputs: z¹, …, z^L, each (n, ...).
-        errors: δ¹, …, δ^L, each (n, ...): ∂C_x/∂z^l, one row an example, never divided by n.
+        errors: δ¹, …, δ^L, each (n, ...): ∂C_x/∂z^l, one row per example, never divided by n.
         targets: y, one-hot or soft, (n, n_out).
         key: the key that came in, None at inference: with it dropout draws the same masks again.
     """
@@ -50,20 +51,17 @@ class Backprop(NamedTuple):
     weighted_inputs: tuple[jax.Array, ...]
     errors: tuple[jax.Array, ...]
     targets: jax.Array
-    key: jax.Array | None = None
+    key: chex.PRNGKey | None = None
 
 
 class FeedbackPass(NamedTuple):
-    """What a backward pass with a `feedback` lays open: updates, for they are no gradient.
+    """What a backward pass with a `feedback` computes: `Backprop`, but for two entries.
 
     Attributes:
-        loss: C, the mean over the examples, ().
-        updates: what takes the place of ∇C, to be subtracted likewise; shaped as the parameters.
-        activations: a⁰ = x, a¹, …, a^L, each (n, ...).
-        weighted_inputs: z¹, …, z^L, each (n, ...).
+        updates: what takes the place of ∇C, to be subtracted likewise; they are not
+            a gradient.
         errors: what takes the place of δ¹, …, δ^L, each (n, ...); δ^L itself is BP1's.
-        targets: y, one-hot or soft, (n, n_out).
-        key: the key that came in, None at inference.
+        loss, activations, weighted_inputs, targets, key: as in `Backprop`.
     """
 
     loss: jax.Array
@@ -72,7 +70,7 @@ class FeedbackPass(NamedTuple):
     weighted_inputs: tuple[jax.Array, ...]
     errors: tuple[jax.Array, ...]
     targets: jax.Array
-    key: jax.Array | None = None
+    key: chex.PRNGKey | None = None
 
 
 @overload
@@ -81,7 +79,7 @@ def backprop(
     params: Params,
     x: ArrayLike,
     y: ArrayLike,
-    key: jax.Array | None = None,
+    key: chex.PRNGKey | None = None,
     feedback: None = None,
 ) -> Backprop: ...
 @overload
@@ -90,7 +88,7 @@ def backprop(
     params: Params,
     x: ArrayLike,
     y: ArrayLike,
-    key: jax.Array | None = None,
+    key: chex.PRNGKey | None = None,
     *,
     feedback: Feedback,
 ) -> FeedbackPass: ...
@@ -132,27 +130,28 @@ def backprop(net, params, x, y, key=None, feedback=None):
 
 @jax.jit
 def backpropagate(net, params, x, y, key, feedback=None):
-    """Do what `backprop` does, for arrays that have been checked; key may be one an example."""
+    """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
+    like, params = params, one_dtype(params)
     passed = forward(net, params, x, key)
     a, z = passed.activations[-1], passed.weighted_inputs[-1]
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
 
     loss = jnp.mean(net.loss.at(output, z, a, y))
     delta = net.loss.output_error(output, z, a, y)  #                                BP1
-    errors = carry_back(net, params, passed, delta, y, feedback)  #                  BP2
+    errors = errors_of_layers(net, params, passed, delta, y, feedback)  #            BP2
     totals = tuple(
         layer.gradients(cache, delta)  #                                             BP3, BP4
         for layer, cache, delta in zip(net.layers, passed.caches, errors, strict=True)
     )
-    grads = jax.tree.map(lambda total: total / n, totals)
+    grads = jax.tree.map(lambda total, p: (total / n).astype(p.dtype), totals, like)
     result = Backprop if feedback is None else FeedbackPass
     return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
 
 
-def carry_back(
+def errors_of_layers(
     net: Network,
     params: Params,
-    passed: Passed,
+    passed: ForwardPass,
     delta: jax.Array,
     y: Any = None,
     feedback: Feedback | None = None,

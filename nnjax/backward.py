@@ -9,18 +9,39 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from nnjax.backprop import Backprop, FeedbackPass, carry_back
-from nnjax.network import Network, Params, Passed, check_params, forward_layer
+from nnjax.backprop import Backprop, FeedbackPass, errors_of_layers
+from nnjax.checks import checked
+from nnjax.network import (
+    ForwardPass,
+    Network,
+    Params,
+    check_params,
+    forward_layer,
+    one_dtype,
+    require_network,
+)
 
 __all__ = ["backward", "require_bp_of", "require_plain_bp"]
 
 
+def _arguments(net, params, bp, seeds):
+    n = require_plain_bp(net, params, bp, "backward")
+    if jnp.ndim(seeds) != 3 or jnp.shape(seeds)[1:] != (n, net.n_out):
+        raise ValueError(
+            f"seeds has shape {jnp.shape(seeds)}; expected (V, {n}, {net.n_out}): V seeds for "
+            f"each of the {n} examples of bp and each of the {net.n_out} outputs"
+        )
+    return net, params, bp, jnp.asarray(seeds, bp.errors[-1].dtype)
+
+
+@checked(_arguments)
 def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tuple[jax.Array, ...]:
     """Return what BP2 makes, in every layer, of any seeds at the output.
 
-    For each seed s (n, n_out), one vector an example where δ^L stands in backpropagation, this is
+    For each seed s (n, n_out), one vector per example where δ^L stands in backpropagation, this is
     (∂z^L/∂z^l)ᵀ s: the primitive behind Jacobians, curvature and kernels. The forward pass of `bp`
-    is not repeated but for what the layers' caches need. Costs V backward passes without BP3, BP4.
+    is not repeated except for what the layers' caches need. Costs V backward passes without BP3
+    and BP4.
 
     Args:
         net: the network.
@@ -47,30 +68,19 @@ def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tu
         True
 
     Differs from `jax.vjp` of the network in that it starts at z^L and gives the errors of all
-    layers, one row an example, in place of a sum over the batch in terms of the parameters.
+    layers, one row per example, in place of a sum over the batch in terms of the parameters.
     """
-    n = require_plain_bp(net, params, bp, "backward")
-    if jnp.ndim(seeds) != 3 or seeds.shape[1:] != (n, net.n_out):
-        raise ValueError(
-            f"seeds has shape {jnp.shape(seeds)}; expected (V, {n}, {net.n_out}): V seeds for "
-            f"each of the {n} examples of bp and each of the {net.n_out} outputs"
-        )
-    return _backward(net, params, bp, jnp.asarray(seeds, bp.errors[-1].dtype))
-
-
-@jax.jit
-def _backward(net, params, bp, seeds):
-    layers = range(len(net.layers))
+    params, layers = one_dtype(params), range(len(net.layers))
     caches = tuple(forward_layer(net, params, l, bp.activations[l], bp.key)[1] for l in layers)
-    passed = Passed(bp.activations, bp.weighted_inputs, caches)
-    return jax.vmap(partial(carry_back, net, params, passed))(seeds)
+    passed = ForwardPass(bp.activations, bp.weighted_inputs, caches)
+    return jax.vmap(partial(errors_of_layers, net, params, passed))(seeds)
 
 
 def require_plain_bp(net: Network, params: Params | None, bp: Any, name: str) -> int:
     """Return n, the number of examples of `bp`, if `net` made it without feedback, else raise."""
     if isinstance(bp, FeedbackPass):
         raise TypeError(
-            f"bp holds the updates of a feedback rule, which are no gradients; {name} needs the "
+            f"bp holds the updates of a feedback rule, which are not gradients; {name} needs the "
             "bp of nnjax.backprop without feedback"
         )
     if not isinstance(bp, Backprop):
@@ -103,14 +113,15 @@ def require_bp_of(net: Network, bp: Any) -> int:
         >>> require_bp_of(nnjax.mlp([3, 4, 2]), bp)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: bp is of another network: its activations have the shapes (3,), (2,) an \
+        ValueError: bp is of another network: its activations have the shapes (3,), (2,) per \
 example, this network has (3,), (4,), (2,); ...
     """
+    require_network(net)
     shapes = tuple(jnp.shape(a)[1:] for a in bp.activations)
     if shapes != net.shapes:
         came, expected = (", ".join(map(str, s)) for s in (shapes, net.shapes))
         raise ValueError(
-            f"bp is of another network: its activations have the shapes {came} an example, this "
+            f"bp is of another network: its activations have the shapes {came} per example, this "
             f"network has {expected}; give the bp of nnjax.backprop(net, params, x, y)"
         )
     return bp.activations[0].shape[0]

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.activations import sigmoid
+from nnjax.files import write_atomically
 from nnjax.layers.base import Affine
 from nnjax.layers.dense import Dense
 from nnjax.losses import cross_entropy, quadratic
 from nnjax.network import Network, Params, check_params, mlp
-from nnjax.training.checkpoint import write_atomically
 
 __all__ = ["load", "save"]
 

@@ -1,23 +1,99 @@
 """Checks of arguments, each raising one sentence: what came, what was expected, what to do.
 
-They look at shapes and dtypes, which are there under jit too, and at values only where arrays are
-concrete.
+They look at shapes and dtypes, which are there under jit too, and at values only where that costs
+no wait for a device. `checked` is how a public function comes to have them: it checks its
+arguments, then calls its jitted body.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import numbers
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+import chex
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_key", "require_number", "require_size"]
+__all__ = [
+    "FINITE",
+    "Checked",
+    "check_key",
+    "checked",
+    "require_floating",
+    "require_number",
+    "require_real_array",
+    "require_scalar",
+    "require_size",
+]
+
+FINITE = float(np.finfo(np.float32).max)
+"""The largest number that is finite in the precision networks usually have."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def require_size(value: Any, name: str, least: int = 1) -> int:
-    """Return `value` as an int if it is an integer of at least `least`, else raise ValueError.
+class Checked(Protocol[P, R]):
+    """A function that checks its arguments; `unchecked` is its jitted body, without the checks."""
+
+    unchecked: Callable[..., R]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Check the arguments, then call the jitted body."""
+        ...
+
+
+def checked(
+    check: Callable[..., tuple[Any, ...]], static: tuple[str, ...] = ()
+) -> Callable[[Callable[P, R]], Checked[P, R]]:
+    """Return a decorator: check the arguments, then call the function's jitted body.
+
+    Args:
+        check: a function with the parameters of the decorated one. It raises, or returns the
+            arguments that the body gets, all of them by position.
+        static: names of the arguments that are static under `jax.jit`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.checks import checked, require_number
+        >>> def check(x, rate):
+        ...     return jnp.asarray(x), require_number(rate, "rate", "a number of 0 to 1", 0, 1)
+        >>> @checked(check)
+        ... def scaled(x, rate):
+        ...     return rate * x
+        >>> float(scaled(3.0, rate=0.5))
+        1.5
+        >>> scaled(3.0, rate=2)
+        Traceback (most recent call last):
+        ...
+        ValueError: rate is 2; expected a number of 0 to 1
+    """
+
+    def decorate(body: Callable[P, R]) -> Checked[P, R]:
+        jitted = jax.jit(body, static_argnames=static)
+
+        @functools.wraps(body)
+        def call(*args, **kwargs):
+            try:
+                arguments = check(*args, **kwargs)
+            except TypeError:
+                inspect.signature(body).bind(*args, **kwargs)  # names what is missing or unknown
+                raise
+            return jitted(*arguments)
+
+        call.unchecked = jitted  # pyright: ignore[reportAttributeAccessIssue]
+        return call  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def require_size(value: Any, name: str, at_least: int = 1) -> int:
+    """Return `value` as an int if it is an integer of at least `at_least`, else raise ValueError.
 
     Example:
         >>> from nnjax.checks import require_size
@@ -26,8 +102,8 @@ def require_size(value: Any, name: str, least: int = 1) -> int:
         ...
         ValueError: batch_size is 0; expected an integer of at least 1
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < at_least:
+        raise ValueError(f"{name} is {value!r}; expected an integer of at least {at_least}")
     return int(value)
 
 
@@ -47,7 +123,93 @@ def require_number(value: Any, name: str, expected: str, low: float, high: float
     return float(value)
 
 
-def check_key(key: Any) -> jax.Array:
+def require_scalar(value: Any, name: str, expected: str, low: float, high: float) -> Any:
+    """Return `value` if it is a real number, or an array () of one, low <= value <= high.
+
+    A traced one, whose value is not there yet, is judged by its shape and dtype alone.
+
+    Raises:
+        ValueError: if it is anything else.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.checks import require_scalar
+        >>> require_scalar(jnp.array(-1.0), "eta", "a rate of at least 0", 0, 10)
+        Traceback (most recent call last):
+        ...
+        ValueError: eta is -1.0; expected a rate of at least 0
+    """
+    if not isinstance(value, jax.Array | np.ndarray):
+        require_number(value, name, expected, low, high)
+        return value
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    if value.shape != () or not real:
+        raise ValueError(
+            f"{name} is an array of shape {value.shape} and dtype {value.dtype}; "
+            f"expected {expected}"
+        )
+    if not isinstance(value, jax.core.Tracer):
+        require_number(float(value), name, expected, low, high)
+    return value
+
+
+def require_floating(array: Any, name: str) -> None:
+    """Raise TypeError unless this is an array of floating-point numbers that JAX can compute with.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.checks import require_floating
+        >>> require_floating(jnp.array([1, 2]), "params[0].b")
+        Traceback (most recent call last):
+        ...
+        TypeError: params[0].b has dtype int32; expected floating-point numbers such as float32
+    """
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not hasattr(array, "shape"):
+        raise TypeError(f"{name} is {array!r}; expected an array")
+    known = dtype.kind == "f" or jnp.issubdtype(dtype, jnp.floating)
+    if not known or dtype.itemsize > 8 or not dtype.isnative:
+        raise TypeError(
+            f"{name} has dtype {dtype}; expected floating-point numbers such as float32"
+        )
+
+
+def require_real_array(array: Any, name: str) -> jax.Array | np.ndarray:
+    """Return `array` as an array of real numbers that JAX can take, on the host if it was there.
+
+    Raises:
+        ValueError: if it is not rectangular.
+        TypeError: if its numbers are not real, or some are masked.
+
+    Example:
+        >>> from nnjax.checks import require_real_array
+        >>> require_real_array([[1.0], [2.0, 3.0]], "x")
+        Traceback (most recent call last):
+        ...
+        ValueError: x is not a rectangular array: its rows differ in length
+    """
+    if not isinstance(array, jax.Array | np.ndarray):
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise ValueError(
+                f"{name} is not a rectangular array: its rows differ in length"
+            ) from None
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill it first, as {name}.filled(0) does")
+    dtype = array.dtype
+    if dtype.kind not in "fiub" and (
+        dtype.kind in "cmMOSU" or not jnp.issubdtype(dtype, jnp.number)
+    ):
+        raise TypeError(f"{name} has dtype {dtype}; expected real numbers")
+    if isinstance(array, jax.Array):
+        return array
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+
+def check_key(key: Any) -> chex.PRNGKey:
     """Return `key` if it is one JAX random key, typed or raw, else raise TypeError.
 
     Example:
@@ -59,7 +221,9 @@ def check_key(key: Any) -> jax.Array:
     """
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    if not typed and not (dtype == np.uint32 and shape in ((2,), (4,))):
+    generator = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+    raw = (2,) if generator == "threefry2x32" else (4,)
+    if not typed and not (dtype == np.uint32 and shape == raw):
         came = repr(key) if shape is None else f"an array of shape {shape} and dtype {dtype}"
         raise TypeError(f"key is {came}; expected a random key such as jax.random.key(0)")
     return key

@@ -5,7 +5,7 @@ gradients, their norms, their inner products, the sums of their squares, is a co
 δ that never writes the gradients down. Here are these contractions, for one layer at a time;
 `per_example` and `curvature` put layers together.
 
-Legend: n examples, V vectors an example that were carried back (1 for the errors themselves),
+Legend: n examples, V vectors per example that were carried back (1 for the errors themselves),
 J outputs of a layer, K inputs that one output sees, T positions that share the weights (1 for a
 dense layer), X (n, T, K), D (V, n, T, J).
 
@@ -13,8 +13,9 @@ For T = 1 every contraction is exact and costs about one gradient. For T > 1 the
 the positions to one gradient overlap, so that ‖g‖² is not ‖δ‖² ‖X‖² but
 Σ_{t,s} (X_t·X_s)(δ_t·δ_s), the inner product of two T x T Gram matrices. This takes 2T² numbers an
 example: a good way as long as that is at most J·K, the number of weights (Bu et al. 2022,
-arXiv:2205.10683), and the work no more either. Beyond, and for layers that are no `AffineLayer`,
-gradients are instantiated, a chunk of examples at a time.
+arXiv:2205.10683), and the work no more either. Beyond, and for layers that are not an
+`AffineLayer`, gradients are instantiated, a piece of the examples at a time. Squares are taken in
+float32 at least: those of float16 end at 65,504.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.layers.base import Affine, AffineLayer, Layer
-from nnjax.network import Network, Params, forward_layer, layer_keys
+from nnjax.network import Network, Params, forward_layer, layer_keys, one_dtype
+from nnjax.pieces import at_least_float32, sum_in_pieces
 
 __all__ = [
     "Factors",
@@ -43,7 +45,7 @@ __all__ = [
     "total",
 ]
 
-_CHUNK = 2**21  # numbers instantiated at once: what stays near the caches of a CPU
+_PIECE = 2**21  # numbers instantiated at once: what stays near the caches of a CPU
 
 
 class Factors(NamedTuple):
@@ -70,14 +72,14 @@ def factors(net: Network, params: Params, bp: Any, errors: Any) -> list[Factors 
     Args:
         net, params: the network and its parameters.
         bp: what `backprop` returns.
-        errors: one (V, n, ...) a layer, from `backward`, or `bp.errors` with an axis in front.
+        errors: one (V, n, ...) per layer, from `backward`, or `bp.errors` with an axis in front.
     """
     return [
         Factors(layer, p, a, layer_keys(net, l, a.shape[0], bp.key), deltas)
         if jax.tree.leaves(p)
         else None
         for l, (layer, p, a, deltas) in enumerate(
-            zip(net.layers, params, bp.activations, errors, strict=False)
+            zip(net.layers, one_dtype(params), bp.activations, errors, strict=False)
         )
     ]
 
@@ -95,7 +97,9 @@ def gradient(layer: Layer, params: Any, a: jax.Array, key: Any, delta: jax.Array
 
 
 def total(net: Network, params: Params, bp: Any, errors: Any) -> Params:
-    """Return the sum of all gradients, given one (n, ...) a layer in the place of `bp.errors`."""
+    """Return the sum of all gradients, given one (n, ...) per layer in the place of `bp.errors`."""
+
+    params = one_dtype(params)
 
     def of_layer(l):
         cache = forward_layer(net, params, l, bp.activations[l], bp.key)[1]
@@ -123,9 +127,9 @@ def inputs_and_errors(f: Factors) -> tuple[jax.Array, jax.Array]:
 def squared_norms(f: Factors) -> Any:
     """Return ‖g‖² of every gradient, each leaf (V, n)."""
     if not by_gram(f):
-        each = _map_examples(lambda g: jnp.sum(jnp.square(g), range(1, g.ndim)), f)
+        each = _map_examples(lambda g: jnp.sum(jnp.square(_wide(g)), range(1, g.ndim)), f)
         return jax.tree.map(jnp.transpose, each)
-    x, d = inputs_and_errors(f)
+    x, d = map(_wide, inputs_and_errors(f))
     of_b = jnp.sum(jnp.sum(d, axis=2) ** 2, axis=2)
     if x.shape[1] == 1:
         return Affine(w=of_b * jnp.sum(x**2, axis=(1, 2))[None], b=of_b)
@@ -137,8 +141,8 @@ def squared_norms(f: Factors) -> Any:
 def sum_of_squares(f: Factors) -> Any:
     """Return Σ g² over all vectors and examples, element by element: shaped as the parameters."""
     if _positions(f) != 1:
-        return _sum_examples(lambda g: jnp.sum(jnp.square(g), axis=(0, 1)), f)
-    x, d = inputs_and_errors(f)
+        return _sum_examples(lambda g: jnp.sum(jnp.square(_wide(g)), axis=(0, 1)), f)
+    x, d = map(_wide, inputs_and_errors(f))
     squares = jnp.sum(d**2, axis=(0, 2))
     w = squares.T @ jnp.squeeze(x, axis=1) ** 2
     return Affine(w=w.reshape(f.params.w.shape), b=jnp.sum(squares, axis=0))
@@ -148,9 +152,9 @@ def gram(f: Factors) -> jax.Array:
     """Return the inner products of all gradients, (V, n, V, n)."""
     shape = f.deltas.shape[:2] * 2
     if not isinstance(f.layer, AffineLayer):
-        rows = [g.reshape(math.prod(shape[:2]), -1) for g in jax.tree.leaves(instantiate(f))]
+        rows = [_wide(g).reshape(math.prod(shape[:2]), -1) for g in jax.tree.leaves(instantiate(f))]
         return jax.tree.reduce(jnp.add, [g @ g.T for g in rows]).reshape(shape)
-    x, d = inputs_and_errors(f)
+    x, d = map(_wide, inputs_and_errors(f))
     of_b = jnp.einsum("vnj,umj->vnum", *[jnp.sum(d, axis=2)] * 2)
     if x.shape[1] == 1:
         x = jnp.squeeze(x, axis=1)
@@ -160,13 +164,13 @@ def gram(f: Factors) -> jax.Array:
         g = jnp.einsum("jvnt,ntk->vnjk", d, x).reshape(math.prod(shape[:2]), -1)
         return g @ g.T
 
-    chunk = max(1, _CHUNK // (math.prod(shape[:2]) * x.shape[2]))
-    of_w = _sum_in_chunks(of_filters, jnp.moveaxis(d, 3, 0), chunk)
+    size = max(1, _PIECE // (math.prod(shape[:2]) * x.shape[2]))
+    of_w = sum_in_pieces(of_filters, jnp.moveaxis(d, 3, 0), size)
     return of_w.reshape(shape) + of_b
 
 
 def _positions(f):
-    """Return T, or 0 for a layer that is no affine layer."""
+    """Return T, or 0 for a layer that is not affine."""
     if not isinstance(f.layer, AffineLayer):
         return 0
     return math.prod(f.deltas.shape[2:-1])
@@ -181,15 +185,15 @@ def by_gram(f: Factors) -> bool:
     """
     positions = _positions(f)
     if positions <= 1:
-        return positions == 1  # 0: no affine layer
+        return positions == 1  # 0: not an affine layer
     weights, per_position = f.params.w.size, f.params.w.shape[0] + f.params.w[0].size
     return 2 * positions**2 <= weights and positions * per_position <= 1.25 * weights
 
 
 def _examples(f):
-    """Return what belongs to each example, examples first, and how many make up a chunk."""
+    """Return what belongs to each example, examples first, and how many make up a piece."""
     size = len(f.deltas) * sum(leaf.size for leaf in jax.tree.leaves(f.params))
-    return (f.a, f.keys, jnp.moveaxis(f.deltas, 1, 0)), max(1, _CHUNK // size)
+    return (f.a, f.keys, jnp.moveaxis(f.deltas, 1, 0)), max(1, _PIECE // size)
 
 
 def _all_gradients(f, example):
@@ -202,38 +206,25 @@ def _all_gradients(f, example):
 
 def _map_examples(reduce, f):
     """Return reduce(g) of the gradients (V, ...) of every example, stacked."""
-    examples, chunk = _examples(f)
+    examples, size = _examples(f)
 
     def one(example):
         return jax.tree.map(reduce, _all_gradients(f, example))
 
-    return jax.lax.map(one, examples, batch_size=chunk)
+    return jax.lax.map(one, examples, batch_size=size)
 
 
 def _sum_examples(reduce, f):
-    """Return the sum of reduce(g) over chunks of examples, g (c, V, ...)."""
-    examples, chunk = _examples(f)
+    """Return the sum of reduce(g) over pieces of the examples, g (c, V, ...)."""
+    examples, size = _examples(f)
 
-    def one_chunk(examples):
+    def one_piece(examples):
         gradients = jax.vmap(lambda example: _all_gradients(f, example))(examples)
         return jax.tree.map(reduce, gradients)
 
-    return _sum_in_chunks(one_chunk, examples, chunk)
+    return sum_in_pieces(one_piece, examples, size)
 
 
-def _sum_in_chunks(f, xs, chunk):
-    """Return the sum of f over chunks of the leading axis; f takes (chunk, ...), or the rest."""
-    n = jax.tree.leaves(xs)[0].shape[0]
-    whole, rest = n - n % chunk, n % chunk
-    total: Any = f(jax.tree.map(lambda x: x[whole:], xs)) if rest else None
-    if not whole:
-        return total
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), xs)
-    if total is None:
-        total = f(jax.tree.map(lambda x: x[0], chunks))
-        chunks = jax.tree.map(lambda x: x[1:], chunks)
-
-    def add(total, x):
-        return jax.tree.map(jnp.add, total, f(x)), None
-
-    return jax.lax.scan(add, total, chunks)[0]
+def _wide(g):
+    """Return g in float32 at least, so that its squares and their sums do not overflow."""
+    return g.astype(at_least_float32(g.dtype))

@@ -10,8 +10,14 @@ every Jᵀs is a gradient of BP4's form whose errors `backward` gets by carrying
     sampled_seeds(net, bp, key, m)    m        the same in the mean, an approximation
     bp.errors[-1][None]               1        empirical Fisher, with the true labels: another
 
-`ggn_diagonal` and `kronecker_factors` take any of them. All functions take `(net, params, bp)`,
-jit and vmap. Costs count "one gradient" as what backpropagation of the batch takes.
+`ggn_diagonal` and `kronecker_factors` take any of them. Costs count "one gradient" as what
+backpropagation of the batch takes. All functions jit and vmap, and take
+
+    net: the network
+    params: its parameters
+    bp: what `nnjax.backprop` returned for them, without feedback
+
+and raise ValueError or TypeError where these do not fit one another.
 
 For which losses: quadratic with any activation (H is taken at a^L, where the loss is convex);
 cross_entropy with sigmoid and log_likelihood with softmax (at z^L), where G is the Fisher matrix of
@@ -29,19 +35,21 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from nnjax import contractions
 from nnjax.activations import Sigmoid, Softmax
 from nnjax.backprop import Backprop, backprop
 from nnjax.backward import backward, require_plain_bp
-from nnjax.checks import check_key, require_number, require_size
+from nnjax.checks import FINITE, check_key, checked, require_scalar, require_size
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
-from nnjax.network import Network, Params, check_params, forward
+from nnjax.network import Network, Params, check_params, forward, one_dtype
 
 __all__ = [
     "KroneckerFactors",
@@ -62,10 +70,6 @@ def exact_seeds(net: Network, bp: Backprop) -> jax.Array:
 
     quadratic: e_v, pulled back through the activation; sigmoid with cross-entropy:
     √(a_v (1 − a_v)) e_v; softmax with log-likelihood: c √(a_v Σ_j y_j) (e_v − a).
-
-    Args:
-        net: the network.
-        bp: from `backprop`, without feedback.
 
     Raises:
         ValueError: if bp is of another network, the pairing of loss and activation is none of
@@ -98,7 +102,7 @@ def exact_seeds(net: Network, bp: Backprop) -> jax.Array:
     return root * _softmax_factor(net, bp)[None]
 
 
-def sampled_seeds(net: Network, bp: Backprop, key: jax.Array, samples: int = 1) -> jax.Array:
+def sampled_seeds(net: Network, bp: Backprop, key: chex.PRNGKey, samples: int = 1) -> jax.Array:
     """Return output errors for labels drawn from the model: s (samples, n, n_out), E Σ_v s sᵀ = H.
 
     Each is BP1 with a label ŷ from the network's own distribution, over √samples: Bernoulli for
@@ -106,13 +110,11 @@ def sampled_seeds(net: Network, bp: Backprop, key: jax.Array, samples: int = 1) 
     V = 1 in place of n_out, at the price of noise: the cheap way to the Fisher matrix.
 
     Args:
-        net: the network.
-        bp: from `backprop`, without feedback.
         key: a random key.
-        samples: labels an example.
+        samples: labels per example.
 
     Raises:
-        ValueError, TypeError: as `exact_seeds`; if samples is not at least 1 or key no key.
+        ValueError, TypeError: as `exact_seeds`; if samples is not at least 1 or key not a key.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -151,9 +153,6 @@ def ggn_diagonal(net: Network, params: Params, bp: Backprop, seeds: jax.Array | 
     passes without BP4, and one gradient.
 
     Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`, without feedback.
         seeds: (V, n, n_out), see the module; None: `exact_seeds`.
 
     Raises:
@@ -204,9 +203,6 @@ def kronecker_factors(
     it is an approximation. Costs V backward passes without BP4, and products n T (K² + V J²).
 
     Args:
-        net: the network, all whose parameters belong to affine layers.
-        params: its parameters.
-        bp: from `backprop`, without feedback.
         seeds: (V, n, n_out); None: `exact_seeds` (also known as KFLR). `sampled_seeds` give
             K-FAC proper, `bp.errors[-1][None]` the empirical one.
 
@@ -225,16 +221,17 @@ def kronecker_factors(
         [(4, 4, 4, 4), (5, 5, 2, 2)]
 
     Reference: Martens and Grosse 2015, arXiv:1503.05671; convolutions: Grosse and Martens 2016,
-    arXiv:1602.01407 ("expand" in Eschenhagen et al. 2023, arXiv:2311.00636). Differs from BackPACK,
-    which keeps the bias as a block of its own, and from kfac-jax, which averages over steps.
+    arXiv:1602.01407 (KFC; "expand" in Eschenhagen et al. 2023, arXiv:2311.00636). Differs from
+    BackPACK, which keeps the bias as a block of its own and whose factors G of convolutions are T
+    times larger, as they lack the 1/T of KFC; and from kfac-jax, which averages over steps.
     """
     require_plain_bp(net, params, bp, "kronecker_factors")
     errors = backward(net, params, bp, exact_seeds(net, bp) if seeds is None else seeds)
     for l, layer in enumerate(net.layers):
         if jax.tree.leaves(params[l]) and not isinstance(layer, AffineLayer):
             raise TypeError(
-                f"layers[{l}] is {layer}, which has parameters but is no affine layer; Kronecker "
-                "factors stand for z = w X + b alone"
+                f"layers[{l}] is {layer}, which has parameters but is not an affine layer; "
+                "Kronecker factors stand for z = w X + b alone"
             )
     return _each_layer(_kronecker_factors, net, params, bp, errors)
 
@@ -247,7 +244,13 @@ def _kronecker_factors(f):
     return KroneckerFactors(a=x.T @ x / n, g=d.T @ d / (n * positions))
 
 
-def precondition(factors: tuple[Any, ...], grads: Any, damping: float | jax.Array) -> Any:
+def _precondition_arguments(factors, grads, damping):
+    require_scalar(damping, "damping", "a number greater than 0 and finite", 1e-300, FINITE)
+    return factors, grads, damping
+
+
+@checked(_precondition_arguments)
+def precondition(factors: tuple[Any, ...], grads: Any, damping: chex.Numeric) -> Any:
     """Return (G ⊗ A + λ)⁻¹ ∇C, layer by layer: the direction of an approximate Newton step.
 
     (G + √λ/π)⁻¹ [∂w | ∂b] (A + π√λ)⁻¹, with π² = (tr A / dim A) / (tr G / dim G), which splits
@@ -274,13 +277,6 @@ def precondition(factors: tuple[Any, ...], grads: Any, damping: float | jax.Arra
 
     Reference: Martens and Grosse 2015, arXiv:1503.05671, section 6.3.
     """
-    if isinstance(damping, int | float):
-        require_number(damping, "damping", "a number greater than 0", 1e-300, float("inf"))
-    return _precondition(factors, grads, damping)
-
-
-@jax.jit
-def _precondition(factors, grads, damping):
     return tuple(_solve(f, g, damping) if f else g for f, g in zip(factors, grads, strict=True))
 
 
@@ -301,11 +297,11 @@ def _solve(factors, grad, damping):
 def kfac_step(
     net: Network,
     params: Params,
-    x: jax.Array,
-    y: jax.Array,
-    eta: float,
-    key: jax.Array,
-    damping: float = 0.01,
+    x: ArrayLike,
+    y: ArrayLike,
+    eta: chex.Numeric,
+    key: chex.PRNGKey,
+    damping: chex.Numeric = 0.01,
 ) -> Params:
     """Return the parameters after one K-FAC step on one mini-batch: natural gradient descent.
 
@@ -337,8 +333,7 @@ def kfac_step(
     Reference: Martens and Grosse 2015, arXiv:1503.05671. Differs from it and from kfac-jax in that
     factors are those of the mini-batch, not averaged over steps, and damping and rate are yours.
     """
-    if isinstance(eta, int | float):
-        require_number(eta, "eta", "a learning rate of at least 0", 0, float("inf"))
+    require_scalar(eta, "eta", "a learning rate of at least 0 and finite", 0, FINITE)
     check_key(key)
     dropout_key, label_key = jax.random.split(key)
     random = any(layer.random for layer in net.layers)
@@ -355,9 +350,6 @@ def ggn_vector_product(net: Network, params: Params, bp: Backprop, vector: Any) 
     two gradients, no matrix of the size of the parameters squared.
 
     Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`, without feedback.
         vector: v, of the structure and shapes of the parameters.
 
     Raises:
@@ -382,7 +374,7 @@ def ggn_vector_product(net: Network, params: Params, bp: Backprop, vector: Any) 
         return forward(net, params, bp.activations[0], bp.key).weighted_inputs[-1]
 
     seeds = exact_seeds(net, bp)
-    jv = jax.jvp(outputs, (params,), (vector,))[1]
+    jv = jax.jvp(outputs, (one_dtype(params),), (one_dtype(vector),))[1]
     hjv = jnp.einsum("vno,vnp,np->no", seeds, seeds, jv)
     errors = backward(net, params, bp, hjv[None] / n)
     return contractions.total(net, params, bp, [delta[0] for delta in errors])
@@ -395,9 +387,6 @@ def hessian_vector_product(net: Network, params: Params, bp: Backprop, vector: A
     differentiation: Pearlmutter's R-operator. Exact, for any loss; costs about two gradients.
 
     Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`, without feedback.
         vector: v, of the structure and shapes of the parameters.
 
     Raises:
@@ -432,9 +421,6 @@ def neural_tangent_kernel(
     backward passes without BP4, and n² n_out² (J + 1) + n² K a layer.
 
     Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`, without feedback; its targets have no part in it.
         seeds: (V, n, n_out), combinations of outputs; None: each output by itself.
 
     Returns:
@@ -472,7 +458,7 @@ def _check_output(net, bp):
     pairs = [(Quadratic, object), (CrossEntropy, Sigmoid), (LogLikelihood, Softmax)]
     if not any(isinstance(loss, a) and isinstance(activation, b) for a, b in pairs):
         raise ValueError(
-            f"{type(loss).__name__} with {type(activation).__name__} has no Gauss-Newton matrix "
+            f"{loss.name} with {activation.name} has no Gauss-Newton matrix "
             "that all agree on; it is there for quadratic with any activation, cross_entropy with "
             "sigmoid and log_likelihood with softmax (hessian_vector_product serves any pairing)"
         )

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nnjax.backprop import backpropagate
-from nnjax.checks import require_number
+from nnjax.checks import FINITE, checked, require_scalar
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import ABREAST, Network, Params, check_batch, example_keys, piece_size
+from nnjax.network import Network, Params, check_batch, example_keys, microbatch_size
+from nnjax.pieces import UNROLL, sum_in_pieces
 
 __all__ = ["loss_and_gradient", "sgd_step"]
 
 
+def _step_arguments(net, params, x, y, eta, key=None):
+    require_scalar(eta, "eta", "a learning rate of at least 0 and finite", 0, FINITE)
+    return net, params, *check_batch(net, params, x, y, key), eta, key
+
+
+@checked(_step_arguments)
 def sgd_step(
     net: Network,
     params: Params,
     x: ArrayLike,
     y: ArrayLike,
-    eta: float,
-    key: jax.Array | None = None,
+    eta: chex.Numeric,
+    key: chex.PRNGKey | None = None,
 ) -> Params:
     """Return the parameters after one step of gradient descent on one mini-batch.
 
@@ -34,11 +42,12 @@ def sgd_step(
         params: its parameters.
         x: (n, *input_shape) the inputs of the mini-batch.
         y: (n, n_out) targets, or (n,) integer classes.
-        eta: the learning rate η, at least 0.
+        eta: the learning rate η, a finite number of at least 0, or an array () of one.
         key: given: training mode (dropout on); None: inference.
 
     Raises:
-        ValueError, TypeError: if x, y or params do not fit the network, or eta is negative.
+        ValueError, TypeError: if x, y or params do not fit the network, or eta is not such
+            a number.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -49,24 +58,23 @@ def sgd_step(
         >>> bool(nnjax.loss(net, stepped, x, y) < nnjax.loss(net, params, x, y))
         True
     """
-    if isinstance(eta, int | float):
-        require_number(eta, "eta", "a learning rate of at least 0", 0, float("inf"))
-    x, y = check_batch(net, params, x, y, key=key)
-    return _sgd_step(net, params, x, y, eta, key)
-
-
-@jax.jit
-def _sgd_step(net, params, x, y, eta, key):
-    _, grads = _loss_and_gradient(net, params, x, y, key)
+    _, grads = loss_and_gradient.unchecked(net, params, x, y, key)
     return jax.tree.map(lambda p, g: p - jnp.asarray(eta, p.dtype) * g, params, grads)
 
 
+def _gradient_arguments(net, params, x, y, key=None, feedback=None):
+    x, y = check_batch(net, params, x, y, key)
+    check_feedback(net, feedback)
+    return net, params, x, y, key, feedback
+
+
+@checked(_gradient_arguments)
 def loss_and_gradient(
     net: Network,
     params: Params,
     x: ArrayLike,
     y: ArrayLike,
-    key: jax.Array | None = None,
+    key: chex.PRNGKey | None = None,
     feedback: Feedback | None = None,
 ) -> tuple[jax.Array, Any]:
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
@@ -88,32 +96,16 @@ def loss_and_gradient(
         >>> grads[0].w.shape
         (2, 3)
     """
-    x, y = check_batch(net, params, x, y, key=key)
-    check_feedback(net, feedback)
-    return _loss_and_gradient(net, params, x, y, key, feedback)
+    n = jnp.shape(x)[0]
+    size = microbatch_size(net, n)
 
-
-@jax.jit
-def _loss_and_gradient(net, params, x, y, key, feedback=None):
-    n = x.shape[0]
-    size = piece_size(net, n)
-    if n <= size:
-        return backpropagate(net, params, x, y, key, feedback)[:2]
-    batch = (x, y, None if key is None else example_keys(key, n))
-
-    def add_piece(total, piece):
+    def share(piece):
+        """Return what a piece adds to the mean loss and its gradient."""
         loss_and_gradient = backpropagate(net, params, *piece, feedback)[:2]
-        share = piece[0].shape[0] / n
-        return jax.tree.map(lambda t, v: t + share * v, total, loss_and_gradient), None
+        part = piece[0].shape[0] / n
+        if part == 1:
+            return loss_and_gradient
+        return jax.tree.map(lambda v: part * v, loss_and_gradient)
 
-    whole = n // size
-    dtype = jax.tree.leaves(params)[0].dtype
-    # Always false, but inside `shard_map` it varies with the data, as the sum over them will.
-    never = jnp.zeros((), bool) & (x.ravel()[0] > 0)
-    zero = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, params))
-    zero = jax.tree.map(lambda t: jnp.where(never, jnp.ones_like(t), t), zero)
-    split = jax.tree.map(lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:]), batch)
-    total, _ = jax.lax.scan(add_piece, zero, split, unroll=ABREAST)
-    if whole * size < n:
-        total, _ = add_piece(total, jax.tree.map(lambda a: a[whole * size :], batch))
-    return total
+    keys = None if key is None else example_keys(key, n)
+    return sum_in_pieces(share, (x, y, keys), size, UNROLL)

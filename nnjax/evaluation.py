@@ -1,4 +1,8 @@
-"""How well a network does, class by class: confusion matrix, precision, recall."""
+"""How well a network does: its classes, loss and accuracy, and the same class by class.
+
+Where x, a parameter or an output is NaN or infinite, there is no class: `predict` says −1, which
+no label is, so that such examples never count as correct.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,137 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from nnjax.network import Network, Params, check_batch, evaluate, predict
+from nnjax.checks import checked
+from nnjax.losses import targets
+from nnjax.network import Network, Params, check_batch, forward, in_pieces, losses_and_outputs
+from nnjax.pieces import at_least_float32
 
-__all__ = ["ClassEvaluation", "evaluate_classes"]
+__all__ = [
+    "ClassEvaluation",
+    "Evaluation",
+    "accuracy",
+    "evaluate",
+    "evaluate_classes",
+    "predict",
+]
+
+
+def _inputs(net, params, x):
+    return net, params, check_batch(net, params, x)[0]
+
+
+def _examples(net, params, x, y):
+    return net, params, *check_batch(net, params, x, y)
+
+
+@checked(_inputs)
+def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
+    """Return the class of each example (n,): the strongest output; of a single output, a > ½.
+
+    It is −1 where the example, the parameters or the outputs are not finite.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape) inputs, as many as fit in memory: they are worked through in pieces.
+
+    Raises:
+        ValueError, TypeError: if x or params do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> nnjax.predict(net, nnjax.init(net, jax.random.key(0)), jnp.ones((5, 3))).shape
+        (5,)
+    """
+
+    def classes(x):
+        return _predictions(params, x, forward(net, params, x, None).activations[-1])
+
+    return in_pieces(net, classes, x)
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` returns.
+
+    Attributes:
+        loss: the mean loss over the examples, ().
+        accuracy: the fraction of correct predictions, ().
+        correct: the number of correct predictions, ().
+    """
+
+    loss: jax.Array
+    accuracy: jax.Array
+    correct: jax.Array
+
+
+@checked(_examples)
+def evaluate(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -> Evaluation:
+    """Return the mean loss and the accuracy at inference, in one pass, a piece at a time.
+
+    Both are means in float32 at least. An example that is not finite, or whose outputs are not,
+    is never correct.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: (n, *input_shape) inputs.
+        y: (n,) integer classes, or (n, n_out) targets, of which the largest is the class.
+
+    Raises:
+        ValueError, TypeError: if x, y or params do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> nnjax.evaluate(net, params, jnp.eye(3), jnp.array([0, 1, 0]))._fields
+        ('loss', 'accuracy', 'correct')
+    """
+
+    def one_piece(examples):
+        x, y = examples
+        losses, a = losses_and_outputs(net, params, x, y, None)
+        predictions, labels = _predictions(params, x, a), _classes(targets(y, a))
+        return losses, (predictions == labels) & (predictions >= 0)
+
+    losses, correct = in_pieces(net, one_piece, (x, y))
+    dtype = at_least_float32(losses.dtype)
+    return Evaluation(
+        jnp.mean(losses, dtype=dtype), jnp.mean(correct, dtype=dtype), jnp.sum(correct)
+    )
+
+
+def accuracy(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -> jax.Array:
+    """Return the fraction of examples that are classified correctly, between 0 and 1.
+
+    Args, raises: see `evaluate`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> x = jnp.eye(3)
+        >>> float(nnjax.accuracy(net, params, x, nnjax.predict(net, params, x)))
+        1.0
+    """
+    return evaluate(net, params, x, y).accuracy
+
+
+def _classes(a):
+    """Return the class of each row of outputs or targets, −1 where it is not finite."""
+    classes = jnp.argmax(a, axis=-1) if a.shape[-1] > 1 else (a[..., 0] > 0.5).astype(int)
+    return jnp.where(jnp.isfinite(a).all(axis=-1), classes, -1)
+
+
+def _predictions(params, x, a):
+    """Return the class of each example, −1 where it, the parameters or a are not finite."""
+    finite = jnp.isfinite(x).all(axis=range(1, x.ndim))
+    for leaf in jax.tree.leaves(params):
+        finite &= jnp.isfinite(leaf).all()
+    return jnp.where(finite, _classes(a), -1)
 
 
 class ClassEvaluation(NamedTuple):
@@ -18,11 +149,11 @@ class ClassEvaluation(NamedTuple):
 
     Attributes:
         loss: the mean loss over the examples.
-        accuracy: the fraction of examples classified rightly.
-        confusion: (m, m) counts: row j, column k: examples of class j that were read as k.
-        precision: (m,) of those read as j, the fraction that are j; NaN where none was read so.
-        recall: (m,) of those that are j, the fraction read as j; NaN where there is none.
-        predictions: (n,) the class read for each example.
+        accuracy: the fraction of examples classified correctly.
+        confusion: (m, m) counts: row j, column k: examples of class j that were predicted as k.
+        precision: (m,) of those predicted as j, the fraction of class j; NaN where there is none.
+        recall: (m,) of those of class j, the fraction predicted as j; NaN where there is none.
+        predictions: (n,) the predicted class of each example.
     """
 
     loss: float
@@ -33,10 +164,11 @@ class ClassEvaluation(NamedTuple):
     predictions: np.ndarray
 
     def __str__(self) -> str:
-        """Return it as text: a line for all, a line a class, the confusion matrix."""
+        """Return it as text: one line for all classes, one line per class, the confusion matrix."""
         n = self.confusion.sum()
-        right = np.trace(self.confusion)
-        lines = [f"{right} / {n} right: accuracy {self.accuracy:.2%}, loss {self.loss:.4f}", ""]
+        correct = np.trace(self.confusion)
+        total = f"accuracy {_percent(self.accuracy)} ({correct}/{n}), loss {self.loss:.4f}"
+        lines = [total, ""]
         lines.append("class  examples  precision  recall")
         for j, row in enumerate(self.confusion):
             lines.append(
@@ -44,14 +176,14 @@ class ClassEvaluation(NamedTuple):
                 f"{_percent(self.recall[j]):>6}"
             )
         width = max(5, len(str(self.confusion.max())) + 1)
-        lines += ["", "confusion matrix: a row a class, a column what was read"]
+        lines += ["", "confusion matrix (rows: true class, columns: predicted class)"]
         lines.append(" " * 5 + "".join(f"{k:{width}d}" for k in range(len(self.confusion))))
         for j, row in enumerate(self.confusion):
             lines.append(f"{j:5d}" + "".join(f"{count:{width}d}" for count in row))
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what JSON has, without the single predictions; NaN becomes null."""
+        """Return it for JSON, without the predictions of single examples; NaN becomes null."""
         return {
             "examples": int(self.confusion.sum()),
             "loss": self.loss,
@@ -62,7 +194,7 @@ class ClassEvaluation(NamedTuple):
         }
 
 
-def evaluate_classes(net: Network, params: Params, x: jax.Array, y: jax.Array) -> ClassEvaluation:
+def evaluate_classes(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -> ClassEvaluation:
     """Return loss, accuracy, and how well each class is told from the others.
 
     precision_j = confusion_jj / Σ_i confusion_ij, recall_j = confusion_jj / Σ_k confusion_jk.
@@ -74,7 +206,8 @@ def evaluate_classes(net: Network, params: Params, x: jax.Array, y: jax.Array) -
         y: (n,) integer classes, or (n, n_out) targets, of which the largest is the class.
 
     Raises:
-        ValueError, TypeError: if x, y or params do not fit the network.
+        ValueError, TypeError: if x, y or params do not fit the network, or an example has no class
+            because it, the parameters or the outputs are NaN or infinite.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -87,27 +220,30 @@ def evaluate_classes(net: Network, params: Params, x: jax.Array, y: jax.Array) -
         >>> result.precision.tolist(), result.recall.tolist()
         ([1.0, 1.0, 0.0], [1.0, 0.5, nan])
     """
-    if net.n_out == 1 and jnp.ndim(y) == 1:
-        if other := {*np.asarray(y).tolist()} - {0, 1}:
+    # Labels are looked at, wherever they are: this is not a step of training.
+    on_host = np.asarray(y) if isinstance(y, jax.Array) else y
+    inputs, given = check_batch(net, params, x, on_host)
+    total, predictions = evaluate(net, params, inputs, given), np.asarray(predict(net, params, x))
+    labels = np.asarray(given if given.ndim == 1 else _classes(given), int)
+    for name, classes, of in (
+        ("x", predictions, ", the parameters or the outputs"),
+        ("y", labels, ""),
+    ):
+        if (classes < 0).any():
             raise ValueError(
-                f"y holds the class {min(other)}; this network has 1 output, so classes are 0 and 1"
+                f"{(classes < 0).sum()} of {len(classes)} examples have no class, the first of "
+                f"them {name}[{np.argmax(classes < 0)}]: it{of} is not finite"
             )
-        y = jnp.asarray(y, jax.tree.leaves(params)[0].dtype)[:, None]  # they are its targets
-    x, y = check_batch(net, params, x, y)
-    total = evaluate(net, params, x, y)
-    read = np.asarray(predict(net, params, x))
-    if y.ndim == 2:
-        y = jnp.argmax(y, axis=-1) if net.n_out > 1 else y[:, 0] > 0.5
     m = max(net.n_out, 2)
     confusion = np.zeros((m, m), int)
-    np.add.at(confusion, (np.asarray(y, int), read), 1)
-    right = np.diagonal(confusion).astype(float)
+    np.add.at(confusion, (labels, predictions), 1)
+    correct = np.diagonal(confusion).astype(float)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: there is nothing to measure by
-        precision, recall = right / confusion.sum(axis=0), right / confusion.sum(axis=1)
+        precision, recall = correct / confusion.sum(axis=0), correct / confusion.sum(axis=1)
     return ClassEvaluation(
-        float(total.loss), float(total.accuracy), confusion, precision, recall, read
+        float(total.loss), float(total.accuracy), confusion, precision, recall, predictions
     )
 
 
 def _percent(fraction: float) -> str:
-    return "-" if np.isnan(fraction) else f"{fraction:.2%}"
+    return "-" if np.isnan(fraction) else f"{100 * fraction:.2f} %"

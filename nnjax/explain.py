@@ -20,15 +20,15 @@ import numpy as np
 
 from nnjax.activations import Elementwise
 from nnjax.backprop import backprop
-from nnjax.checks import require_number
+from nnjax.checks import FINITE, require_number
 from nnjax.layers import Affine, Dense
-from nnjax.losses import CrossEntropy, Loss, Quadratic, targets
-from nnjax.network import Network, check_batch
-from nnjax.notation import factor, number, subscript, superscript
+from nnjax.losses import targets
+from nnjax.network import Network, check_batch, require_network
+from nnjax.notation import factor, number, subscript, superscript, total
 
 __all__ = ["Explanation", "Line", "explain"]
 
-LIMIT = 2000  # lines: more than a hundred pages are no working by hand any more
+LIMIT = 2000  # lines: more than a hundred pages are not a working by hand any more
 
 
 class Line(NamedTuple):
@@ -136,12 +136,11 @@ def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Expl
 
     Reference: Nielsen 2015, chapter 2.
     """
-    if not isinstance(net, Network):
-        raise TypeError(f"net is {net!r}; expected a Network, such as nnjax.mlp([2, 2, 1])")
+    require_network(net)
     for i, layer in enumerate(net.layers):
         if not isinstance(layer, Dense):
             raise TypeError(f"layers[{i}] is {layer}; only dense layers are worked by hand")
-    eta = require_number(eta, "eta", "a learning rate of at least 0", 0, float("inf"))
+    eta = require_number(eta, "eta", "a learning rate of at least 0", 0, FINITE)
     x, y = jnp.asarray(x), jnp.asarray(y)
     if x.ndim == 1:
         x, y = x[None], y[None]
@@ -182,7 +181,7 @@ class _Working:
         self.z = [None, *(np.asarray(z) for z in self.bp.weighted_inputs)]
         self.delta = [None, *(np.asarray(d) for d in self.bp.errors)]
         self.y = np.asarray(targets(y, self.bp.activations[-1]))
-        self.loss_name = type(net.loss).__name__
+        self.loss_name = net.loss.name
 
     def updated(self):
         return tuple(
@@ -202,7 +201,7 @@ class _Working:
                 "mean over the batch",
                 "C",
                 f"1/{self.n} Σ C",
-                f"({_sum([number(v) for v in values])})/{self.n}",
+                f"({total([number(v) for v in values])})/{self.n}",
                 float(np.mean(values)),
             )
         for i in range(self.n):
@@ -211,7 +210,7 @@ class _Working:
         yield from self._update()
 
     def _activation_name(self, l):
-        return type(self.net.layers[l - 1].activation).__name__.lower()
+        return self.net.layers[l - 1].activation.name
 
     def _input(self, l, k):
         return f"x{subscript(k)}" if l == 1 else f"a{superscript(l - 1)}{subscript(k)}"
@@ -227,13 +226,13 @@ class _Working:
                     "forward",
                     "",
                     symbol,
-                    _sum(
+                    total(
                         [
                             *(f"w{up}{subscript(j, k)} {self._input(l, k)}" for k in inputs),
                             f"b{up}{subscript(j)}",
                         ]
                     ),
-                    _sum(
+                    total(
                         [
                             *(f"{factor(w[j, k])}·{factor(self.a[l - 1][i, k])}" for k in inputs),
                             number(b[j]),
@@ -266,7 +265,11 @@ class _Working:
 
     def _loss(self, i):
         a, y, up = self.a[-1][i], self.y[i], superscript(self.L)
-        formula, numbers = _loss_text(self.net.loss, a, y, up)
+        rows = range(len(a))
+        formula = self.net.loss.text(
+            [f"a{up}{subscript(j)}" for j in rows], [f"y{subscript(j)}" for j in rows]
+        )
+        numbers = self.net.loss.numbers(a, y)
         symbol = "C" if self.n == 1 else f"C (example {i + 1})"
         return Line("loss", "", symbol, formula, numbers, float(self._loss_of(i)), i)
 
@@ -306,16 +309,15 @@ class _Working:
 
     def _arriving_text(self, l, i, j):
         if l == self.L:
-            value = self._arriving(l, i)[j]
-            up = superscript(l)
-            if isinstance(self.net.loss, Quadratic):
-                a, y = self.a[l][i, j], self.y[i, j]
-                return f"(a{up}{subscript(j)} − y{subscript(j)})", f"({number(a)} − {factor(y)})"
-            return f"∂C/∂a{up}{subscript(j)}", factor(value)
+            symbol, a, y = f"a{superscript(l)}{subscript(j)}", self.a[l][i, j], self.y[i, j]
+            formula = self.net.loss.slope_text(symbol, f"y{subscript(j)}")
+            if formula is None:
+                return f"∂C/∂{symbol}", factor(self._arriving(l, i)[j])
+            return formula, self.net.loss.slope_text(number(a), factor(y))
         w, delta, up = self.params[l + 1][0], self.delta[l + 1][i], superscript(l + 1)
         rows = range(len(delta))
-        formula = _sum([f"w{up}{subscript(k, j)} δ{up}{subscript(k)}" for k in rows])
-        numbers = _sum([f"{factor(w[k, j])}·{factor(delta[k])}" for k in rows])
+        formula = total([f"w{up}{subscript(k, j)} δ{up}{subscript(k)}" for k in rows])
+        numbers = total([f"{factor(w[k, j])}·{factor(delta[k])}" for k in rows])
         return f"({formula})", f"({numbers})"
 
     def _gradient(self):
@@ -349,7 +351,7 @@ class _Working:
     def _mean(self, terms):
         if self.n == 1:
             return terms[0] if "·" in terms[0] else ""
-        return f"({_sum(terms)})/{self.n}"
+        return f"({total(terms)})/{self.n}"
 
     def _update(self):
         for l, new in enumerate(self.updated(), 1):
@@ -371,38 +373,5 @@ class _Working:
         )
 
 
-def _loss_text(loss: Loss, a, y, up) -> tuple[str, str]:
-    """Return the loss of one example in symbols and with its numbers put in."""
-    n = range(len(a))
-    if isinstance(loss, Quadratic):
-        squares = _sum([f"(a{up}{subscript(j)} − y{subscript(j)})²" for j in n])
-        numbers = _sum([f"({number(a[j])} − {factor(y[j])})²" for j in n])
-        return f"½ ({squares})", f"½ ({numbers})"
-    if isinstance(loss, CrossEntropy):
-        terms = _sum(
-            [
-                "y{j} ln a{up}{j} + (1 − y{j}) ln(1 − a{up}{j})".format(j=subscript(j), up=up)
-                for j in n
-            ]
-        )
-        numbers = _sum(
-            [
-                f"{factor(y[j])}·ln {number(a[j])} + {factor(1 - y[j])}·ln {number(1 - a[j])}"
-                for j in n
-            ]
-        )
-        return f"−({terms})", f"−({numbers})"
-    terms = _sum([f"y{subscript(j)} ln a{up}{subscript(j)}" for j in n])
-    return f"−({terms})", f"−({_sum([f'{factor(y[j])}·ln {number(a[j])}' for j in n])})"
-
-
 def _vector(values) -> str:
     return "[" + ", ".join(number(v) for v in values) + "]"
-
-
-def _sum(terms: list[str]) -> str:
-    """Join terms by plus signs, turning "+ −" into "−"."""
-    text = terms[0]
-    for term in terms[1:]:
-        text += f" − {term[1:]}" if term.startswith("−") else f" + {term}"
-    return text

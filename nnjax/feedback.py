@@ -13,14 +13,15 @@ they are. With W the weights of a layer, B its feedback weights, ⊙ σ'(z) as e
     direct_random_target_projection   −Bᵀ y                        fixed, random, from the targets
     output_only                       0                            none: hidden layers stay
 
-What comes of them is no gradient of the loss (but with B = W), so `backprop` returns it as
+The result is not a gradient of the loss (except with B = W), so `backprop` returns it as
 `updates`. A rule is a pytree whose leaves are its feedback weights: pass it through `jit`, stack
 and `vmap` it, donate it. Cost: that of backpropagation; the direct rules need one product with
 (n_out, n_in) a layer in place of (n_l, n_in), and no layer waits for the one after it.
 
-Layers without parameters (pooling, dropout, flattening) have a pull-back that knows no weights,
-and keep it. So a direct rule projects the output's error onto the input of each layer that has
-weights, from where it goes on through pooling and σ' as usual.
+Layers without parameters (pooling, dropout, flattening) have a pull-back without weights, and
+keep it. So a direct rule projects the output's error onto the input of each layer that has
+weights, from where it goes on through pooling and σ' as usual. Feedback weights are cast to the
+dtype of the errors.
 """
 
 from __future__ import annotations
@@ -29,16 +30,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from nnjax import initializers
-from nnjax.checks import check_key, require_number
+from nnjax.checks import check_key, require_scalar
 from nnjax.layers.base import Affine
-from nnjax.network import Network, Params, check_params
+from nnjax.network import Network, Params, check_params, require_network
 from nnjax.network import init as init_params
+from nnjax.pieces import at_least_float32
 
 __all__ = [
+    "RULES",
     "DirectFeedbackAlignment",
     "DirectRandomTargetProjection",
     "Feedback",
@@ -48,7 +52,6 @@ __all__ = [
     "SignSymmetry",
     "alignment",
     "init",
-    "rules",
 ]
 
 
@@ -87,7 +90,7 @@ class Feedback:
         Args:
             net, params: the network and its parameters.
             l: index of a layer, at least 1.
-            cache: what its forward pass has left, one row an example.
+            cache: what its forward pass has left, one row per example.
             delta: the error of that layer, (n, ...).
             output_error: δ^L, (n, n_out).
             y: the targets, (n, n_out).
@@ -142,7 +145,7 @@ class FeedbackAlignment(Feedback):
         check_params(net, self.weights, "feedback.weights")
 
     def pull_back(self, net, params, l, cache, delta, output_error, y):
-        return _through(net, self.weights[l], l, cache, delta)
+        return _through(net, _as(delta.dtype, self.weights[l]), l, cache, delta)
 
 
 @jax.tree_util.register_dataclass
@@ -169,7 +172,8 @@ class SignSymmetry(FeedbackAlignment):
     """
 
     def pull_back(self, net, params, l, cache, delta, output_error, y):
-        weights = jax.tree.map(lambda w, b: jnp.sign(w) * jnp.abs(b), params[l], self.weights[l])
+        sizes = jax.tree.map(jnp.abs, _as(delta.dtype, self.weights[l]))
+        weights = jax.tree.map(lambda w, size: jnp.sign(w) * size, params[l], sizes)
         return _through(net, weights, l, cache, delta)
 
 
@@ -178,8 +182,8 @@ class SignSymmetry(FeedbackAlignment):
 class KolenPollack(FeedbackAlignment):
     """Feedback weights that learn: W and B get the same change, and both decay.
 
-    With u the change of one step: W ← (1 − ρ) W + u, B ← (1 − ρ) B + u. Hence
-    B − W ← (1 − ρ)(B − W): feedback weights become the transpose that nobody told them.
+    With u the change of one step: W ← (1 − ρ) W + u, B ← (1 − ρ) B + u. So
+    B − W ← (1 − ρ)(B − W): the feedback weights become the transpose that nobody told them.
     `follow` does this after each step, whatever the optimizer; do not decay the weights there.
 
     Args:
@@ -202,13 +206,12 @@ class KolenPollack(FeedbackAlignment):
     Reference: Akrout et al. 2019, arXiv:1904.05391; Kolen and Pollack 1994.
     """
 
-    decay: float | jax.Array = 1e-4
+    decay: chex.Numeric = 1e-4
 
     def check(self, net):
         super().check(net)
-        if isinstance(self.decay, int | float):
-            expected = "the fraction that weights lose in a step, 0 <= decay < 1"
-            require_number(self.decay, "decay of KolenPollack", expected, 0, 1 - 1e-12)
+        expected = "the fraction that weights lose in a step, 0 <= decay < 1"
+        require_scalar(self.decay, "decay of KolenPollack", expected, 0, 1 - 1e-12)
 
     def follow(self, before, after):
         def kept(w):
@@ -218,7 +221,9 @@ class KolenPollack(FeedbackAlignment):
             if not isinstance(new, Affine):
                 return new, b
             change = new.w - old.w
-            return new._replace(w=kept(old.w) + change), b._replace(w=kept(b.w) + change)
+            return new._replace(w=kept(old.w) + change), b._replace(
+                w=kept(b.w) + change.astype(b.w.dtype)
+            )
 
         pairs = [both(*entry) for entry in zip(before, after, self.weights, strict=True)]
         params, weights = zip(*pairs, strict=True)
@@ -231,7 +236,7 @@ class DirectFeedbackAlignment(Feedback):
     """The output's error, sent to every layer at once: g = Bᵀ δ^L.
 
     Args:
-        weights: one entry a layer: B (n_out, *shape of what goes into the layer), or () for the
+        weights: one entry per layer: B (n_out, *shape of what goes into the layer), or () for the
             first layer and those without parameters. With one hidden layer it is feedback
             alignment.
 
@@ -258,7 +263,8 @@ class DirectFeedbackAlignment(Feedback):
     def pull_back(self, net, params, l, cache, delta, output_error, y):
         if not _has_parameters(params[l]):
             return _through(net, params[l], l, cache, delta)
-        return jnp.tensordot(self.signal(output_error, y), self.weights[l], axes=1)
+        signal = self.signal(output_error, y)
+        return jnp.tensordot(signal, _as(delta.dtype, self.weights[l]), axes=1)
 
     def signal(self, output_error: jax.Array, y: jax.Array) -> jax.Array:
         """Return what is sent to the layers, (n, n_out): here the output's error."""
@@ -314,7 +320,7 @@ class OutputOnly(Feedback):
         return jnp.zeros_like(g) if _has_parameters(params[l]) else g
 
 
-rules: dict[str, type[Feedback] | None] = {
+RULES: dict[str, type[Feedback] | None] = {
     "transpose": None,
     "feedback_alignment": FeedbackAlignment,
     "sign_symmetry": SignSymmetry,
@@ -335,7 +341,7 @@ def init(net: Network, key: jax.Array, rule: str, dtype: Any = float) -> Any:
     Args:
         net: the network.
         key: a random key, another than that of the parameters.
-        rule: a name in `rules`.
+        rule: a name in `RULES`.
         dtype: that of the parameters.
 
     Returns:
@@ -343,7 +349,7 @@ def init(net: Network, key: jax.Array, rule: str, dtype: Any = float) -> Any:
 
     Raises:
         ValueError: if there is no such rule.
-        TypeError: if key is no random key.
+        TypeError: if key is not a random key, or net not a Network.
 
     Example:
         >>> import jax, nnjax
@@ -352,10 +358,11 @@ def init(net: Network, key: jax.Array, rule: str, dtype: Any = float) -> Any:
         ...
         ValueError: rule is 'dfa'; expected one of transpose, feedback_alignment, ...
     """
+    require_network(net)
     check_key(key)
-    if rule not in rules:
-        raise ValueError(f"rule is {rule!r}; expected one of {', '.join(rules)}")
-    kind: Any = rules[rule]
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
+    kind: Any = RULES[rule]
     if kind is None:
         return None
     if kind is OutputOnly:
@@ -378,7 +385,7 @@ def alignment(these: Sequence[Any], those: Sequence[Any]) -> jax.Array:
     0 is backpropagation's direction, below 90 still downhill, 90 as good as random.
 
     Args:
-        these: one entry a layer, each an array, a pytree of arrays (all its leaves together are
+        these: one entry per layer, each an array, a pytree of arrays (all its leaves together are
             one vector) or ().
         those: another of the same structure and shapes.
 
@@ -410,15 +417,26 @@ def alignment(these: Sequence[Any], those: Sequence[Any]) -> jax.Array:
 def _angle(a, b):
     if not jax.tree.leaves(a):
         return jnp.array(jnp.nan)
-    a, b = (jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (a, b))
+    a, b = (_flat(t) for t in (a, b))
     a, b = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
     # Kahan's formula: the arc cosine would lose half the digits of a small angle.
     return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
 
 
+def _flat(tree):
+    """Return all leaves as one vector, in float32 at least, so that its norm does not overflow."""
+    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]
+    return jnp.concatenate([leaf.astype(at_least_float32(leaf.dtype)) for leaf in leaves])
+
+
 def _through(net, weights, l, cache, delta):
     """Return wᵀδ (n, ...) with the weights given, or the pull-back of a layer that has none."""
     return jax.vmap(net.layers[l].pull_back, in_axes=(None, 0, 0))(weights, cache, delta)
+
+
+def _as(dtype, weights):
+    """Return feedback weights in the dtype that is computed in, whatever they came in."""
+    return jax.tree.map(lambda b: b.astype(dtype), weights)
 
 
 def _has_parameters(entry):

@@ -8,11 +8,12 @@ channels on the last: (n_out, n_in), or (filters, height, width, channels).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 
 __all__ = [
+    "INITIALIZERS",
     "Constant",
     "Initializer",
     "Normal",
@@ -23,6 +24,7 @@ __all__ = [
     "glorot",
     "he",
     "large",
+    "require_initializer",
     "zeros",
 ]
 
@@ -131,3 +133,33 @@ def constant(value: float) -> Initializer:
         [[0.5, 0.5]]
     """
     return Initializer(Constant(value), Constant(value))
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "default": default,
+    "large": large,
+    "he": he,
+    "glorot": glorot,
+    "zeros": zeros,
+}
+"""The initializers by name."""
+
+
+def require_initializer(value: Any, name: str) -> Initializer:
+    """Return `value` if it is an initializer, else raise TypeError.
+
+    Example:
+        >>> import nnjax
+        >>> nnjax.initializers.require_initializer("he", "initializer of Dense")
+        Traceback (most recent call last):
+        ...
+        TypeError: initializer of Dense is 'he'; expected an Initializer of nnjax.initializers, \
+such as nnjax.initializers.he
+    """
+    if not isinstance(value, Initializer):
+        like = value if isinstance(value, str) and value in INITIALIZERS else "default"
+        raise TypeError(
+            f"{name} is {value!r}; expected an Initializer of nnjax.initializers, such as "
+            f"nnjax.initializers.{like}"
+        )
+    return value

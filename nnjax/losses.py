@@ -1,7 +1,8 @@
 """Losses: how far the outputs a are from the targets y, and BP1, the error where it all begins.
 
-A loss called as `loss(a, y)` gives one value an example; the loss of a batch, C, is their mean.
-Targets are one-hot or soft (..., n_out), or integer classes (...), which are one-hot encoded.
+A loss called as `loss(a, y)` gives one value per example; the loss of a batch, C, is their mean.
+Targets are one-hot or soft (..., n_out), or integer classes (...), which are one-hot encoded; of
+a single output the classes are 0 and 1, which are its targets.
 
 `output_error(activation, z, a, y)` is BP1, δ^L = ∂C_x/∂a ⊙ σ'(z^L) (eq. 30 of the book). Where
 a loss takes logarithms of an activation in (0, 1), sigmoid or softmax, loss and error are both
@@ -11,14 +12,18 @@ every pairing stays finite and right where a rounds to 0 or 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from nnjax.activations import Activation, Probability
+from nnjax.activations import Activation, Probability, sigmoid, softmax
+from nnjax.notation import Named, factor, number, total
 
 __all__ = [
+    "LOSSES",
     "CrossEntropy",
     "LogLikelihood",
     "Loss",
@@ -26,6 +31,7 @@ __all__ = [
     "cross_entropy",
     "log_likelihood",
     "quadratic",
+    "require_loss",
     "targets",
 ]
 
@@ -33,8 +39,8 @@ __all__ = [
 def targets(y: jax.Array, a: jax.Array) -> jax.Array:
     """Return targets of the shape and dtype of the outputs a; integer classes become one-hot.
 
-    A class outside 0 … n_out − 1 becomes a row of NaN, so that under jit, where values cannot be
-    looked at, a wrong label shows in the loss instead of passing for "no class".
+    With a single output the classes are 0 and 1. A class out of range becomes a row of NaN, so
+    that under jit, where values cannot be looked at, a wrong label shows in the loss.
 
     Args:
         y: (..., n_out) one-hot or soft targets, or (...) integer classes.
@@ -52,16 +58,25 @@ def targets(y: jax.Array, a: jax.Array) -> jax.Array:
     if y.shape == a.shape:
         return y.astype(a.dtype)
     if y.shape == a.shape[:-1] and jnp.issubdtype(y.dtype, jnp.integer):
-        in_range = (y >= 0) & (y < n_out)
-        return jnp.where(in_range[..., None], jax.nn.one_hot(y, n_out, dtype=a.dtype), jnp.nan)
+        y = y.astype(jnp.int32) if y.dtype.itemsize < 4 else y  # int8 has no class 200
+        in_range = ((y >= 0) & (y < max(n_out, 2)))[..., None]
+        one = jax.nn.one_hot(y, n_out, dtype=a.dtype) if n_out > 1 else y[..., None].astype(a.dtype)
+        return jnp.where(in_range, one, jnp.nan)
     raise ValueError(
         f"y has shape {y.shape} and dtype {y.dtype} for outputs of shape {a.shape}; expected "
         f"{a.shape} one-hot or soft targets, or {a.shape[:-1]} integer classes"
     )
 
 
-class Loss:
-    """What a loss has to offer. A subclass defines `value(a, y)` and `gradient_at(a, y)`.
+class Loss(Named):
+    """Base class of losses. A subclass defines `value(a, y)` and `gradient_at(a, y)`.
+
+    It may also say what it is called, `name` (as its class, unless it does), which activation
+    suits it at the output, `output`, and how its formula reads, `text` and `numbers`.
+
+    Attributes:
+        name: what it is called in reports and on the command line.
+        output: the activation that an output layer has unless another is asked for.
 
     Example:
         >>> import dataclasses, jax.numpy as jnp, nnjax
@@ -75,6 +90,8 @@ class Loss:
         [2.0]
     """
 
+    output: ClassVar[Activation] = sigmoid
+
     def value(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """Return C_x (...), given outputs and targets, both (..., n_out)."""
         raise NotImplementedError(f"{type(self).__name__} must define value(a, y)")
@@ -84,7 +101,7 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} must define gradient_at(a, y)")
 
     def __call__(self, a: jax.Array, y: jax.Array) -> jax.Array:
-        """Return C_x, one value an example: (...), given a (..., n_out)."""
+        """Return C_x, one value per example: (...), given a (..., n_out)."""
         a = _floating(a)
         return self.value(a, targets(y, a))
 
@@ -103,6 +120,18 @@ class Loss:
         """Return δ^L = ∂C_x/∂z^L (BP1), of the shape of z, in its stable form."""
         return activation.pull_back(z, a, self.gradient(a, y))
 
+    def text(self, a: Sequence[str], y: Sequence[str]) -> str:
+        """Return C_x as a formula of symbols, such as a = ["a₁", "a₂"] and y = ["y₁", "y₂"]."""
+        return f"{self.name}([{', '.join(a)}], [{', '.join(y)}])"
+
+    def numbers(self, a: Sequence[float], y: Sequence[float]) -> str:
+        """Return the same formula with the numbers put in."""
+        return self.text([number(v) for v in a], [number(v) for v in y])
+
+    def slope_text(self, a: str, y: str) -> str | None:
+        """Return ∂C_x/∂a_j as a formula, or None where it is not written out."""
+        return None
+
 
 @dataclass(frozen=True)
 class Quadratic(Loss):
@@ -114,11 +143,22 @@ class Quadratic(Loss):
         [2.0]
     """
 
+    name = "quadratic"
+
     def value(self, a, y):
         return jnp.sum((a - y) ** 2, axis=-1) / 2
 
     def gradient_at(self, a, y):
         return a - y
+
+    def text(self, a, y):
+        return f"½ ({total([f'({p} − {q})²' for p, q in zip(a, y, strict=True)])})"
+
+    def numbers(self, a, y):
+        return self.text([number(v) for v in a], [factor(v) for v in y])
+
+    def slope_text(self, a, y):
+        return f"({a} − {y})"
 
 
 @dataclass(frozen=True)
@@ -126,13 +166,15 @@ class CrossEntropy(Loss):
     """C_x = −Σ_j [y_j ln a_j + (1 − y_j) ln(1 − a_j)], eq. 63 of the book for one example.
 
     With sigmoid outputs δ^L = a − y. An output outside (0, 1), which only an activation that is
-    no probability gives, counts as the nearest probability; there the gradient is 0.
+    not a probability gives, counts as the nearest probability; there the gradient is 0.
 
     Example:
         >>> import jax.numpy as jnp, nnjax
         >>> round(float(nnjax.cross_entropy(jnp.array([[0.5]]), jnp.array([[1.0]]))[0]), 4)
         0.6931
     """
+
+    name = "cross_entropy"
 
     def value(self, a, y):
         return -jnp.sum(y * _log(a) + (1 - y) * _log(1 - a), axis=-1)
@@ -152,6 +194,17 @@ class CrossEntropy(Loss):
         y = targets(y, a)
         return activation.pull_back_log(z, a, -y) + activation.pull_back_log_complement(z, a, y - 1)
 
+    def text(self, a, y):
+        pairs = zip(a, y, strict=True)
+        return f"−({total([f'{q} ln {p} + (1 − {q}) ln(1 − {p})' for p, q in pairs])})"
+
+    def numbers(self, a, y):
+        terms = [
+            f"{factor(q)}·ln {number(p)} + {factor(1 - q)}·ln {number(1 - p)}"
+            for p, q in zip(a, y, strict=True)
+        ]
+        return f"−({total(terms)})"
+
 
 @dataclass(frozen=True)
 class LogLikelihood(Loss):
@@ -164,6 +217,9 @@ class LogLikelihood(Loss):
         >>> round(float(nnjax.log_likelihood(jnp.array([[0.25, 0.75]]), jnp.array([0]))[0]), 4)
         1.3863
     """
+
+    name = "log_likelihood"
+    output = softmax
 
     def value(self, a, y):
         return -jnp.sum(y * _log(a), axis=-1)
@@ -180,6 +236,13 @@ class LogLikelihood(Loss):
         if not isinstance(activation, Probability):
             return super().output_error(activation, z, a, y)
         return activation.pull_back_log(z, a, -targets(y, a))
+
+    def text(self, a, y):
+        return f"−({total([f'{q} ln {p}' for p, q in zip(a, y, strict=True)])})"
+
+    def numbers(self, a, y):
+        terms = [f"{factor(q)}·ln {number(p)}" for p, q in zip(a, y, strict=True)]
+        return f"−({total(terms)})"
 
 
 def _floating(a):
@@ -204,3 +267,21 @@ def _log_derivative(p):
 quadratic = Quadratic()
 cross_entropy = CrossEntropy()
 log_likelihood = LogLikelihood()
+
+LOSSES: dict[str, Loss] = {loss.name: loss for loss in (cross_entropy, log_likelihood, quadratic)}
+"""The losses by name."""
+
+
+def require_loss(value: Any) -> Loss:
+    """Return `value` if it is a loss of nnjax, else raise TypeError.
+
+    Example:
+        >>> import nnjax
+        >>> nnjax.losses.require_loss("mse")
+        Traceback (most recent call last):
+        ...
+        TypeError: loss is 'mse'; expected a loss such as nnjax.cross_entropy
+    """
+    if not isinstance(value, Loss):
+        raise TypeError(f"loss is {value!r}; expected a loss such as nnjax.cross_entropy")
+    return value

@@ -12,32 +12,31 @@ row by row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nnjax.activations import Activation, sigmoid, softmax
-from nnjax.checks import check_key, require_size
+from nnjax.activations import Activation, sigmoid
+from nnjax.checks import check_key, checked, require_floating, require_real_array, require_size
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
-from nnjax.losses import LogLikelihood, Loss, cross_entropy, targets
+from nnjax.losses import Loss, cross_entropy, require_loss
+from nnjax.pieces import UNROLL, equal_size, map_in_pieces
 
 __all__ = [
-    "Evaluation",
+    "ForwardPass",
     "Network",
-    "Passed",
-    "accuracy",
     "check_batch",
     "check_params",
-    "evaluate",
     "example_keys",
     "feedforward",
     "forward",
@@ -45,15 +44,15 @@ __all__ = [
     "init",
     "layer_keys",
     "loss",
+    "microbatch_size",
     "mlp",
-    "piece_size",
-    "predict",
+    "one_dtype",
+    "require_network",
 ]
 
 Params = tuple[Any, ...]
-_CHUNK = 1000  # examples worked through at once where a whole data set comes in
-ABREAST = 2  # pieces worked through side by side: while one waits for memory, another computes
-_SCRATCH = 2**20  # numbers that a layer writes beside its z at once: what stays in the caches
+PIECE = 1000  # examples worked through at once where a whole data set comes in
+_PATCH_NUMBERS = 2**20  # that a layer writes at once in addition to its z: what stays in the caches
 
 
 @jax.tree_util.register_static
@@ -94,8 +93,7 @@ class Network:
                 raise TypeError(
                     f"layers[{i}] is {layer!r}; expected a layer such as nnjax.Dense(30)"
                 )
-        if not isinstance(loss, Loss):
-            raise TypeError(f"loss is {loss!r}; expected a loss such as nnjax.cross_entropy")
+        require_loss(loss)
         for name, value in (("input_shape", shape), ("layers", tuple(layers)), ("loss", loss)):
             object.__setattr__(self, name, value)  # as the description is frozen
         if len(self.shapes[-1]) != 1:
@@ -115,10 +113,35 @@ class Network:
                 raise ValueError(f"layers[{i}]: {error}") from None
         return tuple(shapes)
 
+    def __hash__(self) -> int:  # asked for at every call of a jitted function, so kept
+        return self._hash
+
+    @cached_property
+    def _hash(self):
+        return hash((self.input_shape, self.layers, self.loss))
+
+    def __reduce__(self):  # without what is kept: hashes of text differ from process to process
+        return Network, (self.input_shape, self.layers, self.loss)
+
     @property
     def n_out(self) -> int:
         """The number of outputs."""
         return self.shapes[-1][0]
+
+
+def require_network(net: Any) -> Network:
+    """Return `net` if it is a network, else raise TypeError.
+
+    Example:
+        >>> from nnjax.network import require_network
+        >>> require_network(None)
+        Traceback (most recent call last):
+        ...
+        TypeError: net is None; expected a Network, such as nnjax.mlp([784, 30, 10])
+    """
+    if not isinstance(net, Network):
+        raise TypeError(f"net is {net!r}; expected a Network, such as nnjax.mlp([784, 30, 10])")
+    return net
 
 
 def mlp(
@@ -133,7 +156,7 @@ def mlp(
     Args:
         sizes: [n_in, hidden, ..., n_out], at least two.
         activation: of the hidden layers.
-        output: of the output layer; None: softmax for log_likelihood, else sigmoid.
+        output: of the output layer; None: the one that suits the loss, `loss.output`.
         loss: one of `nnjax.losses`.
         initializer: how every layer starts.
 
@@ -149,10 +172,10 @@ def mlp(
         raise ValueError(f"sizes is {sizes!r}; expected at least two, such as [784, 30, 10]")
     for size in sizes:
         require_size(size, "a size in sizes")
-    if output is None:
-        output = softmax if isinstance(loss, LogLikelihood) else sigmoid
+    require_loss(loss)
     hidden = [Dense(size, activation, initializer) for size in sizes[1:-1]]
-    return Network((sizes[0],), (*hidden, Dense(sizes[-1], output, initializer)), loss)
+    last = Dense(sizes[-1], output or loss.output, initializer)
+    return Network((sizes[0],), (*hidden, last), loss)
 
 
 def init(net: Network, key: jax.Array, dtype: Any = float) -> Params:
@@ -164,7 +187,7 @@ def init(net: Network, key: jax.Array, dtype: Any = float) -> Params:
         dtype: float32 (float64 under `jax.enable_x64`) unless you say otherwise.
 
     Raises:
-        TypeError: if key is no random key, or dtype no floating-point type.
+        TypeError: if key is not a random key, or dtype not a floating-point type.
 
     Example:
         >>> import jax, nnjax
@@ -172,6 +195,7 @@ def init(net: Network, key: jax.Array, dtype: Any = float) -> Params:
         >>> [layer.w.shape for layer in params]
         [(30, 784), (10, 30)]
     """
+    require_network(net)
     check_key(key)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {dtype!r}; expected a floating-point type such as jnp.float32")
@@ -200,7 +224,7 @@ def _expected(net: Network) -> tuple[Any, list[tuple[str, tuple[int, ...]]]]:
 
 
 def check_params(net: Network, params: Any, name: str = "params") -> None:
-    """Raise ValueError if `params` are not the parameters of `net`; say what differs.
+    """Raise ValueError or TypeError if `params` are not the parameters of `net`; say what differs.
 
     Example:
         >>> import jax, nnjax
@@ -210,7 +234,7 @@ def check_params(net: Network, params: Any, name: str = "params") -> None:
         ...
         ValueError: params[0].w has shape (2, 3), but this network has (2, 4) there; ...
     """
-    structure, expected = _expected(net)
+    structure, expected = _expected(require_network(net))
     leaves, came = jax.tree.flatten(params)
     if came != structure:
         raise ValueError(
@@ -218,9 +242,10 @@ def check_params(net: Network, params: Any, name: str = "params") -> None:
             "nnjax.init(net, key)"
         )
     for (path, shape), leaf in zip(expected, leaves, strict=True):
-        if jnp.shape(leaf) != shape:
+        require_floating(leaf, f"{name}{path}")
+        if leaf.shape != shape:
             raise ValueError(
-                f"{name}{path} has shape {jnp.shape(leaf)}, but this network has {shape} there; "
+                f"{name}{path} has shape {leaf.shape}, but this network has {shape} there; "
                 "start from nnjax.init(net, key)"
             )
 
@@ -234,12 +259,14 @@ def check_batch(
         net: the network.
         params: its parameters.
         x: (n, *input_shape); images (n, h, w, c) too where the network takes vectors.
-        y: None, (n, n_out) targets or (n,) integer classes; concrete ones are looked at.
+        y: None, (n, n_out) targets or (n,) integer classes. Classes are looked at where they are
+            on the host, as NumPy or Python numbers; those on a device are never read back, and
+            make the loss NaN where they are wrong.
         key: None or one random key.
 
     Raises:
-        ValueError: if a shape does not fit, or a class is not in 0 … n_out − 1.
-        TypeError: if a dtype is no number.
+        ValueError: if a shape does not fit, or a class is out of range.
+        TypeError: if a dtype is not one of real numbers, or net is not a Network.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -253,51 +280,53 @@ def check_batch(
     check_params(net, params)
     if key is not None:
         check_key(key)
-    x = _numbers(x, "x")
-    takes = ", ".join(["n", *map(str, net.input_shape)])
-    flat = len(net.input_shape) == 1 and x.ndim > 2
-    shape = (int(np.prod(x.shape[1:])),) if flat else x.shape[1:]
+    x = require_real_array(x, "x")
+    shape = x.shape[1:]
+    if shape != net.input_shape and len(net.input_shape) == 1 and len(shape) > 1:
+        shape = (math.prod(shape),)
     if x.ndim == 0 or shape != net.input_shape:
         single = x.shape == net.input_shape
         hint = "; for a single example give x[None]" if single else ""
+        takes = ", ".join(["n", *map(str, net.input_shape)])
         raise ValueError(f"x has shape {x.shape}; this network takes ({takes}){hint}")
     if x.shape[0] == 0:
         raise ValueError("x has no examples; expected at least one")
-    if y is None:
-        return x, None
-    y, n = _numbers(y, "y"), x.shape[0]
-    classes = y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer)
+    return _on_device(x), None if y is None else _targets(net, y, x.shape[0])
+
+
+def _targets(net, y, n):
+    """Return y as an array if it holds targets or classes of n examples, else raise."""
+    y = require_real_array(y, "y")
+    classes = y.ndim == 1 and y.dtype.kind in "iu"
     if y.shape[:1] != (n,):
         raise ValueError(f"y has shape {y.shape}, but x has {n} examples; expected as many")
     if not classes and y.shape != (n, net.n_out):
         raise ValueError(
             f"y has shape {y.shape} and dtype {y.dtype}; expected ({n}, {net.n_out}) targets, one "
-            f"column an output of this network, or ({n},) integer classes"
+            f"column for each output of this network, or ({n},) integer classes"
         )
-    if classes and not isinstance(y, jax.core.Tracer):
-        host = np.asarray(y)
-        low, high = host.min(), host.max()
-        if low < 0 or high >= net.n_out:
-            raise ValueError(
-                f"y holds the class {low if low < 0 else high}; this network has {net.n_out} "
-                f"outputs, so classes are 0 to {net.n_out - 1}"
-            )
-    return x, y
+    if not classes or isinstance(y, jax.Array):
+        return _on_device(y)
+    low, high, last = y.min(), y.max(), max(net.n_out, 2) - 1
+    if low < 0 or high > last:
+        outputs = "1 output" if net.n_out == 1 else f"{net.n_out} outputs"
+        raise ValueError(
+            f"y holds the class {low if low < 0 else high}; this network has {outputs}, so "
+            f"classes are {'0 and 1' if last == 1 else f'0 to {last}'}"
+        )
+    return jnp.asarray(y.astype(np.int32) if y.dtype.itemsize > 4 else y)
 
 
-def _numbers(array: Any, name: str) -> Any:
-    if not isinstance(array, jax.Array | np.ndarray):
-        try:
-            array = np.asarray(array)
-        except ValueError:
-            raise ValueError(f"{name} is no rectangular array: its rows differ in length") from None
-    dtype = array.dtype
-    if not (jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_) or dtype.kind == "c":
-        raise TypeError(f"{name} has dtype {dtype}; expected real numbers")
-    return jnp.asarray(array)
+def _on_device(array):
+    """Return a JAX array of the same numbers; integers that int32 would wrap become floats."""
+    if isinstance(array, jax.Array):
+        return array
+    return jnp.asarray(
+        array.astype(float) if array.dtype.kind in "iu" and array.dtype.itemsize > 4 else array
+    )
 
 
-class Passed(NamedTuple):
+class ForwardPass(NamedTuple):
     """What the forward pass leaves behind, one entry a layer (and x before all activations)."""
 
     activations: tuple[jax.Array, ...]
@@ -305,18 +334,19 @@ class Passed(NamedTuple):
     caches: tuple[Any, ...]
 
 
-def forward(net: Network, params: Params, x: jax.Array, key: jax.Array | None) -> Passed:
+def forward(net: Network, params: Params, x: jax.Array, key: jax.Array | None) -> ForwardPass:
     """Return everything the forward pass computes: z^l = w^l a^{l-1} + b^l, a^l = σ(z^l).
 
     For checked arrays (`check_batch`); `feedforward` is the function to call from outside.
     """
+    params = one_dtype(params)
     activations, weighted_inputs, caches = [_as_inputs(net, params, x)], [], []
     for l, layer in enumerate(net.layers):
         z, cache = forward_layer(net, params, l, activations[-1], key)
         activations.append(layer.activation(z))
         weighted_inputs.append(z)
         caches.append(cache)
-    return Passed(tuple(activations), tuple(weighted_inputs), tuple(caches))
+    return ForwardPass(tuple(activations), tuple(weighted_inputs), tuple(caches))
 
 
 def forward_layer(
@@ -341,26 +371,28 @@ def example_keys(key: jax.Array, n: int) -> jax.Array:
     return jax.random.split(key, n) if key.ndim == (0 if typed else 1) else key
 
 
-def piece_size(net: Network, n: int) -> int:
-    """Return how many of n examples to work through at once: all where more is always better.
+def microbatch_size(net: Network, n: int) -> int:
+    """Return how many of n examples to work through at once.
 
-    Layers that write much beside their outputs, as convolutions do with patches, are faster, and
-    take less memory, while that stays in the cache of the processor.
+    All of them are best, but for layers that write much in addition to their outputs, as
+    convolutions do with patches: they are faster, and take less memory, while that stays in the
+    cache of the processor. A symbolic n, as in `jax.export`, is not divided.
     """
-    shapes = zip(net.layers, net.shapes, strict=False)
-    scratch = max(layer.scratch(shape) for layer, shape in shapes)
-    return _equal_pieces(n, max(1, _SCRATCH // scratch)) if scratch else n
-
-
-def _equal_pieces(n, most):
-    """Return a size, at most `most`, that divides n; if none is near, the most equal one.
-
-    Examples left over are a second program to compile.
-    """
-    if n <= most:
+    if not isinstance(n, int):
         return n
-    dividing = (size for size in range(most, most // 2, -1) if n % size == 0)
-    return next(dividing, -(-n // -(-n // most)))
+    shapes = zip(net.layers, net.shapes, strict=False)
+    numbers = max(layer.patch_numbers(shape) for layer, shape in shapes)
+    return equal_size(n, max(1, _PATCH_NUMBERS // numbers)) if numbers else n
+
+
+def one_dtype(params: Params) -> Params:
+    """Return parameters of one dtype, the widest among them: the one that is computed in."""
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    if len(dtypes) < 2:
+        return params
+    with jax.numpy_dtype_promotion("standard"):
+        widest = jnp.result_type(*dtypes)
+    return jax.tree.map(lambda leaf: leaf.astype(widest), params)
 
 
 def _as_inputs(net, params, x):
@@ -370,8 +402,18 @@ def _as_inputs(net, params, x):
     return x / 255 if grey_levels else x
 
 
+def _inputs(net, params, x, key=None):
+    x, _ = check_batch(net, params, x, key=key)
+    return net, params, x, key
+
+
+def _examples(net, params, x, y, key=None):
+    return net, params, *check_batch(net, params, x, y, key), key
+
+
+@checked(_inputs)
 def feedforward(
-    net: Network, params: Params, x: ArrayLike, key: ArrayLike | None = None
+    net: Network, params: Params, x: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:
     """Return the outputs a^L (n, n_out).
 
@@ -390,25 +432,23 @@ def feedforward(
         >>> nnjax.feedforward(net, nnjax.init(net, jax.random.key(0)), jnp.ones((5, 3))).shape
         (5, 2)
     """
-    x, _ = check_batch(net, params, x, key=key)
-    return _feedforward(net, params, x, key)
+
+    def outputs(examples):
+        return forward(net, params, *examples).activations[-1]
+
+    n = jnp.shape(x)[0]
+    keys = None if key is None else example_keys(key, n)
+    return in_pieces(net, outputs, (x, keys), limit=None)
 
 
-@jax.jit
-def _feedforward(net, params, x, key):
-    def one_chunk(batch):
-        return forward(net, params, *batch).activations[-1]
-
-    keys = None if key is None else example_keys(key, x.shape[0])
-    return _in_chunks(net, one_chunk, (x, keys), most=x.shape[0])
-
-
+@checked(_examples)
 def loss(
-    net: Network, params: Params, x: ArrayLike, y: ArrayLike, key: ArrayLike | None = None
+    net: Network, params: Params, x: ArrayLike, y: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:
     """Return C, the mean of the loss over the examples, a scalar.
 
-    `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to.
+    `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to. A large data set is
+    worked through in pieces.
 
     Args:
         net: the network.
@@ -427,133 +467,27 @@ def loss(
         >>> float(nnjax.loss(net, params, jnp.ones((4, 3)), jnp.array([0, 1, 1, 0])))
         1.3862943649291992
     """
-    x, y = check_batch(net, params, x, y, key=key)
-    return _loss(net, params, x, y, key)
+
+    def losses(examples):
+        x, y, keys = examples
+        return losses_and_outputs(net, params, x, y, keys)[0]
+
+    keys = None if key is None else example_keys(key, jnp.shape(x)[0])
+    return jnp.mean(in_pieces(net, losses, (x, y, keys)))
 
 
-@jax.jit
-def _loss(net, params, x, y, key):
-    return jnp.mean(_losses(net, params, x, y, key))
-
-
-def _losses(net, params, x, y, key):
+def losses_and_outputs(
+    net: Network, params: Params, x: jax.Array, y: jax.Array, key: chex.PRNGKey | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return C_x (n,) in its stable form and a^L (n, n_out), for checked arrays."""
     passed = forward(net, params, x, key)
     z, a = passed.weighted_inputs[-1], passed.activations[-1]
-    return net.loss.at(net.layers[-1].activation, z, a, y)
+    return net.loss.at(net.layers[-1].activation, z, a, y), a
 
 
-def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
-    """Return the class of each example (n,): the strongest output; of a single output, a > ½.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        x: (n, *input_shape) inputs, as many as fit in memory: they are worked through in pieces.
-
-    Raises:
-        ValueError, TypeError: if x or params do not fit the network.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> net = nnjax.mlp([3, 2])
-        >>> nnjax.predict(net, nnjax.init(net, jax.random.key(0)), jnp.ones((5, 3))).shape
-        (5,)
-    """
-    x, _ = check_batch(net, params, x)
-    return _predict(net, params, x)
-
-
-@jax.jit
-def _predict(net, params, x):
-    def one_chunk(x):
-        return _classes(forward(net, params, x, None).activations[-1])
-
-    return _in_chunks(net, one_chunk, x)
-
-
-def accuracy(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -> jax.Array:
-    """Return the fraction of examples that are classified rightly, between 0 and 1.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        x: (n, *input_shape) inputs.
-        y: (n,) integer classes, or (n, n_out) targets, of which the largest is the class.
-
-    Raises:
-        ValueError, TypeError: if x, y or params do not fit the network.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> net = nnjax.mlp([3, 2])
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> x = jnp.eye(3)
-        >>> float(nnjax.accuracy(net, params, x, nnjax.predict(net, params, x)))
-        1.0
-    """
-    return evaluate(net, params, x, y).accuracy
-
-
-class Evaluation(NamedTuple):
-    """Loss and accuracy of a network on a data set, both scalars, and the number right."""
-
-    loss: jax.Array
-    accuracy: jax.Array
-    correct: jax.Array
-
-
-def evaluate(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -> Evaluation:
-    """Return the mean loss and the accuracy at inference, in one pass, a piece at a time.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        x: (n, *input_shape) inputs.
-        y: (n,) integer classes, or (n, n_out) targets.
-
-    Raises:
-        ValueError, TypeError: if x, y or params do not fit the network.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax
-        >>> net = nnjax.mlp([3, 2])
-        >>> params = nnjax.init(net, jax.random.key(0))
-        >>> nnjax.evaluate(net, params, jnp.eye(3), jnp.array([0, 1, 0]))._fields
-        ('loss', 'accuracy', 'correct')
-    """
-    x, y = check_batch(net, params, x, y)
-    return _evaluate(net, params, x, y)
-
-
-@jax.jit
-def _evaluate(net, params, x, y):
-    def one_chunk(batch):
-        x, y = batch
-        passed = forward(net, params, x, None)
-        z, a = passed.weighted_inputs[-1], passed.activations[-1]
-        right = _classes(a) == _classes(targets(y, a))
-        return net.loss.at(net.layers[-1].activation, z, a, y), right
-
-    losses, right = _in_chunks(net, one_chunk, (x, y))
-    return Evaluation(jnp.mean(losses), jnp.mean(right, dtype=losses.dtype), jnp.sum(right))
-
-
-def _classes(a):
-    return jnp.argmax(a, axis=-1) if a.shape[-1] > 1 else (a[..., 0] > 0.5).astype(int)
-
-
-def _in_chunks(net, f, xs, most=_CHUNK):
-    """Map f, which takes a batch, over a data set of any size."""
+def in_pieces(net: Network, f: Callable[[Any], Any], xs: Any, limit: int | None = PIECE) -> Any:
+    """Return f(xs), f of a batch, computed for as many examples at a time as suit the network."""
     n = jax.tree.leaves(xs)[0].shape[0]
-    piece = piece_size(net, n)
-    size = min(piece, _equal_pieces(n, most))
-    if n <= size:
-        return f(xs)
-    whole = n - n % size
-    body = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
-    _, out = jax.lax.scan(lambda _, x: (None, f(x)), None, body, unroll=ABREAST if piece < n else 1)
-    out = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), out)
-    if whole == n:
-        return out
-    rest = f(jax.tree.map(lambda x: x[whole:], xs))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)
+    own = microbatch_size(net, n)
+    size = own if limit is None else min(own, equal_size(n, limit))
+    return map_in_pieces(f, xs, size, unroll=1 if own == n else UNROLL)

@@ -1,10 +1,31 @@
-"""Numbers and indices as formulas print them: w¹₂₃, −0.5, (−0.5)."""
+"""Names, and numbers and indices as formulas print them: w¹₂₃, −0.5, (−0.5)."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-__all__ = ["factor", "number", "subscript", "superscript"]
+__all__ = ["Named", "factor", "number", "subscript", "superscript", "total"]
+
+
+class Named:
+    """A base of kinds that have a name: one's own subclass is called as its class, or sets it.
+
+    Example:
+        >>> from nnjax.notation import Named
+        >>> class Swish(Named): ...
+        >>> class GELU(Named):
+        ...     name = "gelu"
+        >>> Swish.name, GELU.name
+        ('Swish', 'gelu')
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "name" not in {**vars(cls), **vars(cls).get("__annotations__", {})}:
+            cls.name = cls.__name__
 
 
 def superscript(l: int) -> str:
@@ -52,3 +73,17 @@ def factor(value: Any) -> str:
     """
     text = number(value)
     return f"({text})" if text.startswith("−") else text
+
+
+def total(terms: Sequence[str]) -> str:
+    """Return terms joined by plus signs, with "−" for "+ −".
+
+    Example:
+        >>> from nnjax.notation import total
+        >>> total(["2", "−3", "x"])
+        '2 − 3 + x'
+    """
+    text = terms[0]
+    for term in terms[1:]:
+        text += f" − {term[1:]}" if term.startswith("−") else f" + {term}"
+    return text

@@ -5,19 +5,25 @@ and BP4 those are the gradient of that example, ∂C_x/∂b = δ and ∂C_x/∂w
 functions here work on the factors, so most cost as much as one gradient, where
 `jax.vmap(jax.grad)` costs n.
 
-All take `(net, params, bp)`, jit and vmap, and are exact. Biases are included. Gradients are those
-of C_x, one example's loss, never divided by n: their mean is `bp.grads`. A `FeedbackPass` serves in
-the place of `bp` where only activations and errors are used: then read "update" for "gradient".
+All jit and vmap, and are exact. Biases are included. Gradients are those of C_x, one example's
+loss, never divided by n: their mean is `bp.grads`. All take
+
+    net: the network
+    params: its parameters
+    bp: what `nnjax.backprop` returned for them. A `FeedbackPass` serves too where only activations
+        and errors are used: then read "update" for "gradient"
+
+and raise ValueError or TypeError where these do not fit one another.
 
 Legend: n examples, J outputs of a layer, K inputs that one output sees, T positions that share the
 weights (1 for a dense layer). "One gradient" is what BP4 costs.
 
-    function            closed form for T = 1                           cost beside one gradient
+    function            closed form for T = 1                           cost, in one gradient
     gradients           g_n = δ_n a_nᵀ                                  memory of n gradients
     squared_norms       ‖g_n‖² = ‖δ_n‖² (‖a_n‖² + 1)                    next to nothing
     sum_of_squares      Σ_n g_n² = (δ²)ᵀ a²                             1
     variance            (1/n) Σ_n g_n² − ḡ²                             1
-    gram                ⟨g_n, g_m⟩ = (δ_n·δ_m)(a_n·a_m + 1)             n² (J + K) beside n J K
+    gram                ⟨g_n, g_m⟩ = (δ_n·δ_m)(a_n·a_m + 1)             n² (J + K) against n J K
     weighted_gradient   Σ_n c_n g_n = (c ⊙ δ)ᵀ a                        1
     clipped_gradient    (1/n) Σ_n min(1, C / ‖g_n‖) g_n                 1
 
@@ -32,17 +38,18 @@ of exactly; there is no second backward pass for clipping.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from nnjax import contractions
 from nnjax.backprop import Backprop, FeedbackPass
 from nnjax.backward import require_bp_of, require_plain_bp
-from nnjax.checks import require_number, require_size
-from nnjax.network import Network, Params, check_params, forward_layer, layer_keys
+from nnjax.checks import FINITE, checked, require_scalar, require_size
+from nnjax.network import Network, Params, check_params, forward_layer, layer_keys, one_dtype
+from nnjax.pieces import at_least_float32
 
 __all__ = [
     "NoiseScale",
@@ -58,13 +65,34 @@ __all__ = [
     "weighted_gradient",
 ]
 
-Pass = Backprop | FeedbackPass
+BackwardPass = Backprop | FeedbackPass
 
 
+def _require_pass(net, params, bp):
+    """Return n, the number of examples of bp, if all fit one another, else raise."""
+    if not isinstance(bp, BackwardPass):
+        raise TypeError(f"bp is a {type(bp).__name__}; expected what nnjax.backprop returns")
+    check_params(net, params)
+    return require_bp_of(net, bp)
+
+
+def _arguments(net, params, bp):
+    _require_pass(net, params, bp)
+    return net, params, bp
+
+
+def _arguments_of_gradients(net, params, bp, reduce=None, chunk=None):
+    n = _require_pass(net, params, bp)
+    if reduce is not None and not callable(reduce):
+        raise TypeError(f"reduce is {reduce!r}; expected a function of one example's gradient")
+    return net, params, bp, reduce, n if chunk is None else require_size(chunk, "chunk")
+
+
+@checked(_arguments_of_gradients, static=("reduce", "chunk"))
 def gradients(
     net: Network,
     params: Params,
-    bp: Pass,
+    bp: BackwardPass,
     reduce: Callable[[Params], Any] | None = None,
     chunk: int | None = None,
 ) -> Any:
@@ -73,9 +101,6 @@ def gradients(
     g_n = ∂C_x/∂θ for example n: BP3 and BP4 without the sum over the batch.
 
     Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`.
         reduce: a function of ONE example's gradient (a pytree like params); None: the gradient
             itself.
         chunk: how many examples to instantiate at once; None: all. With `reduce` the memory
@@ -99,15 +124,7 @@ def gradients(
         >>> nnjax.per_example.gradients(net, params, bp, largest, chunk=2).shape
         (3,)
     """
-    n = _check(net, params, bp)
-    if reduce is not None and not callable(reduce):
-        raise TypeError(f"reduce is {reduce!r}; expected a function of one example's gradient")
-    return _gradients(net, params, bp, reduce, n if chunk is None else require_size(chunk, "chunk"))
-
-
-@partial(jax.jit, static_argnames=("reduce", "chunk"))
-def _gradients(net, params, bp, reduce, chunk):
-    layers = range(len(net.layers))
+    params, layers, n = one_dtype(params), range(len(net.layers)), len(bp.errors[0])
     keys = [layer_keys(net, l, len(bp.errors[l]), bp.key) for l in layers]
 
     def one(example):
@@ -119,20 +136,16 @@ def _gradients(net, params, bp, reduce, chunk):
         return g if reduce is None else reduce(g)
 
     examples = (bp.activations[:-1], keys, bp.errors)
-    n = len(bp.errors[0])
-    return jax.vmap(one)(examples) if chunk >= n else jax.lax.map(one, examples, batch_size=chunk)
+    if chunk is None or chunk >= n:
+        return jax.vmap(one)(examples)
+    return jax.lax.map(one, examples, batch_size=chunk)
 
 
-def squared_norms(net: Network, params: Params, bp: Pass) -> jax.Array:
+def squared_norms(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     """Return ‖g_n‖², the squared norm of every example's gradient, (n,).
 
     Sum of `squared_norms_by_layer`: T = 1: ‖δ_n‖² (‖a_n‖² + 1), exact, next to no cost on top of
     the gradient; never ‖δ‖² ‖X‖² for convolutions, where positions share the weights.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`.
 
     Raises:
         ValueError: if params or bp do not fit the network.
@@ -151,7 +164,8 @@ def squared_norms(net: Network, params: Params, bp: Pass) -> jax.Array:
     return jax.tree.reduce(jnp.add, squared_norms_by_layer(net, params, bp))
 
 
-def squared_norms_by_layer(net: Network, params: Params, bp: Pass) -> Any:
+@checked(_arguments)
+def squared_norms_by_layer(net: Network, params: Params, bp: BackwardPass) -> Any:
     """Return the squared norms by layer, weights and biases apart.
 
     Args, raises: see `squared_norms`.
@@ -167,25 +181,15 @@ def squared_norms_by_layer(net: Network, params: Params, bp: Pass) -> Any:
         >>> [layer.w.shape for layer in nnjax.per_example.squared_norms_by_layer(net, params, bp)]
         [(3,), (3,)]
     """
-    _check(net, params, bp)
-    return _squared_norms_by_layer(net, params, bp)
-
-
-@jax.jit
-def _squared_norms_by_layer(net, params, bp):
     norms = _each_layer(contractions.squared_norms, net, params, bp)
     return jax.tree.map(lambda v: jnp.squeeze(v, axis=0), norms)
 
 
-def sum_of_squares(net: Network, params: Params, bp: Pass) -> Any:
+@checked(_arguments)
+def sum_of_squares(net: Network, params: Params, bp: BackwardPass) -> Any:
     """Return Σ_n g_n², element by element: n times the diagonal of the empirical Fisher matrix.
 
     T = 1: (δ²)ᵀ a², exact, as costly as one gradient. Else instantiated in chunks.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`.
 
     Returns:
         A pytree like params.
@@ -206,25 +210,14 @@ def sum_of_squares(net: Network, params: Params, bp: Pass) -> Any:
     Reference: Dangel, Kunstner and Hennig 2020, arXiv:1912.10985. Differs from BackPACK's
     SumGradSquared, which divides by n² where the loss is a mean.
     """
-    _check(net, params, bp)
-    return _sum_of_squares(net, params, bp)
-
-
-@jax.jit
-def _sum_of_squares(net, params, bp):
     return _each_layer(contractions.sum_of_squares, net, params, bp)
 
 
-def variance(net: Network, params: Params, bp: Pass) -> Any:
+def variance(net: Network, params: Params, bp: BackwardPass) -> Any:
     """Return the variance of the gradients over the batch, element by element.
 
     (1/n) Σ_n g_n² − ḡ², with ḡ the mean: `jnp.var` of the rows over the examples. Exact but for
     rounding: where the mean is much larger than the spread, digits are lost.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`.
 
     Returns:
         A pytree like params, at least 0.
@@ -240,25 +233,21 @@ def variance(net: Network, params: Params, bp: Pass) -> Any:
         >>> nnjax.per_example.variance(net, params, bp)[0].b.shape
         (2,)
     """
-    n = _check(net, params, bp)
+    squares, n = sum_of_squares(net, params, bp), len(bp.errors[0])
     return jax.tree.map(
-        lambda squares, mean: jnp.maximum(squares / n - mean**2, 0),
-        _sum_of_squares(net, params, bp),
+        lambda total, mean: jnp.maximum(total / n - mean.astype(total.dtype) ** 2, 0),
+        squares,
         _mean(bp),
     )
 
 
-def gram(net: Network, params: Params, bp: Pass) -> jax.Array:
+@checked(_arguments)
+def gram(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     """Return the Gram matrix of the gradients, ⟨g_n, g_m⟩ (n, n).
 
     T = 1: (δ_n·δ_m)(a_n·a_m + 1), exact; else gradients are instantiated, some filters at a time.
     Its diagonal holds the squared norms; its eigenvalues over n are those of the empirical Fisher
     matrix that are not zero.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`.
 
     Raises:
         ValueError: if params or bp do not fit the network.
@@ -275,25 +264,26 @@ def gram(net: Network, params: Params, bp: Pass) -> jax.Array:
 
     Reference: Dangel et al. 2022 (ViViT), arXiv:2106.02624.
     """
-    _check(net, params, bp)
-    return _gram(net, params, bp)
-
-
-@jax.jit
-def _gram(net, params, bp):
     grams = _each_layer(contractions.gram, net, params, bp)
     return jax.tree.reduce(jnp.add, grams)[0, :, 0, :]
 
 
-def weighted_gradient(net: Network, params: Params, bp: Pass, weights: jax.Array) -> Any:
+def _arguments_of_weighted_gradient(net, params, bp, weights):
+    n = _require_pass(net, params, bp)
+    if jnp.shape(weights) != (n,):
+        raise ValueError(
+            f"weights has shape {jnp.shape(weights)}; expected ({n},), one weight per example"
+        )
+    return net, params, bp, weights
+
+
+@checked(_arguments_of_weighted_gradient)
+def weighted_gradient(net: Network, params: Params, bp: BackwardPass, weights: chex.Array) -> Any:
     """Return Σ_n c_n g_n for any weights c: one contraction, no second backward pass.
 
     (c ⊙ δ)ᵀ a, exact for every layer, as costly as one gradient.
 
     Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`.
         weights: c, (n,). One-hot weights give one row; 1/n everywhere gives `bp.grads`.
 
     Returns:
@@ -311,23 +301,16 @@ def weighted_gradient(net: Network, params: Params, bp: Pass, weights: jax.Array
         >>> bool(jnp.allclose(mean[0].w, bp.grads[0].w))
         True
     """
-    n = _check(net, params, bp)
-    if jnp.shape(weights) != (n,):
-        raise ValueError(
-            f"weights has shape {jnp.shape(weights)}; expected ({n},), one weight an example"
-        )
-    return _weighted_gradient(net, params, bp, weights)
 
-
-@jax.jit
-def _weighted_gradient(net, params, bp, weights):
     def weighted(delta):
         return delta * jnp.asarray(weights, delta.dtype).reshape(-1, *[1] * (delta.ndim - 1))
 
     return contractions.total(net, params, bp, [weighted(delta) for delta in bp.errors])
 
 
-def clipped_gradient(net: Network, params: Params, bp: Pass, clip_norm: float | jax.Array) -> Any:
+def clipped_gradient(
+    net: Network, params: Params, bp: BackwardPass, clip_norm: chex.Numeric
+) -> Any:
     """Return the mean of the gradients, each clipped to a norm of at most C.
 
     (1/n) Σ_n min(1, C / ‖g_n‖) g_n: what DP-SGD takes in the place of the gradient, before noise.
@@ -338,16 +321,13 @@ def clipped_gradient(net: Network, params: Params, bp: Pass, clip_norm: float | 
     of one single example (an axis in front), whose norm is at most C already.
 
     Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`.
-        clip_norm: C, greater than 0.
+        clip_norm: C, a finite number greater than 0, or an array () of one.
 
     Returns:
         A pytree like params.
 
     Raises:
-        ValueError: if params or bp do not fit the network, or clip_norm is not positive.
+        ValueError: if params or bp do not fit the network, or clip_norm is not such a number.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax, optax
@@ -363,12 +343,11 @@ def clipped_gradient(net: Network, params: Params, bp: Pass, clip_norm: float | 
 
     Reference: Abadi et al. 2016, arXiv:1607.00133.
     """
-    n = _check(net, params, bp)
-    if isinstance(clip_norm, int | float):
-        require_number(clip_norm, "clip_norm", "a norm greater than 0", 1e-300, float("inf"))
+    require_scalar(clip_norm, "clip_norm", "a norm greater than 0 and finite", 1e-300, FINITE)
     norms = jnp.sqrt(squared_norms(net, params, bp))
     clip = jnp.asarray(clip_norm, norms.dtype)
-    return _weighted_gradient(net, params, bp, clip / jnp.maximum(norms, clip) / n)
+    weights = clip / jnp.maximum(norms, clip) / len(norms)
+    return weighted_gradient.unchecked(net, params, bp, weights)
 
 
 class NoiseScale(NamedTuple):
@@ -386,15 +365,10 @@ class NoiseScale(NamedTuple):
     squared_norm: jax.Array
 
 
-def gradient_noise_scale(net: Network, params: Params, bp: Pass) -> NoiseScale:
+def gradient_noise_scale(net: Network, params: Params, bp: BackwardPass) -> NoiseScale:
     """Return the simple gradient noise scale B = tr Σ / ‖G‖², from one batch.
 
     tr Σ ≈ (Σ_n ‖g_n‖² − n ‖ḡ‖²) / (n − 1), ‖G‖² ≈ ‖ḡ‖² − tr Σ / n. Costs what `squared_norms` does.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`, of at least two examples.
 
     Raises:
         ValueError: if params or bp do not fit the network, or there is one example only.
@@ -410,24 +384,26 @@ def gradient_noise_scale(net: Network, params: Params, bp: Pass) -> NoiseScale:
     Reference: McCandlish et al. 2018, arXiv:1812.06162, appendix A. Differs from it in that one
     batch gives both estimates, by its examples, where the paper compares two batch sizes.
     """
-    n = _check(net, params, bp)
+    n = _require_pass(net, params, bp)
     if n < 2:
         raise ValueError("bp holds 1 example; a noise scale needs at least 2 to compare")
-    of_mean = sum(jnp.sum(g**2) for g in jax.tree.leaves(_mean(bp)))
+    wide = [g.astype(at_least_float32(g.dtype)) for g in jax.tree.leaves(_mean(bp))]
+    of_mean = sum(jnp.sum(g**2) for g in wide)
     trace = (jnp.sum(squared_norms(net, params, bp)) - n * of_mean) / (n - 1)
     squared_norm = of_mean - trace / n
     return NoiseScale(trace / squared_norm, trace, squared_norm)
 
 
+def _arguments_of_input_gradients(net, params, bp):
+    require_plain_bp(net, params, bp, "input_gradients")
+    return net, params, bp
+
+
+@checked(_arguments_of_input_gradients)
 def input_gradients(net: Network, params: Params, bp: Backprop) -> jax.Array:
     """Return ∂C_x/∂x, how the loss of every example moves with its input: saliency.
 
     (w¹)ᵀ δ¹: BP2's first half once more. Exact; costs one layer's pull-back.
-
-    Args:
-        net: the network.
-        params: its parameters.
-        bp: from `backprop`, without feedback.
 
     Returns:
         (n, *input_shape).
@@ -446,21 +422,9 @@ def input_gradients(net: Network, params: Params, bp: Backprop) -> jax.Array:
 
     Reference: Simonyan, Vedaldi and Zisserman 2014, arXiv:1312.6034.
     """
-    require_plain_bp(net, params, bp, "input_gradients")
-    return _input_gradients(net, params, bp)
-
-
-@jax.jit
-def _input_gradients(net, params, bp):
+    params = one_dtype(params)
     cache = forward_layer(net, params, 0, bp.activations[0], bp.key)[1]
     return jax.vmap(net.layers[0].pull_back, in_axes=(None, 0, 0))(params[0], cache, bp.errors[0])
-
-
-def _check(net, params, bp):
-    if not isinstance(bp, Pass):
-        raise TypeError(f"bp is a {type(bp).__name__}; expected what nnjax.backprop returns")
-    check_params(net, params)
-    return require_bp_of(net, bp)
 
 
 def _mean(bp):

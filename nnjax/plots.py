@@ -1,7 +1,7 @@
-"""Pictures of runs and networks, as matplotlib figures to show or to save as PNG or SVG.
+"""Plots of runs and networks, as matplotlib figures to show or to save as PNG or SVG.
 
-Each function returns a figure; `figure.savefig("loss.svg")` writes it. Colours are those of Okabe
-and Ito, which colour-blind readers can tell apart; lines differ in their strokes too.
+Each function returns a figure; `figure.savefig("loss.svg")` writes it. The colours are those of
+Okabe and Ito, which colour-blind readers can tell apart; lines differ in their dashes too.
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ Histories = Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]
 
 
 def curves(histories: Histories, title: str = "") -> Figure:
-    """Return loss and accuracy by epoch, of one run or of several over each other.
+    """Return loss and accuracy by epoch, of one run or of several in the same axes.
 
-    One colour a run, one stroke a part of the data; accuracies in percent.
+    One colour per run, one dash pattern per part of the data; accuracies in percent. Epochs are
+    counted from 1: a value stands at the number of epochs after which it was measured.
 
     Args:
         histories: by name of the run, the history that `train` returned: `train_loss`,
-            `validation_accuracy`, ..., one value an epoch.
-        title: such as the setting of the run.
+            `validation_accuracy`, ..., one value per epoch.
+        title: such as the settings of the run.
 
     Raises:
-        ValueError: if no history holds a loss or an accuracy.
+        ValueError: if no history holds a loss or an accuracy, or one does not hold one value per
+            epoch.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -56,15 +58,15 @@ def curves(histories: Histories, title: str = "") -> Figure:
         >>> history = {"epoch": [0, 1], "train_loss": [0.5, 0.4], "test_accuracy": [0.8, 0.9]}
         >>> figure = plots.curves({"first": history}, title="30 hidden neurons")
         >>> [axes.get_ylabel() for axes in figure.axes]
-        ['loss', 'accuracy in %']
+        ['loss', 'accuracy (%)']
     """
     kinds = [
         (kind, ylabel, scale)
-        for kind, ylabel, scale in (("_loss", "loss", 1), ("_accuracy", "accuracy in %", 100))
+        for kind, ylabel, scale in (("_loss", "loss", 1), ("_accuracy", "accuracy (%)", 100))
         if any(part + kind in history for history in histories.values() for part in _PARTS)
     ]
     if not kinds:
-        raise ValueError("no loss and no accuracy in the histories; nothing to plot")
+        raise ValueError("the histories hold neither a loss nor an accuracy; nothing to plot")
     figure, axes = _figure(len(kinds), title)
     alone = len(histories) == 1
     for (kind, ylabel, scale), panel in zip(kinds, axes, strict=True):
@@ -72,9 +74,9 @@ def curves(histories: Histories, title: str = "") -> Figure:
             for j, part in enumerate(_PARTS):
                 if part + kind not in history:
                     continue
-                values = scale * np.asarray(history[part + kind], float)
+                values = scale * _numbers(history[part + kind], part + kind)
                 panel.plot(
-                    np.asarray(history.get("epoch", range(len(values)))),
+                    _epochs(history, values, part + kind),
                     values,
                     color=COLORS[(j if alone else i) % len(COLORS)],
                     linestyle=_STROKES[j],
@@ -90,11 +92,11 @@ def layer_curves(history: Mapping[str, Any], name: str, title: str = "") -> Figu
 
     Args:
         history: of a run.
-        name: of a monitor that gives one value a layer, such as `error_norms`.
-        title: such as the setting of the run.
+        name: of a monitor that gives one value per layer, such as `error_norms`.
+        title: such as the settings of the run.
 
     Raises:
-        ValueError: if the history has nothing by that name, or not one value a layer.
+        ValueError: if the history has nothing by that name, or not one value per layer.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -106,15 +108,15 @@ def layer_curves(history: Mapping[str, Any], name: str, title: str = "") -> Figu
     """
     if name not in history:
         raise ValueError(f"the history has no {name}; it has {', '.join(history)}")
-    values = np.asarray(history[name], float)
-    if values.ndim == 3:  # several times an epoch
-        values = values.reshape(-1, values.shape[-1])
-    if values.ndim != 2:
+    values = _numbers(history[name], name)
+    if values.ndim not in (2, 3):
         raise ValueError(f"{name} has shape {values.shape}; expected (epochs, layers)")
+    epochs = _epochs(history, values, name)
+    if values.ndim == 3:  # several times per epoch, the last time at its end
+        times = values.shape[1]
+        epochs = (epochs[:, None] - 1 + (np.arange(times) + 1) / times).ravel()
+        values = values.reshape(-1, values.shape[-1])
     figure, (axes,) = _figure(1, title)
-    epochs = np.asarray(history.get("epoch", range(len(values))), float)
-    if len(epochs) != len(values):
-        epochs = epochs[0] + (np.arange(len(values)) + 1) * len(epochs) / len(values) - 1
     for l in range(values.shape[1]):
         axes.plot(
             epochs,
@@ -131,15 +133,15 @@ def layer_curves(history: Mapping[str, Any], name: str, title: str = "") -> Figu
 
 
 def first_layer(w: Any, input_shape: Sequence[int], title: str = "", most: int = 100) -> Figure:
-    """Return the weights into each neuron of the first layer as a picture of the input's shape.
+    """Return the weights of each neuron of the first layer as an image of the input's shape.
 
-    Blue: positive, red: negative, white: 0; one scale for all, beyond which the half percent of
-    the largest weights lies.
+    Blue: positive, red: negative, white: 0; one scale for all, from which the largest half percent
+    of the weights is left out.
 
     Args:
         w: (n_out, h · w · channels), or filters (n_out, h, w, channels), summed over channels.
-        input_shape: (h, w) or (h, w, channels), of a picture or of a filter.
-        title: such as the setting of the run.
+        input_shape: (h, w) or (h, w, channels), of an image or of a filter.
+        title: such as the settings of the run.
         most: how many neurons are shown, the first ones.
 
     Raises:
@@ -155,23 +157,25 @@ def first_layer(w: Any, input_shape: Sequence[int], title: str = "", most: int =
     w = np.asarray(w)
     height, width, *channels = input_shape
     if w.size != len(w) * int(np.prod(input_shape)):
-        raise ValueError(f"w has shape {w.shape}, which is no row of {tuple(input_shape)} each")
-    pictures = w.reshape(len(w), height, width, *(channels or [1])).sum(axis=-1)[:most]
-    largest = float(np.quantile(np.abs(pictures), 0.995)) or 1.0
-    figure, axes = _pictures(len(pictures), title)
+        raise ValueError(
+            f"w has shape {w.shape}; expected one row of {tuple(input_shape)} per neuron"
+        )
+    images = w.reshape(len(w), height, width, *(channels or [1])).sum(axis=-1)[:most]
+    largest = float(np.quantile(np.abs(images), 0.995)) or 1.0
+    figure, axes = _images(len(images), title)
     drawn: Any = None
-    for panel, picture in zip(axes, pictures, strict=True):
-        drawn = panel.imshow(picture, cmap="RdBu", vmin=-largest, vmax=largest)
+    for panel, image in zip(axes, images, strict=True):
+        drawn = panel.imshow(image, cmap="RdBu", vmin=-largest, vmax=largest)
     figure.colorbar(drawn, ax=list(axes), label="weight", shrink=0.6, extend="both")
     return figure
 
 
 def confusion(matrix: Any, title: str = "") -> Figure:
-    """Return a confusion matrix as a table: colours are by row, the diagonal is left white.
+    """Return a confusion matrix as a table, its errors coloured by their share of the row.
 
     Args:
-        matrix: (m, m) counts: a row a class, a column what was read.
-        title: such as the setting of the run.
+        matrix: (m, m) counts: one row per true class, one column per predicted class.
+        title: such as the settings of the run.
 
     Raises:
         ValueError: if the matrix is not square.
@@ -180,7 +184,7 @@ def confusion(matrix: Any, title: str = "") -> Figure:
     Example:
         >>> from nnjax import plots
         >>> plots.confusion([[9, 1], [2, 8]]).axes[0].get_xlabel()
-        'read as'
+        'predicted class'
     """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -204,23 +208,23 @@ def confusion(matrix: Any, title: str = "") -> Figure:
                 weight="bold" if j == k else "normal",
                 color="white" if wrong[j, k] > 0.7 * top else "black",
             )
-    axes.set(xticks=range(m), yticks=range(m), xlabel="read as", ylabel="class")
+    axes.set(xticks=range(m), yticks=range(m), xlabel="predicted class", ylabel="true class")
     axes.tick_params(length=0)
     return figure
 
 
 def misread(x: Any, y: Any, predictions: Any, title: str = "", most: int = 60) -> Figure:
-    """Return the pictures that were misread, each with its class and what was read.
+    """Return the images that were misclassified, each with its true and its predicted class.
 
     Args:
-        x: (n, h, w) or (n, h, w, channels) pictures.
+        x: (n, h, w) or (n, h, w, channels) images.
         y: (n,) classes.
-        predictions: (n,) what was read.
-        title: such as the setting of the run.
+        predictions: (n,) predicted classes.
+        title: such as the settings of the run.
         most: how many are shown, the first ones.
 
     Raises:
-        ValueError: if x are no pictures, or none was misread.
+        ValueError: if x are not images, the lengths differ, or no image was misclassified.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -228,21 +232,27 @@ def misread(x: Any, y: Any, predictions: Any, title: str = "", most: int = 60) -
         >>> from nnjax import plots
         >>> figure = plots.misread(np.zeros((3, 8, 8)), [1, 2, 3], [1, 7, 5])
         >>> [axes.get_title() for axes in figure.axes]
-        ['2 read as 7', '3 read as 5']
+        ['true 2, predicted 7', 'true 3, predicted 5']
     """
     x, y, predictions = np.asarray(x), np.asarray(y), np.asarray(predictions)
     if x.ndim not in (3, 4):
-        raise ValueError(f"x has shape {x.shape}; expected pictures (n, h, w, channels)")
+        raise ValueError(f"x has shape {x.shape}; expected images (n, h, w, channels)")
+    if y.shape != (len(x),) or predictions.shape != (len(x),):
+        raise ValueError(
+            f"y has shape {y.shape} and predictions {predictions.shape}; expected one class per "
+            f"image, ({len(x)},)"
+        )
     wrong = np.flatnonzero(y != predictions)
     if not len(wrong):
-        raise ValueError("every picture was read rightly; there is none to show")
+        raise ValueError("every image was classified correctly; there is nothing to show")
     shown = wrong[:most]
-    count = f"{len(wrong)} of {len(x)} misread" + (f", the first {most}" * (len(wrong) > most))
-    figure, axes = _pictures(len(shown), f"{title}\n{count}".strip(), width=1.1)
+    count = f"{len(wrong):,} of {len(x):,} misclassified"
+    count += f" (first {most})" * (len(wrong) > most)
+    figure, axes = _images(len(shown), f"{title}\n{count}".strip(), width=1.2)
     for panel, i in zip(axes, shown, strict=True):
-        picture = x[i].squeeze() if x.ndim == 4 and x.shape[-1] == 1 else x[i]
-        panel.imshow(picture, cmap="gray_r")
-        panel.set_title(f"{y[i]} read as {predictions[i]}", fontsize=8, pad=2)
+        image = x[i].squeeze() if x.ndim == 4 and x.shape[-1] == 1 else x[i]
+        panel.imshow(image, cmap="gray_r")
+        panel.set_title(f"true {y[i]}, predicted {predictions[i]}", fontsize=7, pad=2)
     return figure
 
 
@@ -293,7 +303,7 @@ def _figure(
     return figure, np.atleast_1d(np.asarray(figure.subplots(1, panels)))
 
 
-def _pictures(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[Any]]:
+def _images(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[Any]]:
     plt = _matplotlib()
     columns = int(np.ceil(np.sqrt(1.6 * count)))
     rows = -(-count // columns)
@@ -307,11 +317,32 @@ def _pictures(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[
 
 
 def _entitle(figure: Figure, title: str) -> None:
-    """Write the title above a figure, in as many lines as its width makes of it."""
-    width = int(9 * figure.get_figwidth())  # letters that an inch has room for
+    """Write the title above a figure, broken into lines by its width."""
+    width = int(9 * figure.get_figwidth())  # 9 characters per inch
     lines = [textwrap.fill(line, width) for line in title.splitlines()]
     if lines:
         figure.suptitle("\n".join(lines))
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    """Return the values of a history as an array, or say that they are not one."""
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} does not hold numbers of one shape; expected the same for every epoch"
+        ) from None
+
+
+def _epochs(history: Mapping[str, Any], values: np.ndarray, name: str) -> np.ndarray:
+    """Return after how many epochs each value was measured."""
+    epochs = 1 + _numbers(history.get("epoch", range(len(values))), "epoch")
+    if epochs.shape != values.shape[:1]:
+        raise ValueError(
+            f"{name} has {len(values)} values, but epoch has {len(epochs)}; expected one value "
+            "per epoch"
+        )
+    return epochs
 
 
 def _finish(axes: Any, xlabel: str, ylabel: str) -> None:
@@ -323,7 +354,7 @@ def _finish(axes: Any, xlabel: str, ylabel: str) -> None:
 
 
 def _legend(figure: Figure, axes: Any) -> None:
-    """One legend for all panels, below them, where it hides no line and fits."""
+    """One legend for all panels, below them, where it fits and hides no line."""
     named = {line.get_label(): line for panel in axes for line in panel.lines}
     longest = max(map(len, map(str, named)))
     room = figure.get_figwidth() / (0.6 + 0.085 * longest)  # inches: the stroke, and its label
@@ -338,5 +369,5 @@ def _matplotlib() -> Any:
         import matplotlib
         import matplotlib.figure
     except ImportError:
-        raise ImportError('plots take matplotlib: pip install "nnjax[plots]"') from None
+        raise ImportError('plots require matplotlib: pip install "nnjax[plots]"') from None
     return matplotlib

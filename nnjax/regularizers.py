@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from nnjax.activations import absolute
 from nnjax.checks import require_number
 from nnjax.layers.base import Affine
+from nnjax.pieces import at_least_float32
 
 __all__ = ["L1", "L2", "MaxNorm", "Regularizer"]
 
@@ -30,7 +31,7 @@ _FLOAT32 = jnp.finfo(jnp.float32)
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Regularizer:
-    """What a regularizer has to offer; this one does nothing.
+    """Base class of regularizers; this one does nothing.
 
     Example:
         >>> import jax, nnjax
@@ -68,7 +69,7 @@ class L2(Regularizer):
     A step of gradient descent shrinks the weights by 1 − ηλ/n before it moves them (eq. 92).
 
     Args:
-        lmbda: λ ≥ 0, no unit.
+        strength: λ ≥ 0, no unit.
 
     Raises:
         ValueError: if λ is negative or not finite.
@@ -84,17 +85,17 @@ class L2(Regularizer):
     decays the biases too unless it is given a mask.
     """
 
-    lmbda: float
+    strength: float
 
     def __post_init__(self):
-        _require_strength(self, self.lmbda)
+        _require_strength(self, self.strength)
 
     def penalty(self, params, n):
         squares = [jnp.sum(w**2) for w in _weights(params)]
-        return sum(squares, super().penalty(params, n)) * (self.lmbda / (2 * n))
+        return sum(squares, super().penalty(params, n)) * (self.strength / (2 * n))
 
     def gradient(self, params, n):
-        return _of_weights(lambda w: (self.lmbda / n) * w, jnp.zeros_like, params)
+        return _of_weights(lambda w: (self.strength / n) * w, jnp.zeros_like, params)
 
 
 @jax.tree_util.register_static
@@ -105,7 +106,7 @@ class L1(Regularizer):
     Weights shrink by a constant amount, so that small ones become 0.
 
     Args:
-        lmbda: λ ≥ 0, no unit.
+        strength: λ ≥ 0, no unit.
 
     Raises:
         ValueError: if λ is negative or not finite.
@@ -120,28 +121,28 @@ class L1(Regularizer):
     Reference: Nielsen 2015, chapter 3.
     """
 
-    lmbda: float
+    strength: float
 
     def __post_init__(self):
-        _require_strength(self, self.lmbda)
+        _require_strength(self, self.strength)
 
     def penalty(self, params, n):
         sums = [jnp.sum(absolute(w)) for w in _weights(params)]
-        return sum(sums, super().penalty(params, n)) * (self.lmbda / n)
+        return sum(sums, super().penalty(params, n)) * (self.strength / n)
 
     def gradient(self, params, n):
-        return _of_weights(lambda w: (self.lmbda / n) * jnp.sign(w), jnp.zeros_like, params)
+        return _of_weights(lambda w: (self.strength / n) * jnp.sign(w), jnp.zeros_like, params)
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class MaxNorm(Regularizer):
-    """The weights into one neuron are at most `most` long: w_j → w_j min(1, most / ‖w_j‖).
+    """The weights into one neuron are at most `limit` long: w_j → w_j min(1, limit / ‖w_j‖).
 
     After every step, for every neuron (every filter) j by itself; there is no penalty.
 
     Args:
-        most: the largest Euclidean norm allowed, > 0.
+        limit: the largest Euclidean norm allowed, > 0.
 
     Raises:
         ValueError: if it is not positive and finite.
@@ -156,16 +157,20 @@ class MaxNorm(Regularizer):
     Reference: Srivastava et al. 2014, "Dropout", section 5.1.
     """
 
-    most: float
+    limit: float
 
     def __post_init__(self):
         tiny, huge = (float(limit) for limit in (_FLOAT32.tiny, _FLOAT32.max))
-        require_number(self.most, "most of MaxNorm", "a positive finite norm", tiny, huge)
+        require_number(self.limit, "limit of MaxNorm", "a positive finite norm", tiny, huge)
 
     def project(self, params):
         def shortened(w):
-            norms = jnp.sqrt(jnp.sum(w**2, axis=tuple(range(1, w.ndim)), keepdims=True))
-            return w * (self.most / jnp.maximum(norms, jnp.asarray(self.most, w.dtype)))
+            axes = tuple(range(1, w.ndim))
+            wide = w.astype(at_least_float32(w.dtype))
+            largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True)
+            scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))  # no square overflows
+            norms = scale * jnp.sqrt(jnp.sum((wide / scale) ** 2, axis=axes, keepdims=True))
+            return w * (self.limit / jnp.maximum(norms, self.limit)).astype(w.dtype)
 
         return _of_weights(shortened, lambda b: b, params)
 
@@ -188,10 +193,10 @@ class _Sum(Regularizer):
         return self.second.project(self.first.project(params))
 
 
-def _require_strength(regularizer: Regularizer, lmbda: Any) -> None:
+def _require_strength(regularizer: Regularizer, strength: Any) -> None:
     require_number(
-        lmbda,
-        f"lmbda of {type(regularizer).__name__}",
+        strength,
+        f"strength of {type(regularizer).__name__}",
         "a finite strength λ of at least 0 (a negative one would reward large weights)",
         0,
         float(_FLOAT32.max),

@@ -147,14 +147,14 @@ def _peak() -> float:
 
 def _epoch_of_nnjax(net, x, y, batch, eta, by_hand=True):
     """Return a function that runs one epoch; by_hand=False: jax.grad in the same scanned loop."""
-    optimizer, x, y = optax.sgd(eta), jnp.asarray(x), jnp.asarray(y)
+    x, y = jnp.asarray(x), jnp.asarray(y)
     params = nnjax.init(net, jax.random.key(0))
-    state = nnjax.training.TrainState(
-        params, optimizer.init(params), jax.random.key(1), jnp.zeros((), jnp.int32)
-    )
     if by_hand:
-        epoch = jax.jit(partial(nnjax.training.run_epoch, net, optimizer, batch))
-        return lambda: epoch(state, x, y)
+        recipe = nnjax.training.Recipe(optimizer=optax.sgd(eta), batch_size=batch)
+        state = nnjax.training.initial_state(net, recipe.optimizer, jax.random.key(1), params)
+        epoch = jax.jit(partial(nnjax.training.run_epoch, net, recipe))
+        data = nnjax.data.Dataset((x, y), None, None)  # pyright: ignore[reportArgumentType]
+        return lambda: epoch(state, data)
 
     @jax.jit
     def epoch_of_autodiff(params, key, x, y):

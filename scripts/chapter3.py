@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from common import options, run
 
 import nnjax
 from nnjax.data import Dataset
@@ -167,17 +167,22 @@ def figure(history: History, name: str, which: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options(__doc__)
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="number of runs, each with its own seed"
     )
-    parser.add_argument("--data-dir", type=Path, help="where the files of MNIST are")
-    parser.add_argument("--seeds", type=int, default=3, help="how many runs of each (default: 3)")
-    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
-    args = parser.parse_args()
-    try:
-        data = nnjax.data.load("mnist", data_dir=args.data_dir)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"chapter3: {error}\n")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=EXPERIMENTS,
+        default=list(EXPERIMENTS),
+        help="experiments to run",
+    )
+    run(parser, compare)
+
+
+def compare(args: argparse.Namespace) -> None:
+    data = nnjax.data.load("mnist", data_dir=args.data_dir)
     print("| setting | figure | expected | median | by seed |")
     print("| --- | --- | --- | --- | --- |")
     for name in args.only:

@@ -3,7 +3,7 @@
     python scripts/chapter5.py --seeds 3
 
 trains one to four hidden layers of 30 sigmoid neurons on MNIST (cross-entropy, η 0.1, λ 5) and
-prints, as Markdown, what accuracy comes of it and how fast each hidden layer learns: ‖mean δ^l‖
+prints, as Markdown, the accuracy that they reach and how fast each hidden layer learns: ‖mean δ^l‖
 over the first 1,000 training images, at the start, and after 500 steps of gradient descent on
 those images alone. The seed decides the norms as much as the depth does: compare their ratios.
 """
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
+from common import options, run
 
 import nnjax
 from nnjax.data import Dataset
@@ -68,16 +68,15 @@ def norms(depth: int, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options(__doc__)
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="number of runs, each with its own seed"
     )
-    parser.add_argument("--data-dir", type=Path, help="where the files of MNIST are")
-    parser.add_argument("--seeds", type=int, default=3, help="how many runs of each (default: 3)")
-    args = parser.parse_args()
-    try:
-        data = nnjax.data.load("mnist", data_dir=args.data_dir)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"chapter5: {error}\n")
+    run(parser, compare)
+
+
+def compare(args: argparse.Namespace) -> None:
+    data = nnjax.data.load("mnist", data_dir=args.data_dir)
     print("| hidden layers | figure | expected | median | by seed |")
     print("| --- | --- | --- | --- | --- |")
 

@@ -9,13 +9,14 @@ documentation; those that are not installed are left out: PyTorch, SciPy, Ceres 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
-import sys
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import options, run
 
 import nnjax
 
@@ -23,7 +24,7 @@ N, SIZE = 5, 4  # examples; every layer has as many neurons, so that w and wᵀ 
 NET = nnjax.mlp([SIZE] * 3, activation=nnjax.tanh, loss=nnjax.log_likelihood)
 MISTAKES = [
     "none",
-    "sign turned round",
+    "sign flipped",
     "sum for mean",
     "tanh' missing",
     "w not transposed",
@@ -56,7 +57,7 @@ def gradient(xp, params, x, y, mistake):
     delta1 = delta2 @ (w2.T if mistake == "w not transposed" else w2)
     if mistake != "tanh' missing":
         delta1 = delta1 * (1 - a1**2)
-    if mistake == "sign turned round":
+    if mistake == "sign flipped":
         delta1, delta2 = -delta1, -delta2
     grads = [delta1.T @ x / n, xp.sum(delta1, 0) / n, delta2.T @ a1 / n, xp.sum(delta2, 0) / n]
     if mistake == "b of layer 1 forgotten":
@@ -217,7 +218,11 @@ CHECKERS = {
 }
 
 
-def main() -> int:
+def main() -> None:
+    run(options(__doc__, mnist=False), compare)
+
+
+def compare(_: argparse.Namespace) -> None:
     found = {name: check for name, (module, check) in CHECKERS.items() if _installed(module)}
     print("| mistake | " + " | ".join(found) + " |")
     print("| --- " * (len(found) + 1) + "|")
@@ -227,7 +232,6 @@ def main() -> int:
     missing = [name for name in CHECKERS if name not in found]
     if missing:
         print(f"\nNot installed here: {', '.join(missing)}.")
-    return 0
 
 
 def _installed(module):
@@ -235,4 +239,4 @@ def _installed(module):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

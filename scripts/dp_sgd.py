@@ -8,7 +8,7 @@ takes the gradients of all examples; here `per_example.clipped_gradient` takes n
 and errors, and the noise is optax's. Prints test accuracy and what share of gradients was clipped,
 and the same training without privacy beside it.
 
-How much privacy a noise multiplier buys over so many steps is for an accountant to say, such as
+How much privacy a noise multiplier buys over a number of steps is for an accountant to say, such as
 the package dp-accounting. For scale: noise 1.1 over 60 epochs at batch 256 of 60,000 is an epsilon
 of 3.0 at delta 1e-5, by the tutorial of TensorFlow Privacy. Reference: Abadi et al. 2016,
 arXiv:1607.00133.
@@ -17,30 +17,26 @@ arXiv:1607.00133.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
+from common import options, run
 
 import nnjax
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options(__doc__)
+    parser.add_argument(
+        "--clip-norm", type=float, default=1.0, help="C, the largest norm of one example's gradient"
     )
-    parser.add_argument("--data-dir", type=Path, help="where the files of MNIST are")
-    parser.add_argument("--clip-norm", type=float, default=1.0, help="C (default: 1.0)")
-    parser.add_argument("--noise", type=float, default=1.1, help="noise multiplier σ (1.1)")
-    parser.add_argument("--rate", type=float, default=0.5, help="learning rate (default: 0.5)")
-    parser.add_argument("--batch-size", type=int, default=250, help="default: 250")
-    parser.add_argument("--epochs", type=int, default=10, help="default: 10")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    try:
-        compare(parser.parse_args())
-    except (ArithmeticError, OSError, ValueError) as error:
-        parser.exit(2, f"dp_sgd: {error}\n")
+    parser.add_argument("--noise", type=float, default=1.1, help="noise multiplier σ")
+    parser.add_argument("--rate", type=float, default=0.5, help="learning rate")
+    parser.add_argument("--batch-size", type=int, default=250, help="mini-batch size")
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the training data")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    run(parser, compare)
 
 
 def compare(args: argparse.Namespace) -> None:

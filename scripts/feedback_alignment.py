@@ -11,36 +11,45 @@ learns because the forward weights come to align with it.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
+from common import options, run
 
 import nnjax
 from nnjax import feedback
 from nnjax.training import train_epochs
 
-RULES = [name for name in feedback.rules if name != "transpose"]
+RULES = [name for name in feedback.RULES if name != "transpose"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options(__doc__)
+    parser.add_argument(
+        "--rules",
+        nargs="*",
+        choices=RULES,
+        default=RULES,
+        metavar="RULE",
+        help="learning rules to compare",
     )
-    parser.add_argument("--data-dir", type=Path, help="where the files of MNIST are")
-    parser.add_argument("--rules", nargs="*", choices=RULES, default=RULES, metavar="RULE",
-                        help=f"of {', '.join(RULES)} (default: all)")  # fmt: skip
-    parser.add_argument("--activation", choices=["tanh", "relu"], default="tanh")
-    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
-    parser.add_argument("--rate", type=float, default=1e-3, help="of Adam (default: 0.001)")
-    parser.add_argument("--batch-size", type=int, default=100, help="default: 100")
-    parser.add_argument("--epochs", type=int, default=15, help="default: 15")
-    parser.add_argument("--seeds", type=int, default=3, help="default: 3")
-    try:
-        compare(parser.parse_args())
-    except (ArithmeticError, OSError, ValueError) as error:
-        parser.exit(2, f"feedback_alignment: {error}\n")
+    parser.add_argument(
+        "--activation",
+        choices=["tanh", "relu"],
+        default="tanh",
+        help="activation function of the hidden layers",
+    )
+    parser.add_argument(
+        "--hidden", type=int, nargs="+", default=[256, 256], help="sizes of the hidden layers"
+    )
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of Adam")
+    parser.add_argument("--batch-size", type=int, default=100, help="mini-batch size")
+    parser.add_argument("--epochs", type=int, default=15, help="passes over the training data")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="number of runs, each with its own seed"
+    )
+    run(parser, compare)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -53,14 +62,14 @@ def compare(args: argparse.Namespace) -> None:
     )
     print(f"{'rule':32}  test error in %, a seed each         angle to the gradient by layer")
     for name in ["transpose", *args.rules]:
-        runs = [run(args, net, data, name, seed) for seed in range(args.seeds)]
+        runs = [train(args, net, data, name, seed) for seed in range(args.seeds)]
         errors = " ".join(f"{error:5.2f}" for error, _ in runs)
         angles = " ".join(f"{angle:4.0f}°" for angle in np.mean([a for _, a in runs], axis=0))
         mean = np.mean([error for error, _ in runs])
         print(f"{name:32}  {errors}  mean {mean:5.2f}  {angles}", flush=True)
 
 
-def run(args, net, data, name, seed):
+def train(args, net, data, name, seed):
     """Return the test error in %, and the angles on 1,000 training images, after training."""
     key = jax.random.key(seed)
     rule = feedback.init(net, jax.random.fold_in(key, 2), name)

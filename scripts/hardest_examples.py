@@ -16,22 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from common import options, run
 
 import nnjax
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options(__doc__)
+    parser.add_argument(
+        "--output", type=Path, default=Path("hardest.png"), help="PNG or SVG file to write"
     )
-    parser.add_argument("--data-dir", type=Path, help="where the files of MNIST are")
-    parser.add_argument("--output", type=Path, default=Path("hardest.png"), help="PNG or SVG")
-    parser.add_argument("--epochs", type=int, default=5, help="default: 5")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    try:
-        show(parser.parse_args())
-    except (ArithmeticError, ImportError, OSError, ValueError) as error:
-        parser.exit(2, f"hardest_examples: {error}\n")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the training data")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    run(parser, show)
 
 
 def show(args: argparse.Namespace) -> None:
@@ -78,15 +75,15 @@ def draw(path, net, params, part, norms, rows=4, columns=8):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('plotting needs matplotlib: pip install "nnjax[plots]"') from None
+        raise ImportError('plotting requires matplotlib: pip install "nnjax[plots]"') from None
     hardest = np.argsort(-norms)[: rows * columns]
     x, y = (np.asarray(array)[hardest] for array in part)
     read = np.asarray(nnjax.predict(net, params, jnp.asarray(x)))
     figure = Figure(figsize=(columns * 1.15, rows * 1.5), layout="constrained")
-    figure.suptitle("MNIST training images with the largest gradients (label, read as, norm)")
+    figure.suptitle("MNIST training images with the largest gradients, and their norms")
     for i, axes in enumerate(figure.subplots(rows, columns).ravel()):
         axes.imshow(x[i].reshape(28, 28), cmap="gray_r")
-        axes.set_title(f"{y[i]} read {read[i]}\n{norms[hardest[i]]:.1f}", fontsize=9)
+        axes.set_title(f"true {y[i]}, pred. {read[i]}\n{norms[hardest[i]]:.1f}", fontsize=9)
         axes.set_axis_off()
     figure.savefig(path, dpi=150)
 

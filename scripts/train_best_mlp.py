@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from common import options, run
 
 import nnjax
 from nnjax import Dense, Network, log_likelihood, relu, softmax
@@ -83,7 +84,7 @@ class Adversarial:
 
 @dataclass(frozen=True)
 class Distorted:
-    """One hidden layer of 800, and images that are distorted anew in every step."""
+    """One hidden layer of 800, and images that are distorted again in every step."""
 
     epochs: int = 100
     batch_size: int = 100
@@ -110,19 +111,20 @@ RECIPES = {"adversarial": Adversarial, "distorted": Distorted}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options(__doc__)
+    parser.add_argument(
+        "recipe", choices=RECIPES, help="network and data augmentation to train with"
     )
-    parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--data-dir", type=Path, help="where the files of MNIST are")
-    parser.add_argument("--epochs", type=int, help="default: as in the recipe")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    args = parser.parse_args()
-    chosen = {} if args.epochs is None else {"epochs": args.epochs}
-    try:
-        train(RECIPES[args.recipe](**chosen), args.data_dir, args.seed)
-    except (ArithmeticError, OSError, ValueError) as error:
-        parser.exit(2, f"train_best_mlp: {error}\n")
+    parser.add_argument(
+        "--epochs", type=int, help="passes over the training data; without it as in the recipe"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    run(parser, chosen)
+
+
+def chosen(args: argparse.Namespace) -> None:
+    epochs = {} if args.epochs is None else {"epochs": args.epochs}
+    train(RECIPES[args.recipe](**epochs), args.data_dir, args.seed)
 
 
 def train(recipe: Adversarial | Distorted, data_dir: Path | None, seed: int) -> None:

@@ -5,40 +5,39 @@
 
 The first trains two convolutions with rectified linear units; the second is the first network of
 the chapter that convolves, where the book reports 98.78 %. The words of --net are explained in
-nnjax/architecture.py. The test images are read once, with the parameters of the epoch that was
-best on the validation images.
+nnjax/architecture.py. The test images are classified once, with the parameters of the epoch that
+was best on the validation images.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
+from common import options, run
 
 import nnjax
 from nnjax.training import optimizers, train_epochs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     activations = ["sigmoid", "tanh", "relu", "leaky_relu", "absolute"]
     option = parser.add_argument
-    option("--net", default="conv20k5 pool2 conv40k5 pool2 dense100", help="default: %(default)s")
-    option("--activation", choices=activations, default="relu", help="default: %(default)s")
-    option("--data-dir", type=Path, help="where the files of MNIST are")
-    option("--rate", type=float, default=0.003, help="Adam's highest (default: %(default)s)")
-    option("--batch-size", type=int, default=100, help="default: %(default)s")
-    option("--epochs", type=int, default=12, help="default: %(default)s")
-    option("--seed", type=int, default=0, help="default: %(default)s")
-    try:
-        train(parser.parse_args())
-    except (ArithmeticError, OSError, TypeError, ValueError) as error:
-        parser.exit(2, f"train_convnet: {error}\n")
+    option("--net", default="conv20k5 pool2 conv40k5 pool2 dense100", help="hidden layers in words")
+    option(
+        "--activation",
+        choices=activations,
+        default="relu",
+        help="activation function of the hidden layers",
+    )
+    option("--rate", type=float, default=0.003, help="highest learning rate of Adam")
+    option("--batch-size", type=int, default=100, help="mini-batch size")
+    option("--epochs", type=int, default=12, help="passes over the training data")
+    option("--seed", type=int, default=0, help="random seed")
+    run(parser, train)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -66,10 +65,10 @@ def train(args: argparse.Namespace) -> None:
         key=jax.random.key(args.seed),
         evaluate_on=["validation"],
     ):
-        right, seconds = record["validation_correct"], time.perf_counter() - start
-        print(f"Epoch {record['epoch']}: {right} / 10000 after {seconds:.0f} s", flush=True)
-        if right > best:
-            best, params = right, jax.device_get(state.params)
+        correct, seconds = record["validation_correct"], time.perf_counter() - start
+        print(f"Epoch {record['epoch'] + 1}: {correct} of 10,000 after {seconds:.0f} s", flush=True)
+        if correct > best:
+            best, params = correct, jax.device_get(state.params)
     assert data.test is not None  # MNIST has test images
     test = nnjax.evaluate(net, params, *data.test)
     print(f"Best on the validation images: {best / 100:.2f} %")

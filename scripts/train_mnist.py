@@ -3,35 +3,32 @@
     python scripts/train_mnist.py
 
 trains [784, 30, 10] by mini-batch stochastic gradient descent, with the quadratic loss and all
-weights and biases from N(0, 1), and prints how many test images it reads rightly after each epoch.
+weights and biases from N(0, 1), and prints how many test images it classifies correctly after each
+epoch.
 The book reports 9129, 9295 and 9348 of 10000 for the first three epochs, and 9542 at the best.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import jax
+from common import options, run
 
 import nnjax
 from nnjax.training import optimizers, train_epochs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options(__doc__)
+    parser.add_argument(
+        "--hidden", type=int, nargs="*", default=[30], help="sizes of the hidden layers"
     )
-    parser.add_argument("--data-dir", type=Path, help="where the files of MNIST are")
-    parser.add_argument("--hidden", type=int, nargs="*", default=[30], help="default: 30")
-    parser.add_argument("--eta", type=float, default=3.0, help="learning rate (default: 3.0)")
-    parser.add_argument("--batch-size", type=int, default=10, help="default: 10")
-    parser.add_argument("--epochs", type=int, default=30, help="default: 30")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    try:
-        train(parser.parse_args())
-    except (ArithmeticError, OSError, ValueError) as error:
-        parser.exit(2, f"train_mnist: {error}\n")
+    parser.add_argument("--eta", type=float, default=3.0, help="learning rate")
+    parser.add_argument("--batch-size", type=int, default=10, help="mini-batch size")
+    parser.add_argument("--epochs", type=int, default=30, help="passes over the training data")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    run(parser, train)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -49,7 +46,7 @@ def train(args: argparse.Namespace) -> None:
         key=jax.random.key(args.seed),
         evaluate_on=["test"],
     ):
-        print(f"Epoch {record['epoch']}: {record['test_correct']} / 10000", flush=True)
+        print(f"Epoch {record['epoch'] + 1}: {record['test_correct']} of 10,000", flush=True)
         best = max(best, record["test_correct"])
     print(f"Best epoch: {best / 100:.2f} %")
 

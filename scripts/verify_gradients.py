@@ -17,6 +17,7 @@ import functools
 import sys
 
 import numpy as np
+from common import options, run
 
 import nnjax
 
@@ -60,12 +61,13 @@ def sigmoid_prime(z):
     return sigmoid(z) * (1 - sigmoid(z))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = options(__doc__, mnist=False)
     parser.add_argument("--fixed", action="store_true", help="check the code without the mistake")
-    args = parser.parse_args()
+    run(parser, verify)
+
+
+def verify(args: argparse.Namespace) -> int:
     net = nnjax.mlp(SIZES, loss=nnjax.quadratic)
     report = nnjax.check_backprop(net, functools.partial(backprop, fixed=args.fixed))
     print(report.render(color=sys.stdout.isatty()))
@@ -73,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

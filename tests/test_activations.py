@@ -119,3 +119,18 @@ def test_bad_scale(scale):
 def test_bad_slope(slope):
     with pytest.raises(ValueError, match=r"slope of LeakyReLU is .*; expected a finite number"):
         activations.LeakyReLU(slope)
+
+
+def test_every_activation_of_the_table_is_tested_and_exported():
+    tested = {activation.name for activation in ACTIVATIONS}
+    for name, activation in activations.ACTIVATIONS.items():
+        assert activation.name == name
+        assert getattr(nnjax, name) is activation
+        assert name in tested | {"step", "sign"}
+
+
+def test_an_activation_of_ones_own_is_called_as_its_class():
+    class Swish(activations.Elementwise): ...
+
+    assert Swish.name == "Swish"
+    assert nnjax.LeakyReLU(0.5).name == "leaky_relu"

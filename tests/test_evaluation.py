@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +58,7 @@ def test_what_cannot_be_measured_is_nan_and_null():
         None,
         None,
     ]
-    assert "2 / 5 right: accuracy 40.00%" in str(result)
+    assert "accuracy 40.00 % (2/5)" in str(result)
     assert "    2         0          -       -" in str(result)
 
 
@@ -77,3 +78,57 @@ def test_the_classes_of_a_single_output_may_be_numbers():
     assert one.confusion.sum(axis=1).tolist() == [150, 150]
     with pytest.raises(ValueError, match="y holds the class 2; this network has 1 output, so"):
         evaluate_classes(net, params, X, classes + 1)
+
+
+@pytest.mark.parametrize("spoilt", ["x", "infinite x", "params", "infinite params"])
+def test_what_is_not_finite_has_no_class(spoilt):
+    """Not class 0, and never correct, whatever the labels say."""
+    value = np.inf if "infinite" in spoilt else np.nan
+    x, params, n = X.copy(), PARAMS, len(X)
+    if "x" in spoilt:
+        x[:7, 2], n = value, 7
+    else:
+        params = (PARAMS[0]._replace(b=PARAMS[0].b.at[1].set(value)),)
+    predictions = np.asarray(nnjax.predict(NET, params, x))
+    assert (predictions[:n] == -1).all()
+    np.testing.assert_array_equal(predictions[n:], nnjax.predict(NET, PARAMS, X)[n:])
+    labels = np.where(predictions < 0, 0, predictions)
+    assert int(nnjax.evaluate(NET, params, x, labels).correct) == 300 - n
+    assert float(nnjax.accuracy(NET, params, x, labels)) == pytest.approx(1 - n / 300)
+    with pytest.raises(ValueError, match=rf"{n} of 300 examples have no class, .* x\[0\]: it, the"):
+        evaluate_classes(NET, params, x, labels)
+
+
+def test_a_soft_target_that_is_nan_is_never_correct():
+    soft = np.full((300, 4), 0.25, np.float32)
+    soft[5] = np.nan
+    with pytest.raises(ValueError, match=r"1 of 300 examples have no class, .* y\[5\]: it is not"):
+        evaluate_classes(NET, PARAMS, X, soft)
+    with pytest.raises(ValueError, match="y holds the class 4"):
+        evaluate_classes(NET, PARAMS, X, jnp.asarray(Y).at[0].set(4))
+    assert float(nnjax.accuracy(NET, PARAMS, X, np.full((300, 4), np.nan, np.float32))) == 0.0
+
+
+def test_classes_of_a_single_output_are_right_everywhere():
+    net = nnjax.mlp([6, 1])
+    params = nnjax.init(net, jax.random.key(0))
+    classes = np.asarray(nnjax.predict(net, params, X))
+    assert 0 < classes.sum() < 300
+    assert float(nnjax.accuracy(net, params, X, classes)) == 1.0
+    column = np.float32(classes)[:, None]
+    assert float(nnjax.loss(net, params, X, classes)) == float(nnjax.loss(net, params, X, column))
+    a, b = (nnjax.backprop(net, params, X, y).grads for y in (classes, column))
+    chex.assert_trees_all_equal(a, b)
+    with pytest.raises(ValueError, match="y holds the class 2; this network has 1 output, so cl"):
+        nnjax.loss(net, params, X, classes + 1)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_means_of_many_examples_in_low_precision(dtype):
+    x, y = np.tile(X, (40, 1)), np.tile(Y, 40)
+    params = nnjax.init(NET, jax.random.key(0), dtype)
+    found, few = nnjax.evaluate(NET, params, x, y), nnjax.evaluate(NET, params, X, Y)
+    assert float(found.loss) == pytest.approx(float(few.loss), rel=1e-5)
+    assert float(found.accuracy) == pytest.approx(float(found.correct) / len(y), rel=1e-6)
+    eps = float(jnp.finfo(dtype).eps)
+    assert float(nnjax.loss(NET, params, x, y)) == pytest.approx(float(found.loss), rel=eps)

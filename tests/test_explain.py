@@ -1,5 +1,6 @@
 """The working by hand shows the numbers of backprop, and those of the textbook."""
 
+import dataclasses
 import re
 
 import jax
@@ -102,3 +103,34 @@ def test_what_cannot_be_worked_by_hand_is_refused():
         explain(
             image, nnjax.init(image, jax.random.key(0)), jnp.ones((1, 2, 2, 1)), jnp.ones((1, 1))
         )
+
+
+def test_a_loss_of_ones_own_is_shown_as_itself():
+    """Not with the formula of another loss: its value and slope, as nnjax computes them."""
+
+    @dataclasses.dataclass(frozen=True)
+    class LogCosh(nnjax.losses.Loss):
+        name = "log_cosh"
+
+        def value(self, a, y):
+            return jnp.sum(jnp.logaddexp(a - y, y - a) - jnp.log(2.0), axis=-1)
+
+        def gradient_at(self, a, y):
+            return jnp.tanh(a - y)
+
+    params = (nnjax.Affine(w=jnp.array([[2.0, 3.0]]), b=jnp.zeros(1)),)
+    net = nnjax.mlp([2, 1], loss=LogCosh())
+    working = explain(net, params, jnp.array([[0.4, 0.5]]), jnp.array([[0.0]]))
+    text = str(working)
+    assert working["C"] == pytest.approx(np.log(np.cosh(0.908877)), rel=1e-5)
+    assert "C = log_cosh([a¹₁], [y₁]) = log_cosh([0.908877], [0]) = " in text
+    assert "δ¹₁ = ∂C/∂a¹₁ · sigmoid'(z¹₁)" in text
+    assert "ln" not in text.replace("log_cosh", "")
+
+
+def test_activations_and_losses_are_called_as_everywhere():
+    net = nnjax.mlp([2, 2, 1], activation=nnjax.leaky_relu)
+    params = nnjax.init(net, jax.random.key(0))
+    working = explain(net, params, jnp.ones((1, 2)), jnp.ones((1, 1)))
+    assert "leaky_relu(z¹₁)" in str(working)
+    assert ", cross_entropy, η = 1" in working.title

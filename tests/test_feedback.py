@@ -79,7 +79,7 @@ def updates_by_hand(params, fp, y, g):
     return [(d.T @ a_prev / n, d.sum(0) / n) for d, a_prev in zip(deltas, a[:-1], strict=True)]
 
 
-@pytest.mark.parametrize("rule", [name for name in feedback.rules if name != "transpose"])
+@pytest.mark.parametrize("rule", [name for name in feedback.RULES if name != "transpose"])
 def test_every_rule_is_its_formula(rule):
     params, x, y = setup(DENSE)
     fb = feedback.init(DENSE, jax.random.key(1), rule, jnp.float64)
@@ -118,7 +118,7 @@ def test_with_two_hidden_layers_it_is_not():
     assert float(feedback.alignment(*found)[0]) > 10
 
 
-@pytest.mark.parametrize("rule", [name for name in feedback.rules if name != "transpose"])
+@pytest.mark.parametrize("rule", [name for name in feedback.RULES if name != "transpose"])
 def test_every_rule_serves_convolutions_pools_and_dropout(rule):
     params, x, y = setup(CONV)
     key = jax.random.key(3)
@@ -306,3 +306,20 @@ def test_train_goes_on_with_feedback_weights_that_learn():
         nnjax.train(net, data, epochs=5, state=half, **(setting | {"feedback": None}))
     with pytest.raises(TypeError, match="feedback is 'dfa'; expected None or a rule"):
         nnjax.train(net, data, epochs=1, **(setting | {"feedback": "dfa"}))
+
+
+@pytest.mark.parametrize("rule", [name for name in feedback.RULES if name != "transpose"])
+def test_feedback_weights_of_another_dtype_leave_the_updates_theirs(rule):
+    params, x, y = setup(DENSE)
+    narrow = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    weights = feedback.init(DENSE, jax.random.key(1), rule, jnp.float32)
+    wide = jax.tree.map(lambda b: b.astype(jnp.float64), weights)
+    same, other = (nnjax.backprop(DENSE, params, x, y, feedback=f) for f in (wide, weights))
+    for p, a, b in zip(*map(jax.tree.leaves, (params, same.updates, other.updates)), strict=True):
+        assert b.dtype == p.dtype
+        np.testing.assert_array_equal(a, b)
+    low = nnjax.backprop(DENSE, narrow, x, y, feedback=wide)
+    assert {u.dtype for u in jax.tree.leaves((low.updates, low.errors))} == {np.dtype("float32")}
+    stepped, followed = wide.follow(narrow, jax.tree.map(lambda p, u: p - u, narrow, low.updates))
+    assert {p.dtype for p in jax.tree.leaves(stepped)} == {np.dtype("float32")}
+    assert {b.dtype for b in jax.tree.leaves(followed)} <= {np.dtype("float64")}

@@ -76,3 +76,19 @@ def test_key(key):
 
 def test_raw_keys_work():
     nnjax.init(nnjax.mlp([3, 2]), jax.random.PRNGKey(0))
+
+
+def test_an_initializer_by_name_is_refused():
+    for layer in (
+        lambda: nnjax.mlp([3, 2], initializer="he"),
+        lambda: nnjax.Conv(2, 3, initializer="he"),
+    ):
+        with pytest.raises(TypeError, match=r"initializer of .* is 'he'; .* nnjax.initializers.he"):
+            layer()
+
+
+def test_the_table_holds_every_initializer():
+    for name, initializer in initializers.INITIALIZERS.items():
+        assert getattr(initializers, name) is initializer
+    made = [v for v in vars(initializers).values() if isinstance(v, initializers.Initializer)]
+    assert made == list(initializers.INITIALIZERS.values())

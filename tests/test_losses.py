@@ -9,6 +9,7 @@ import pytest
 from strategies import ACTIVATIONS, LOSSES
 
 import nnjax
+from nnjax import losses
 from nnjax.losses import targets
 
 
@@ -113,3 +114,69 @@ def test_targets():
 def test_targets_that_do_not_fit(y):
     with pytest.raises(ValueError, match=r"y has shape .* expected \(3, 4\) one-hot or soft"):
         targets(y, jnp.zeros((3, 4)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("size", [30.0, 300.0, 1e4, 1e6])
+def test_softmax_with_cross_entropy_at_large_logits(dtype, size):
+    """Against float64, within a few roundings, the logits being those that the dtype has."""
+    if size > float(jnp.finfo(dtype).max):
+        return
+    z = jnp.asarray(np.array([[1.0, -0.5, 0.25], [0.3, 0.3, -1.0]]) * size, dtype)
+    y = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    with jax.enable_x64(True):
+        exact = np.asarray(z, np.float64)
+        log_p = exact - np.logaddexp.reduce(exact, axis=1, keepdims=True)
+        others = np.stack(
+            [np.logaddexp.reduce(np.delete(log_p, j, 1), axis=1) for j in range(3)], 1
+        )
+        expected = -(y * log_p + (1 - y) * others).sum(axis=1)
+    a = nnjax.softmax(z)
+    value = nnjax.cross_entropy.at(nnjax.softmax, z, a, jnp.asarray(y, dtype))
+    rounding = float(jnp.finfo(dtype).eps)
+    if np.isfinite(np.asarray(expected, dtype)).all():
+        np.testing.assert_allclose(np.float64(value), expected, rtol=6 * rounding)
+
+
+def test_a_single_softmax_output():
+    """It is 1 whatever z: right for y = 1, as wrong as can be for y = 0, and moved by nothing."""
+    z = jnp.array([[3.0], [-2.0]])
+    a = nnjax.softmax(z)
+    for y, worst in (([[1.0], [1.0]], 0.0), ([[0.0], [0.0]], -np.log(np.finfo(np.float32).tiny))):
+        y = jnp.array(y)
+        value = nnjax.cross_entropy.at(nnjax.softmax, z, a, y)
+        np.testing.assert_allclose(value, [worst, worst], rtol=1e-6)
+        assert nnjax.cross_entropy.output_error(nnjax.softmax, z, a, y).tolist() == [[0.0], [0.0]]
+        slope = jax.grad(lambda z, y=y: nnjax.cross_entropy.at(nnjax.softmax, z, a, y).sum())(z)
+        assert slope.tolist() == [[0.0], [0.0]]
+
+
+def test_classes_of_a_single_output_are_its_targets():
+    found = targets(np.array([0, 1, 2, -1]), jnp.zeros((4, 1)))
+    assert found[:2].tolist() == [[0.0], [1.0]]
+    assert bool(jnp.isnan(found[2:]).all())
+
+
+def test_narrow_integers_hold_classes_of_wide_outputs():
+    one_hot = targets(np.array([100, 7], np.int8), jnp.zeros((2, 300)))
+    assert jnp.argmax(one_hot, axis=1).tolist() == [100, 7]
+    assert float(one_hot.sum()) == 2.0
+
+
+def test_every_loss_of_the_table_is_tested_and_exported():
+    assert list(losses.LOSSES.values()) == [losses.cross_entropy, *LOSSES[2:], losses.quadratic]
+    for name, loss in losses.LOSSES.items():
+        assert loss.name == name
+        assert getattr(nnjax, name) is loss
+        assert nnjax.mlp([3, 2], loss=loss).layers[-1].activation == loss.output
+
+
+def test_a_loss_of_ones_own_has_a_name_an_output_and_a_formula():
+    class Hinge(losses.Loss):
+        output = nnjax.identity
+
+    assert nnjax.mlp([3, 2], loss=Hinge()).layers[-1].activation == nnjax.identity
+    assert Hinge().text(["a₁", "a₂"], ["y₁", "y₂"]) == "Hinge([a₁, a₂], [y₁, y₂])"
+    assert Hinge().numbers([0.5, -1.0], [1.0, 0.0]) == "Hinge([0.5, −1], [1, 0])"
+    with pytest.raises(TypeError, match="loss is 'mse'; expected a loss such as"):
+        nnjax.mlp([3, 2], loss="mse")

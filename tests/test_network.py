@@ -1,8 +1,11 @@
 """The description of a network, what it computes, and what it refuses."""
 
+import pickle
 import re
 
+import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -93,7 +96,7 @@ def test_x_that_does_not_fit(call):
         (jnp.ones(()), "x has shape (); this network takes (n, 6)"),
         (jnp.ones((0, 6)), "x has no examples"),
         (jnp.ones((2, 2, 2)), "x has shape (2, 2, 2); this network takes (n, 6)"),
-        ([[1.0, 2.0], [1.0]], "x is no rectangular array"),
+        ([[1.0, 2.0], [1.0]], "x is not a rectangular array"),
     ):
         refuses(ValueError, sentence, call, NET, PARAMS, x)
     for x in (np.array([["a"] * 6]), np.full((1, 6), None), np.ones((1, 6), complex)):
@@ -104,8 +107,8 @@ def test_x_that_does_not_fit(call):
 def test_y_that_does_not_fit(call):
     for y, sentence in (
         (jnp.array([0, 1, 2]), "y has shape (3,), but x has 4 examples; expected as many"),
-        (jnp.array([0, 1, 2, 3]), "y holds the class 3; this network has 3 outputs, so classes"),
-        (jnp.array([0, -1, 2, 1]), "y holds the class -1; this network has 3 outputs"),
+        (np.array([0, 1, 2, 3]), "y holds the class 3; this network has 3 outputs, so classes"),
+        ([0, -1, 2, 1], "y holds the class -1; this network has 3 outputs"),
         (jnp.ones((4, 10)), "y has shape (4, 10) and dtype float32; expected (4, 3) targets"),
         (jnp.ones(4), "y has shape (4,) and dtype float32; expected (4, 3) targets"),
     ):
@@ -149,3 +152,139 @@ def test_bad_descriptions():
     refuses(ValueError, "size of Dense is 0", nnjax.Dense, 0)
     sentence = "layers[0]: Dense takes a vector (n_in,), but what comes in has the shape (4, 4, 1)"
     refuses(ValueError, sentence, nnjax.Network, (4, 4, 1), [dense], loss)
+
+
+def test_labels_on_a_device_are_not_read_back():
+    """A wrong one shows as NaN, for looking at it would wait for the device at every step."""
+    wrong = jnp.array([0, 1, 2, 3])
+    assert bool(jnp.isnan(nnjax.loss(NET, PARAMS, X, wrong)))
+    assert float(nnjax.accuracy(NET, PARAMS, X, wrong)) <= 0.75
+    reads = []
+
+    original = type(wrong).__array__
+    try:
+        type(wrong).__array__ = lambda self, *a, **k: (reads.append(1), original(self, *a, **k))[1]
+        jax.block_until_ready(nnjax.sgd_step(NET, PARAMS, X, jnp.array([0, 1, 2, 2]), 0.1))
+    finally:
+        type(wrong).__array__ = original
+    assert not reads
+
+
+@pytest.mark.parametrize(
+    ("label", "dtype"), [(2**32 + 1, np.int64), (2**32, np.uint64), (2**63, np.uint64)]
+)
+def test_labels_beyond_int32_do_not_wrap_round(label, dtype):
+    y = np.array([0, 1, 2, label], dtype)
+    for call in (nnjax.loss, nnjax.backprop, nnjax.accuracy):
+        refuses(ValueError, f"y holds the class {label}; this", call, NET, PARAMS, X, y)
+
+
+def test_inputs_and_targets_beyond_int32_keep_their_size():
+    net = nnjax.mlp([2, 2], output=nnjax.identity, loss=nnjax.quadratic)
+    params = (nnjax.Affine(jnp.eye(2), jnp.zeros(2)),)
+    x = np.array([[2**40, -(2**33)]])
+    assert nnjax.feedforward(net, params, x).tolist() == [[2.0**40, -(2.0**33)]]
+    assert float(nnjax.loss(net, params, x, x)) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble, ">i4", np.float64])
+def test_inputs_of_every_layout(dtype):
+    x = np.arange(24).reshape(4, 6).astype(dtype)
+    expected = nnjax.feedforward(NET, PARAMS, np.float32(x))
+    np.testing.assert_array_equal(nnjax.feedforward(NET, PARAMS, x), expected)
+
+
+def test_what_is_not_a_network():
+    key = jax.random.key(0)
+    for call in (
+        lambda net: nnjax.init(net, key),
+        lambda net: nnjax.feedforward(net, PARAMS, X),
+        lambda net: nnjax.loss(net, PARAMS, X, Y),
+        lambda net: nnjax.predict(net, PARAMS, X),
+        lambda net: nnjax.evaluate(net, PARAMS, X, Y),
+        lambda net: nnjax.backprop(net, PARAMS, X, Y),
+        lambda net: nnjax.sgd_step(net, PARAMS, X, Y, 0.1),
+        lambda net: nnjax.summary(net),
+        lambda net: nnjax.explain(net, PARAMS, X, Y),
+        lambda net: nnjax.feedback.init(net, key, "output_only"),
+        lambda net: nnjax.per_example.gram(net, PARAMS, nnjax.backprop(NET, PARAMS, X, Y)),
+    ):
+        for net in (None, "mlp", [784, 10]):
+            refuses(TypeError, f"net is {net!r}; expected a Network, such as", call, net)
+
+
+def test_parameters_that_are_not_floating_point():
+    for bad, came in (
+        (lambda p: p.astype(jnp.int32), "has dtype int32"),
+        (lambda p: p.astype(jnp.complex64), "has dtype complex64"),
+        (lambda p: "w", "is 'w'; expected an array"),
+    ):
+        params = jax.tree.map(bad, PARAMS)
+        refuses(TypeError, f"params[0].w {came}", nnjax.feedforward, NET, params, X)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_parameters_of_mixed_dtypes(place):
+    """They compute in the widest; each gradient has the dtype of its own leaf, as jax.grad's."""
+    with jax.enable_x64(True):
+        params, x, y = Case(NET, 4, "classes", 0).arrays()
+        leaves, structure = jax.tree.flatten(params)
+        leaves[place] = leaves[place].astype(jnp.float32)
+        params = jax.tree.unflatten(structure, leaves)
+        bp = nnjax.backprop(NET, params, x, y)
+        auto = jax.grad(nnjax.loss, argnums=1)(NET, params, x, y)
+        for p, hand, by_jax in zip(*map(jax.tree.leaves, (params, bp.grads, auto)), strict=True):
+            assert hand.dtype == by_jax.dtype == p.dtype
+            np.testing.assert_allclose(hand, by_jax, rtol=1e-6 if p.dtype == "float32" else 1e-12)
+        stepped = nnjax.sgd_step(NET, params, x, y, 0.1)
+        assert jax.tree.map(lambda p: p.dtype, stepped) == jax.tree.map(lambda p: p.dtype, params)
+        norms = nnjax.per_example.squared_norms(NET, params, bp)
+        wide = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+        expected = nnjax.per_example.squared_norms(NET, wide, nnjax.backprop(NET, wide, x, y))
+        np.testing.assert_allclose(norms, expected, rtol=1e-12)
+
+
+def test_the_loss_of_a_data_set_takes_the_memory_of_a_piece():
+    net = nnjax.mlp([100, 2000, 3])
+    params = jax.eval_shape(lambda: nnjax.init(net, jax.random.key(0)))
+    x = jax.ShapeDtypeStruct((50_000, 100), jnp.float32)
+    y = jax.ShapeDtypeStruct((50_000,), jnp.int32)
+    compiled = nnjax.loss.unchecked.lower(net, params, x, y, None).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 50_000 * 2000 * 4 / 10
+
+
+def test_a_convolution_exports_for_any_number_of_examples():
+    net = nnjax.architecture.parse("conv4k3 pool2", (8, 8, 1), 3)
+    params = nnjax.init(net, jax.random.key(0))
+    (n,) = jax.export.symbolic_shape("n")
+    like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    images = jax.ShapeDtypeStruct((n, 8, 8, 1), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda p, x: nnjax.feedforward(net, p, x)))(like, images)
+    for size in (1, 5):
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(size, 8, 8, 1)), jnp.float32)
+        chex.assert_trees_all_close(
+            exported.call(params, x), nnjax.feedforward(net, params, x), rtol=1e-5
+        )
+
+
+def test_a_network_is_pickled_without_its_hash():
+    """Hashes of text differ from process to process."""
+    hash(NET)
+    again = pickle.loads(pickle.dumps(NET))
+    assert again == NET
+    assert "_hash" not in vars(again)
+    assert hash(again) == hash(NET)
+
+
+class WithAndWithoutJit(chex.TestCase):
+    """The public functions under jit, and without it."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    def test_feedforward_loss_and_backprop(self):
+        bp = nnjax.backprop(NET, PARAMS, X, Y)
+        loss = self.variant(lambda p, x, y: nnjax.loss(NET, p, x, y))
+        chex.assert_trees_all_close(loss(PARAMS, X, Y), bp.loss, rtol=1e-6)
+        outputs = self.variant(lambda p, x: nnjax.feedforward(NET, p, x))
+        chex.assert_trees_all_close(outputs(PARAMS, X), bp.activations[-1], rtol=1e-6)
+        grads = self.variant(lambda p, x, y: nnjax.backprop(NET, p, x, y).grads)
+        chex.assert_trees_all_close(grads(PARAMS, X, Y), bp.grads, rtol=1e-5)

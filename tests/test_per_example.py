@@ -262,7 +262,7 @@ def test_chunks_that_leave_a_rest(name, monkeypatch):
         expected = setup.rows()
         rows = matrix(expected, 5)
         for room in (40, 100):
-            monkeypatch.setattr(contractions, "_CHUNK", room)
+            monkeypatch.setattr(contractions, "_PIECE", room)
 
             @jax.jit
             def found(params, bp):
@@ -405,3 +405,29 @@ def test_bad_input(setup):
     single = nnjax.backprop(net, params, setup.x[:1], setup.y[:1])
     with pytest.raises(ValueError, match="bp holds 1 example; a noise scale needs at least 2"):
         per_example.gradient_noise_scale(net, params, single)
+
+
+def test_clipping_in_float16_where_squares_overflow():
+    """In float16 itself the squared norms are infinite, and the clipped gradient was 0."""
+    net = nnjax.mlp([3, 2], output=nnjax.identity, loss=nnjax.quadratic)
+    params = nnjax.init(net, jax.random.key(0))
+    x, y = jnp.array([[200.0, -100.0, 50.0]]), jnp.array([[30.0, -40.0]])
+    narrow = jax.tree.map(lambda p: p.astype(jnp.float16), params)
+    wide, low = (
+        per_example.clipped_gradient(net, p, nnjax.backprop(net, p, x, y), 1.0)
+        for p in (params, narrow)
+    )
+    for a, b in zip(jax.tree.leaves(low), jax.tree.leaves(wide), strict=True):
+        assert a.dtype == jnp.float16
+        np.testing.assert_allclose(np.float32(a), b, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "clip_norm", [jnp.array(-1.0), np.float32(-1), jnp.inf, 1j, "1", jnp.ones(2)]
+)
+def test_clip_norms_that_are_not_positive_numbers(clip_norm):
+    net = nnjax.mlp([3, 2])
+    params = nnjax.init(net, jax.random.key(0))
+    bp = nnjax.backprop(net, params, jnp.eye(3), np.array([0, 1, 1]))
+    with pytest.raises(ValueError, match=r"clip_norm is .*; expected a norm greater than 0 and"):
+        per_example.clipped_gradient(net, params, bp, clip_norm)

@@ -28,6 +28,7 @@ def test_curves_of_one_run_are_its_parts():
     assert labels(loss) == ["train"]
     assert labels(accuracy) == ["validation"]
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [80, 90, 95])
+    np.testing.assert_allclose(accuracy.lines[0].get_xdata(), [1, 2, 3])  # epochs done by then
     assert figure.get_suptitle() == "the setting"
 
 
@@ -48,7 +49,7 @@ def test_layers_are_drawn_by_epoch_and_by_step():
     assert figure.axes[0].get_yscale() == "log"
     np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), [0.3, 0.2, 0.1])
     by_step = plots.layer_curves(HISTORY, "weight_norms").axes[0].lines[0]
-    np.testing.assert_allclose(by_step.get_xdata(), np.arange(-0.75, 2.01, 0.25))
+    np.testing.assert_allclose(by_step.get_xdata(), np.arange(0.25, 3.01, 0.25))
     zero = plots.layer_curves({"error_norms": np.zeros((2, 1))}, "error_norms")
     assert zero.axes[0].get_yscale() == "linear"
 
@@ -69,11 +70,11 @@ def test_confusion_counts_stand_in_their_cells():
     assert [text.get_text() for text in axes.texts] == ["9", "·", "2", "8"]
 
 
-def test_misread_pictures_say_what_was_read():
+def test_misclassified_images_say_what_was_predicted():
     x = np.zeros((4, 8, 8, 1), np.uint8)
     figure = plots.misread(x, [0, 1, 2, 3], [0, 7, 2, 5], most=1)
-    assert [axes.get_title() for axes in figure.axes] == ["1 read as 7"]
-    assert figure.get_suptitle() == "2 of 4 misread, the first 1"
+    assert [axes.get_title() for axes in figure.axes] == ["true 1, predicted 7"]
+    assert figure.get_suptitle() == "2 of 4 misclassified (first 1)"
 
 
 def test_activation_functions_have_derivatives_below():
@@ -103,13 +104,33 @@ def test_the_history_of_a_run_can_be_plotted():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: plots.curves({"a": {"epoch": [0]}}), "no loss and no accuracy in the histories"),
+        (
+            lambda: plots.curves({"a": {"epoch": [0]}}),
+            "the histories hold neither a loss nor an acc",
+        ),
         (lambda: plots.layer_curves(HISTORY, "norms"), "the history has no norms; it has epoch"),
         (lambda: plots.layer_curves(HISTORY, "train_loss"), r"shape \(3,\); expected \(epochs, la"),
-        (lambda: plots.first_layer(np.ones((2, 5)), (3, 4)), r"w has shape \(2, 5\), which is no"),
+        (
+            lambda: plots.first_layer(np.ones((2, 5)), (3, 4)),
+            r"w has shape \(2, 5\); expected one",
+        ),
         (lambda: plots.confusion([[1, 2]]), r"matrix has shape \(1, 2\); expected a square one"),
         (lambda: plots.misread(np.zeros((2, 5)), [0, 1], [1, 0]), r"x has shape \(2, 5\); expec"),
-        (lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [0, 1]), "every picture was read rig"),
+        (lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1, 1], [1, 0]), r"y has shape \(3,\) and"),
+        (lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [1]), r"predictions \(1,\); expected"),
+        (
+            lambda: plots.curves({"a": {"train_loss": [[1], [1, 2]]}}),
+            "train_loss does not hold",
+        ),
+        (
+            lambda: plots.curves({"a": HISTORY | {"train_loss": [1, 2]}}),
+            "2 values, but epoch has",
+        ),
+        (lambda: plots.layer_curves({"x": [[1, 2], [1]]}, "x"), "x does not hold numbers of one"),
+        (
+            lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [0, 1]),
+            "every image was classified",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_said(call, sentence):

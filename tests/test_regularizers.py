@@ -113,16 +113,26 @@ def test_the_dtype_of_the_parameters_is_kept(dtype):
 @pytest.mark.parametrize("kind", [L1, L2])
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "5", None, True])
 def test_a_wrong_strength_is_refused(kind, value):
-    with pytest.raises(ValueError, match=rf"lmbda of {kind.__name__} is .*at least 0"):
+    with pytest.raises(ValueError, match=rf"strength of {kind.__name__} is .*at least 0"):
         kind(value)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan"), None])
 def test_a_wrong_norm_is_refused(value):
-    with pytest.raises(ValueError, match=r"most of MaxNorm is .*positive finite norm"):
+    with pytest.raises(ValueError, match=r"limit of MaxNorm is .*positive finite norm"):
         MaxNorm(value)
 
 
 def test_only_regularizers_add_up():
     with pytest.raises(TypeError):
         L2(1.0) + 1.0
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.float16, 300.0), (jnp.float32, 1e30)])
+def test_max_norm_where_squares_overflow(dtype, size):
+    params = (
+        nnjax.Affine(jnp.asarray([[3 * size, -4 * size], [0, 0]], dtype), jnp.zeros(2, dtype)),
+    )
+    w = MaxNorm(5.0).project(params)[0].w
+    assert w.dtype == dtype
+    np.testing.assert_allclose(np.float64(w), [[3.0, -4.0], [0.0, 0.0]], rtol=2e-3)

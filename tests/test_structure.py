@@ -16,11 +16,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Who may import whom: a module imports only from lines above its own (and from its own line). A
 # name stands for the modules below it too, unless they have a line of their own.
 ORDER = [
-    ["notation", "checks", "data.readers", "data.images"],
-    ["activations", "data.dataset"],
+    ["notation", "checks", "pieces", "files", "data.pickles", "data.images"],
+    ["activations", "data.readers", "data.dataset"],
     ["losses", "initializers", "data"],
     ["layers.base"],
     ["layers.windows"],
+    ["layers.rows", "layers.words"],
     ["layers.conv", "layers.dense", "layers.dropout", "layers.pool", "layers.reshape"],
     ["layers"],
     ["ops"],
@@ -121,3 +122,13 @@ def test_importing_nnjax_imports_no_extra():
     code = f"import sys, nnjax; print([m for m in {heavy.split()!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_every_layer_of_the_table_is_exported_and_read_as_a_word():
+    words = ["conv2k3", "pool2", "meanpool2", "l2pool2", "flatten", "dense4", "dropout0.5"]
+    net = nnjax.architecture.parse(" ".join(words), (12, 12, 1), 3)
+    for layer, word in zip(net.layers, words, strict=False):
+        assert nnjax.layers.LAYERS[layer.name] is type(layer)
+        assert getattr(nnjax, type(layer).__name__) is type(layer)
+        assert layer.word().split(":")[0] == word
+    assert {type(layer) for layer in net.layers} == set(nnjax.layers.LAYERS.values())

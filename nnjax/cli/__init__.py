@@ -1,16 +1,21 @@
 """The command line: `nnjax train`, `nnjax predict`, ... (one file per command in `nnjax.cli`).
 
-Whatever goes wrong is one sentence on stderr and the exit status 2, without a traceback.
+Whatever goes wrong is one sentence on stderr and the exit status 2, without a traceback; a command
+that a signal ends has the status that a shell gives it (130 after Ctrl-C, 143 after SIGTERM, 129
+after SIGHUP).
 """
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from nnjax.cli.console import KEPT
+from nnjax.cli.console import printable
+from nnjax.cli.stop import Saved, Terminated, terminable
 
 __all__ = ["main"]
 
@@ -26,24 +31,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["predict", "no-such-run", "seven.png"])  # and on stderr a sentence that says so
         2
     """
+    _print_anything()
     try:
-        status = _parse(argv)()
-        sys.stdout.flush()
-    except SystemExit as stop:  # after --help, or options that do not parse: tyro has said which
-        return stop.code if isinstance(stop.code, int) else 2
-    except BrokenPipeError:  # nobody reads on, as in `nnjax train | head`
+        with terminable():
+            status = _command(sys.argv[1:] if argv is None else argv)()
+            sys.stdout.flush()
+    except BaseException as error:
+        return _conclude(error, leave=argv is None)
+    return status or 0
+
+
+def _conclude(error: BaseException, leave: bool) -> int:
+    """Say what ended the command, and where its run is if one was saved; return the status."""
+    saved, reason = "", error
+    if isinstance(error, Saved):
+        saved, reason = f"; parameters saved in {error.folder}", error.__cause__
+    if isinstance(reason, SystemExit):  # after --help
+        return reason.code if isinstance(reason.code, int) else 2
+    if isinstance(reason, BrokenPipeError):  # nobody reads on, as in `nnjax train | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as the shell says of a process that SIGPIPE ends
-    except KeyboardInterrupt as stop:
-        status = _complain("stopped", stop, 130)  # and SIGINT
-        if argv is None:  # leave at once: jax may still compile in a thread, and would crash
+        return 128 + 13  # SIGPIPE
+    if isinstance(reason, KeyboardInterrupt | Terminated):
+        number = reason.number if isinstance(reason, Terminated) else signal.SIGINT
+        after = f" after epoch {error.epoch}" if isinstance(error, Saved) else ""
+        _complain(f"{'Interrupted' if number == signal.SIGINT else 'Terminated'}{after}{saved}")
+        if leave:  # at once: jax may still compile in a thread, and would crash
             with suppress(OSError):
                 sys.stdout.flush()
-            os._exit(status)
-        return status
-    except _EXPECTED as error:
-        return _complain(_sentence(error), error, 2)
-    return status or 0
+            os._exit(128 + number)
+        return 128 + number
+    if not isinstance(reason, Exception):
+        raise error
+    _complain(_sentence(reason) + saved)
+    return 2
+
+
+def _complain(sentence: str) -> None:
+    with suppress(OSError):  # after SIGHUP nobody may be there to read it
+        print(printable(f"nnjax: {sentence}"), file=sys.stderr)
+
+
+def _print_anything() -> None:
+    """Where the output is not UTF-8, show what it cannot write as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _command(argv: Sequence[str]) -> Callable[[], int | None]:
+    if list(argv) == ["--version"]:
+        from nnjax import __version__
+
+        return lambda: print(f"nnjax {__version__}")
+    try:
+        import tyro  # noqa: F401
+    except ImportError:
+        raise ImportError('the command line requires tyro: pip install "nnjax[cli]"') from None
+    from nnjax.cli.commands import parse
+
+    return parse(argv)
 
 
 _EXPECTED = (
@@ -57,26 +103,12 @@ _EXPECTED = (
 )
 
 
-def _parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
-    try:
-        import tyro  # noqa: F401
-    except ImportError:
-        raise ImportError('the command line takes tyro: pip install "nnjax[cli]"') from None
-    from nnjax.cli.commands import parse
-
-    return parse(argv)
-
-
 def _sentence(error: Exception) -> str:
     """What an error says, without what Python and jax put around it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0] if isinstance(error, RuntimeError) else text
-
-
-def _complain(sentence: str, error: BaseException, status: int) -> int:
-    """Write one sentence, and where the parameters are if any are saved; return the status."""
-    notes = [note for note in getattr(error, "__notes__", []) if note.startswith(KEPT)]
-    print(f"nnjax: {'; '.join([sentence, *notes])}", file=sys.stderr)
-    return status
+    text = str(error).strip()
+    if not isinstance(error, _EXPECTED):
+        return f"unexpected {type(error).__name__}: {text}"
+    text = text.splitlines()[0] if text and isinstance(error, RuntimeError) else text
+    return text or type(error).__name__

@@ -1,4 +1,4 @@
-"""`nnjax check` and `nnjax explain`: is a gradient right, and one training step by hand."""
+"""`nnjax check`: is a gradient right, and if not, which term is wrong?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-__all__ = ["Check", "Explain", "load_function"]
+__all__ = ["Activation", "Check", "Loss", "load_function", "network"]
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "absolute", "identity", "softmax"]
 Loss = Literal["quadratic", "cross_entropy", "log_likelihood"]
@@ -84,7 +84,7 @@ class Check:
         from nnjax.gradcheck import check_backprop
 
         return check_backprop(
-            _network(self.sizes, self.activation, self.output, self.loss),
+            network(self.sizes, self.activation, self.output, self.loss),
             function,
             seed=self.seed,
             time_limit=self.time_limit,
@@ -99,9 +99,7 @@ class Check:
         out = forward(*arguments)
         options: dict[str, Any] = {"time_limit": self.time_limit, "repeat": self._command()}
         if is_scalar(scalar_in(out)) or self.argnums:
-            return check_gradient(
-                forward, backward, *arguments, argnums=self._argnums(), **options
-            )
+            return check_gradient(forward, backward, *arguments, argnums=self._argnums(), **options)
         if not isinstance(out, tuple) and takes(backward, len(arguments) + 1):
             return check_vjp(forward, backward, *arguments, **options)
         if not isinstance(out, tuple) and not takes(backward, 1):
@@ -206,72 +204,14 @@ class Check:
         return 1 if wrong else 0
 
 
-@dataclass(frozen=True)
-class Explain:
-    """One training step of a small network as worked by hand, every number with its equation.
-
-    Weights and biases are random unless they are given, layer by layer and row by row.
-    """
-
-    sizes: tuple[int, ...] = (2, 2, 1)
-    """Sizes of the layers, from the input to the output."""
-    activation: Activation = "sigmoid"
-    """Activation function of the hidden layers."""
-    output: Activation | None = None
-    """Activation function of the output layer; else softmax for log_likelihood, sigmoid."""
-    loss: Loss = "quadratic"
-    """The loss."""
-    x: tuple[float, ...] = ()
-    """The input; else random numbers."""
-    y: tuple[float, ...] = ()
-    """The target; else 1 for the first output and 0 for the others."""
-    weights: tuple[float, ...] = ()
-    """All weights; else random numbers."""
-    biases: tuple[float, ...] = ()
-    """All biases; else random numbers."""
-    rate: float = 1.0
-    """The learning rate η."""
-    seed: int = 0
-    """Of what is random."""
-    json: bool = False
-    """Print the working as JSON."""
-
-    def __call__(self) -> int:
-        import json
-
-        import jax
-        import numpy as np
-
-        from nnjax.explain import explain
-        from nnjax.layers import Affine
-        from nnjax.network import init
-
-        with jax.enable_x64(True):
-            net = _network(self.sizes, self.activation, self.output, self.loss)
-            rng = np.random.default_rng(self.seed)
-            params = init(net, jax.random.key(self.seed))
-            w = _numbers(self.weights, "weights", sum(p.w.size for p in params))
-            b = _numbers(self.biases, "biases", sum(p.b.size for p in params))
-            filled = []
-            for p in params:
-                new_w = p.w if w is None else np.array(w[: p.w.size]).reshape(p.w.shape)
-                new_b = p.b if b is None else np.array(b[: p.b.size])
-                filled.append(Affine(jax.numpy.asarray(new_w), jax.numpy.asarray(new_b)))
-                w, b = w and w[p.w.size :], b and b[p.b.size :]
-            n_in, n_out = self.sizes[0], self.sizes[-1]
-            x = _numbers(self.x, "x", n_in) or rng.normal(size=n_in).round(2).tolist()
-            y = _numbers(self.y, "y", n_out) or [1.0] + [0.0] * (n_out - 1)
-            working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
-        print(json.dumps(working.to_dict(), ensure_ascii=False) if self.json else working)
-        return 0
-
-
 def _shape(text):
     """Return the shape that is written as 5x4, 5,4 or scalar."""
     if text in ("scalar", "()"):
         return ()
     try:
-        shape = tuple(int(size) for size in text.replace("x", ",").replace("×", ",").split(",") if size)
+        shape = tuple(
+            int(size) for size in text.replace("x", ",").replace("×", ",").split(",") if size
+        )
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
@@ -279,14 +219,8 @@ def _shape(text):
     return shape
 
 
-def _numbers(given, name, count):
-    """Return a list of numbers, None where none are given; refuse another count."""
-    if given and len(given) != count:
-        raise ValueError(f"{name} has {len(given)} numbers; the network takes {count}")
-    return list(given) or None
-
-
-def _network(sizes, activation, output, loss):
+def network(sizes: tuple[int, ...], activation: str, output: str | None, loss: str) -> Any:
+    """Return the network that the options --sizes, --activation, --output and --loss describe."""
     from nnjax import activations, losses
     from nnjax.network import mlp
 

@@ -7,17 +7,35 @@ is imported in that command, so that the others start fast.
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from typing import Annotated, Any, Union
 
 import tyro
 
-from nnjax.cli.check import Check, Explain
+from nnjax.cli.check import Check
+from nnjax.cli.evaluate import Evaluate
 from nnjax.cli.exercise import Exercise
-from nnjax.cli.saved import Evaluate, Plot, Predict, open_run
+from nnjax.cli.explain import Explain
+from nnjax.cli.loaded import load_run
+from nnjax.cli.plot import Plot
+from nnjax.cli.predict import Predict
+from nnjax.cli.refusals import did_you_mean, sentence
 from nnjax.cli.train import Train
 
-__all__ = ["COMMANDS", "Check", "Evaluate", "Exercise", "Explain", "Plot", "Predict", "Train", "parse"]
+__all__ = [
+    "COMMANDS",
+    "Check",
+    "Evaluate",
+    "Exercise",
+    "Explain",
+    "Plot",
+    "Predict",
+    "Train",
+    "parse",
+]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
@@ -38,22 +56,30 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
         argv: what follows `nnjax`; None: the arguments of this process.
 
     Raises:
-        SystemExit: after help, or a message about arguments that do not parse.
-        OSError, ValueError: if a run is to be resumed that is not there or damaged.
+        SystemExit: after help.
+        ValueError: if the arguments do not parse.
+        OSError, ValueError: if the run to resume is missing or damaged.
 
     Example:
         >>> from nnjax.cli.commands import parse
         >>> parse(["train", "--hidden", "30", "20"]).config.hidden
         (30, 20)
     """
+    argv = sys.argv[1:] if argv is None else argv
     command = _parse(argv, Train())
-    if isinstance(command, Train) and command.resume is not None:
-        # Once more: what is not given is what the run was given.
-        command = _parse(argv, Train(open_run(command.resume)[1]))
+    if isinstance(command, Train) and (earlier := command.resume or command.source) is not None:
+        # Again: options that are not given are those of the earlier run.
+        loaded = load_run(earlier)
+        board = command.resume is not None and loaded.run.config.get("tensorboard", False)
+        command = _parse(argv, Train(loaded.config, tensorboard=board))
     return command
 
 
-def _parse(argv: Sequence[str] | None, train: Train) -> Any:
+def _parse(argv: Sequence[str], train: Train) -> Any:
+    if not argv or (not argv[0].startswith("-") and argv[0] not in COMMANDS):
+        what = f"unknown command {argv[0]!r}" if argv else "no command given"
+        hint = did_you_mean(argv[0], COMMANDS) if argv else ""
+        raise ValueError(f"{what}{hint}; expected one of {', '.join(COMMANDS)}")
     kinds: list[Any] = [
         Annotated[kind, tyro.conf.subcommand(name)]
         for name, kind in COMMANDS.items()
@@ -61,9 +87,16 @@ def _parse(argv: Sequence[str] | None, train: Train) -> Any:
     ]
     kinds.insert(0, Annotated[Train, tyro.conf.subcommand("train", default=train)])
     one_of: Any = Union[tuple(kinds)]  # noqa: UP007  (made while running)
-    return tyro.cli(
-        one_of,
-        args=argv,
-        prog="nnjax",
-        description="Neural networks whose gradients are derived by hand.",
-    )
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(
+                one_of,
+                args=argv,
+                prog="nnjax",
+                description="Neural networks whose gradients are derived by hand.",
+            )
+    except SystemExit as stop:
+        if not stop.code:  # after --help
+            raise
+        raise ValueError(sentence(complaint.getvalue())) from None

@@ -1,7 +1,7 @@
 """What a training run was asked for: one frozen description, from which everything is rebuilt.
 
 The command line makes a `TrainConfig` from its options, a run keeps it as JSON, and whoever opens
-the run again (to predict, to evaluate, to go on) gets the same network from it.
+the run again (to predict, to evaluate, to continue) gets the same network from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 
@@ -32,7 +32,8 @@ _RATES = {"sgd": 0.3, "momentum": 0.05, "nesterov": 0.05}  # others divide by th
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train, on what, and how. The defaults suit the embedded digits.
+    """What to train, on what, and how. The defaults suit the digits data set bundled with
+    scikit-learn.
 
     Example:
         >>> from nnjax.cli.config import TrainConfig
@@ -46,22 +47,24 @@ class TrainConfig:
     data: str = "digits"
     """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, .npz, mnist.pkl.gz)."""
     data_dir: Path | None = None
-    """Where the files of mnist or fashion-mnist are; else $NNJAX_DATA, else they are downloaded."""
+    """Folder with the files of mnist or fashion-mnist (default: $NNJAX_DATA, else downloaded)."""
     expand: bool = False
-    """Add to the training images four copies of each, moved by one pixel."""
+    """Add four copies of each training image, shifted by one pixel up, down, left and right."""
     distort: Distortion = field(default_factory=Distortion)
-    """How far training images are distorted at random, anew every time they are seen."""
+    """Random distortions, redrawn every time a training image is used."""
 
     hidden: tuple[int, ...] = (200,)
-    """Sizes of the hidden layers, from the input to the output; none: a single layer."""
+    """Sizes of the hidden layers, from input to output; give no sizes for a network without hidden
+    layers."""
     net: tuple[str, ...] = ()
-    """Layers in words, in place of the hidden ones: conv20k5 pool2 dense100 dropout0.5; or conv."""
+    """Hidden layers in words, instead of --hidden: conv20k5 pool2 dense100 dropout0.5; or conv."""
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "absolute", "identity"] = "relu"
     """Activation function of the hidden layers."""
     loss: Literal["cross_entropy", "log_likelihood", "quadratic"] = "log_likelihood"
-    """What is made small; log_likelihood makes the output layer a softmax, the others sigmoid."""
+    """The loss function to minimise; log_likelihood makes the output layer a softmax, the others a
+    sigmoid layer."""
     init: Literal["default", "large", "he", "glorot", "zeros"] = "he"
-    """How weights start: randn / √n_in, randn, He's for ReLU, Glorot's, or all 0."""
+    """Weight initialisation: N(0, 1/n_in), N(0, 1), He (for ReLU), Glorot, or zeros."""
 
     feedback: Literal[
         "transpose",
@@ -72,47 +75,53 @@ class TrainConfig:
         "direct_random_target_projection",
         "output_only",
     ] = "transpose"
-    """What carries errors back: the transpose is backpropagation, the others learn without it."""
+    """How errors are propagated backwards: the transposed weights (backpropagation), or an
+    alternative such as feedback alignment."""
 
     optimizer: str = "momentum"
-    """How the gradient is followed: sgd, momentum, nesterov, adam, ..., or any other of optax."""
+    """Optimizer: sgd, momentum, nesterov, adam, ... or any other optax optimizer."""
     rate: float | None = None
-    """The learning rate η; otherwise, on the digits, 0.3 for sgd and 0.05 with momentum, on other
-    data a tenth of that; 0.001 for all other optimizers."""
+    """Learning rate η (default: on the digits 0.3 for sgd and 0.05 with momentum, on other data a
+    tenth of that; 0.001 for all other optimizers)."""
     mu: float | None = None
-    """The coefficient of momentum and nesterov; otherwise 0.9."""
+    """Momentum coefficient of momentum and nesterov (default: 0.9)."""
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
-    """How the rate changes over the run; step: to a tenth after each third."""
+    """How the learning rate changes over the run; step: to a tenth after each third."""
     batch_size: int = 10
-    """Examples a step: the size of a mini-batch."""
+    """Mini-batch size."""
     epochs: int = 30
-    """How often to go through the training data."""
+    """Number of passes over the training data."""
     seed: int = 0
-    """The same seed gives the same run, on one machine."""
+    """Random seed: the same seed gives the same run on the same machine, bit for bit."""
 
     l2: float = 0.0
     """λ of L2 regularisation, as in the book: λ/2n Σ w² is added to the loss."""
     l1: float = 0.0
     """λ of L1 regularisation: λ/n Σ |w| is added to the loss."""
     max_norm: float | None = None
-    """The largest length that the weights into one neuron may have."""
+    """Max-norm constraint: upper bound on the norm of each neuron's incoming weights."""
 
     evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ("validation",)
-    """What to measure after each epoch. The test data come at the end anyway."""
+    """Parts of the data to evaluate after each epoch. The test data are always evaluated at the
+    end."""
     monitors: tuple[
         Literal["error_norms", "gradient_norms", "weight_norms", "saturated", "dead"], ...
     ] = ()
-    """What else to measure, by layer, for history.jsonl."""
+    """Additional per-layer metrics to record in history.jsonl."""
     monitor_every: int | None = None
-    """Measure that after every so many mini-batches; otherwise after each epoch."""
+    """Record the monitors every N mini-batches (default: after each epoch)."""
     patience: int | None = None
-    """Stop after so many epochs without improvement, and keep the best parameters."""
+    """Early stopping: stop after N epochs without improvement, and restore the best parameters."""
     measure: str = "validation_accuracy"
-    """Where improvement is looked for: a name in history.jsonl."""
+    """Metric that early stopping monitors (a key of history.jsonl)."""
     lower_rate_to: float = 1.0
     """Halve the rate instead of stopping, down to this fraction of it (the book: 1/128)."""
     save_every: int | None = None
-    """Write a checkpoint after every so many epochs, from which --resume can go on."""
+    """Save a checkpoint every N epochs, so that --resume can continue from it."""
+
+    def __post_init__(self):
+        for name, hint in get_type_hints(type(self)).items():
+            _require_choice(name, hint, getattr(self, name))
 
     def dataset(self) -> Dataset:
         """Return the data set to train on."""
@@ -148,7 +157,7 @@ class TrainConfig:
             return self.rate
         if self.optimizer not in _RATES:
             return 0.001
-        # The more inputs a neuron has, the smaller the steps that it bears.
+        # The more inputs a neuron has, the smaller the steps have to be.
         return _RATES[self.optimizer] / (1 if self.data == "digits" else 10)
 
     def arguments(self, net: Network, dataset: Dataset) -> dict[str, Any]:
@@ -237,7 +246,7 @@ class TrainConfig:
         """Return the description that `to_json` wrote down.
 
         Raises:
-            ValueError: if it holds a field that this version does not know.
+            ValueError: if it holds a field or a value that this version does not know.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(fields.keys() - known):
@@ -249,8 +258,27 @@ class TrainConfig:
         if values.get("data_dir") is not None:
             values["data_dir"] = Path(values["data_dir"])
         if "distort" in values:
-            values["distort"] = Distortion(**values["distort"])
+            values["distort"] = _distortion(values["distort"])
         return cls(**values)
+
+
+def _distortion(strengths: Any) -> Distortion:
+    known = [field.name for field in dataclasses.fields(Distortion)]
+    if not isinstance(strengths, Mapping) or strengths.keys() - known:
+        raise ValueError(f"distort is {strengths!r}; expected strengths of {', '.join(known)}")
+    return Distortion(**strengths)
+
+
+def _require_choice(name: str, hint: Any, value: Any) -> None:
+    """Raise ValueError if a field takes one of several words, or some of them, and got others."""
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        expected = ", ".join(get_args(hint))
+        raise ValueError(f"{name} is {value!r}; expected one of {expected}")
+    if get_origin(hint) is tuple and get_origin(get_args(hint)[0]) is Literal:
+        if not isinstance(value, tuple):
+            raise ValueError(f"{name} is {value!r}; expected several words")
+        for word in value:
+            _require_choice(name, get_args(hint)[0], word)
 
 
 def n_classes(dataset: Dataset) -> int:

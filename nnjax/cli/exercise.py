@@ -48,11 +48,17 @@ class Exercise:
         found, mended, line, report = judgement
         if self.json:
             print(
-                json.dumps({"found": found, "mended": mended, "report": report.to_dict()}, default=str)
+                json.dumps(
+                    {"found": found, "mended": mended, "report": report.to_dict()}, default=str
+                )
             )
         elif mended:
             print("Found and mended: the gradient is right.")
         else:
             print("Found, but not mended." if found else "Not found yet: the gradient is wrong.")
-            print(f"The mistake was planted in line {line}.\n\n{report}" if self.solution else report.reason)
+            print(
+                f"The mistake was planted in line {line}.\n\n{report}"
+                if self.solution
+                else report.reason
+            )
         return 0 if mended else 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,15 @@ import tyro
 
 from nnjax.architecture import summary
 from nnjax.cli.config import TrainConfig, n_classes
-from nnjax.cli.console import KEPT, progress
-from nnjax.cli.saved import open_run
+from nnjax.cli.console import loss_text, progress, show
+from nnjax.cli.loaded import load_run
+from nnjax.cli.stop import Saved, undisturbed
 from nnjax.data import Dataset
-from nnjax.network import Network, Params, evaluate
+from nnjax.evaluation import evaluate
+from nnjax.network import Network
 from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
-from nnjax.training.run import Run
+from nnjax.training.checkpoint import digest
+from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
 __all__ = ["Train"]
@@ -30,139 +34,245 @@ __all__ = ["Train"]
 
 @dataclass(frozen=True)
 class Train:
-    """Train a network; without options, on the embedded digits.
+    """Train a network; without options, on the digits data set bundled with scikit-learn.
 
-    Every run is kept in a folder: config.json, history.jsonl, params.safetensors.
+    Every run is kept in a folder: its configuration, its history, the parameters and the last
+    state, from which --resume continues.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     out: Path | None = None
-    """Folder for the run; otherwise a new one in runs/."""
+    """Folder for the run (default: a new one in runs/)."""
     resume: Path | None = None
-    """Go on with the run in this folder from its last checkpoint, with the options it had."""
+    """Continue the run in this folder from its last checkpoint, with its original options; a
+    finished run continues with more --epochs."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Start a new run from the parameters of the run in this folder, with its options."""
     tensorboard: bool = False
-    """Write what is measured for TensorBoard too, into the folder of the run."""
+    """Also write everything that is measured for TensorBoard, into the folder of the run."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
-    """Where to compute; otherwise where jax would."""
+    """Device to run on (default: chosen by JAX)."""
 
     def __call__(self) -> None:
+        if self.resume is not None and self.source is not None:
+            raise ValueError("--resume continues a run and --from starts a new one; give one")
         if self.platform is not None:
             _use(self.platform)
         config, data = self.config, self.config.dataset()
         shape, n_out = data.train[0].shape[1:], n_classes(data)
         net = config.network(shape, n_out)
         arguments = config.arguments(net, data)
-        content = {"train": config.to_json(), "input_shape": shape, "n_out": n_out}
+        start = None if self.source is None else load_run(self.source).params
+        content = {
+            "train": config.to_json(),
+            "input_shape": shape,
+            "n_out": n_out,
+            "data_sha256": digest(data),
+            "tensorboard": self.tensorboard,
+        }
         with self._run(content) as run:
-            state = None
-            if self.resume:
-                state = _restored(run, net, arguments)
+            keeper = _Keeper(run, content, config)
+            if self.resume is not None:
+                keeper.restore(net, arguments)
                 run.save_config(content)  # it may be asked for more epochs from now on
-            steps = train_epochs(net, data, **arguments, state=state)
-            print(_opening(config, data, net, arguments["evaluate_on"]), flush=True)
+            steps = train_epochs(net, data, **arguments, params=start, state=keeper.state)
+            show(_opening(config, data, net))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
                 if self.tensorboard:
                     often = config.monitors if config.monitor_every is not None else ()
-                    board = tensorboard(run.folder / "tensorboard", often)
+                    board = tensorboard(run.folder / "tensorboard", often, keeper.records)
                     listeners.append(stack.enter_context(board))
                 shown = progress(data, arguments["evaluate_on"], config.epochs)
                 listeners.append(stack.enter_context(shown))
-                params = _follow(steps, state, run, config, listeners)
-            run.save_params(params)
+                state = keeper.follow(steps, listeners)
             if config.patience is not None:
-                best = run.history[-1]["best_epoch"]
-                print(f"Kept the parameters after epoch {best}, the best by {config.measure}")
+                best = int(state.stopping.best_epoch) + 1
+                show(f"Restored the parameters of epoch {best} (best {_words(config.measure)})")
             if data.test is not None:
-                result = evaluate(net, params, *map(jnp.asarray, data.test))
-                print(
-                    f"Test: {int(result.correct)} / {len(data.test[0])} "
-                    f"({100 * float(result.accuracy):.2f} %), loss {float(result.loss):.4g}"
+                result = evaluate(net, state.best_params, *map(jnp.asarray, data.test))
+                show(
+                    f"Test accuracy {100 * float(result.accuracy):.2f} % "
+                    f"({int(result.correct)}/{len(data.test[0])}), "
+                    f"test loss {loss_text(float(result.loss))}"
                 )
-            print(f"Saved in {run.folder}")
+            show(f"Saved in {run.folder}")
 
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
-        """Open the run: a new one, or, if it was asked for the same, the one to go on with."""
+        """Open the run: a new one, or, if it was asked for the same, the one to continue."""
         if self.resume is None:
             return _new_run(self.out or _free_folder(self.config.data), content)
         if self.out is not None:
-            raise ValueError("resume goes on in the folder of the run; leave out --out")
-        before = open_run(self.resume)[1].to_json()
-        free = {"data_dir", "save_every"}
-        if self.config.schedule == "constant":  # the others last as long as the run
-            free.add("epochs")
-        for name, value in content["train"].items():
-            if value != before[name] and name not in free:
+            raise ValueError("--resume continues in the folder of the run; leave out --out")
+        before, now = (_settings(config) for config in (Run(self.resume).config, content))
+        for name, value in now.items():
+            if value == before.get(name, value):
+                continue
+            if name == "data_sha256":
                 raise ValueError(
-                    f"{self.resume} was trained with {name} {before[name]}, not {value}; to resume "
-                    "it, leave that out"
+                    f"the data set {self.config.data} is not the one that {self.resume} was "
+                    "trained on: its contents have changed; restore them, or start a new run"
                 )
+            raise ValueError(
+                f"{self.resume} was trained with {name} {before[name]}, not {value}; leave that "
+                "option out to resume it"
+            )
         return Run.resume(self.resume)
 
 
-def _follow(
-    steps: Iterable[tuple[TrainState, Record]],
-    state: TrainState | None,
-    run: Run,
-    config: TrainConfig,
-    listeners: Sequence[Callable[[Record], None]],
-) -> Params:
-    """Go through the epochs, tell of each, and return the parameters that came of them.
-
-    Where that breaks off, the last good parameters are saved.
-    """
-    params: Any = None if state is None else state.best_params
-    every, epochs = config.save_every, config.epochs
-    try:
-        for state, record in steps:
-            # A copy: the next epoch works in the memory of this state.
-            params = jax.device_get(state.best_params)
-            for listen in listeners:
-                listen(record)
-            done = record["epoch"] + 1
-            if every is not None and (done % every == 0 or done == epochs):
-                # The best is chosen by the validation data, as everything should be.
-                run.save_checkpoint(state, done, score=record.get("validation_accuracy"))
-    except BaseException as stop:
-        if isinstance(stop, DivergedError):
-            params = stop.state.best_params
-        if params is not None:
-            run.save_params(params)
-            stop.add_note(f"{KEPT} {run.folder}")
-        raise
-    return params
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What may not change where a run continues, by name."""
+    content = plain_json(content)
+    free = {"train", "tensorboard", "data_dir", "save_every"}
+    if content["train"]["schedule"] == "constant":  # the others last as long as the run
+        free.add("epochs")
+    return {name: v for name, v in (content | content["train"]).items() if name not in free}
 
 
-def _opening(config: TrainConfig, data: Dataset, net: Network, evaluate_on: Sequence[str]) -> str:
-    """The lines above the first epoch: what is trained on what, and what its numbers will mean."""
-    parts = {"train": "to train on", "validation": "for validation", "test": "to test on"}
-    sizes = [f"{len(part[0]):,} {parts[name]}" for name, part in data._asdict().items() if part]
+class _Keeper:
+    """Keeps a run on the disk while it trains: its state, and the records so far."""
+
+    def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
+        self.run, self.content, self.config = run, content, config
+        self.state: TrainState | None = None
+        self.records: list[Record] = []
+
+    def restore(self, net: Network, arguments: Mapping[str, Any]) -> None:
+        """Take up the state of the last checkpoint; none where the run was killed before it."""
+        run, every, trained = self.run, self.config.save_every, len(self.run.history)
+        if not run.checkpoints:
+            if trained > (every or 0):
+                raise FileNotFoundError(
+                    f"{run.folder} was trained for {trained} epochs, but has no checkpoint to "
+                    "resume from; start a new run (with --save-every N it can continue after a "
+                    "kill too)"
+                )
+            (run.folder / "history.jsonl").unlink(missing_ok=True)
+            return
+        epochs, before = arguments["epochs"], run.config["train"]["epochs"]
+        if trained > epochs != before:
+            raise ValueError(
+                f"{run.folder} was already trained for {trained} epochs, and epochs is {epochs}; "
+                "expected at least as many"
+            )
+        names = ("optimizer", "key", "early_stopping", "feedback")
+        template = initial_state(net, **{name: arguments[name] for name in names})
+        self.state = run.restore(template, _settings(self.content))
+        self.records = run.history
+
+    def follow(
+        self,
+        steps: Iterable[tuple[TrainState, Record]],
+        listeners: Sequence[Callable[[Record], None]],
+    ) -> TrainState:
+        """Go through the epochs, pass on each record, save, and return the last state.
+
+        Raises:
+            Saved: if that breaks off after an epoch; what was trained until then is saved.
+        """
+        every = self.config.save_every
+        try:
+            for state, record in steps:
+                self.records.append(record)
+                self.state = state
+                for listen in listeners:
+                    listen(record)
+                if every is not None and (record["epoch"] + 1) % every == 0:
+                    self._checkpoint(self.run)
+            self._save(self.run)
+        except BaseException as stop:
+            if isinstance(stop, DivergedError):
+                self.state = stop.state
+            with undisturbed():
+                folder = self._rescue()
+            if folder is None:
+                raise
+            raise Saved(folder, self._epoch) from stop
+        assert self.state is not None  # there is at least one epoch
+        return self.state
+
+    @property
+    def _epoch(self) -> int:
+        """The epochs behind the state; a signal may come when one more is recorded already."""
+        return 0 if self.state is None else int(self.state.epoch)
+
+    def _checkpoint(self, run: Run) -> None:
+        # The best is chosen by the validation data, as everything should be.
+        score = self.records[self._epoch - 1].get("validation_accuracy") if self._epoch else None
+        settings = _settings(self.content)
+        run.save_checkpoint(self.state, self._epoch, score=score, settings=settings)
+
+    def _save(self, run: Run) -> None:
+        """Write everything: parameters, history, configuration, and the state to continue from."""
+        assert self.state is not None
+        run.save_params(self.state.best_params)
+        run.save_history(self.records[: self._epoch])
+        run.save_config(self.content)
+        self._checkpoint(run)
+
+    def _rescue(self) -> Path | None:
+        """Save the run, elsewhere if its folder is gone or full; return where, None if nowhere."""
+        if self.state is None:
+            return None
+        with suppress(OSError):
+            self._save(self.run)
+            return self.run.folder
+        folder = Path(tempfile.mkdtemp(prefix="nnjax-run-"))
+        try:
+            with Run.create(folder, self.content) as run:
+                self._save(run)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        return folder
+
+
+_OPTIMIZERS = {
+    "sgd": "SGD",
+    "momentum": "SGD with momentum",
+    "nesterov": "SGD with Nesterov momentum",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSProp",
+    "adagrad": "Adagrad",
+}
+
+
+def _opening(config: TrainConfig, data: Dataset, net: Network) -> str:
+    """The lines above the first epoch: what is trained, on what, and how."""
+    names = {"train": "training", "validation": "validation", "test": "test"}
+    sizes = [f"{len(part[0]):,} {names[name]}" for name, part in data._asdict().items() if part]
     lines = [
-        f"Data: {config.data}, {', '.join(sizes)}",
-        f"Training: {config.loss}, {config.optimizer}, η = {config.learning_rate:g}, "
-        f"mini-batches of {config.batch_size}",
+        f"Data: {config.data} ({', '.join(sizes)} examples)",
+        f"Loss: {config.loss.replace('_', '-')}",
+        f"Optimizer: {_OPTIMIZERS.get(config.optimizer, config.optimizer)}, "
+        f"learning rate η = {config.learning_rate:g}, batch size {config.batch_size}",
     ]
     if config.patience is not None:
-        lines.append(f"Patience: {config.patience} epochs without a better {config.measure}")
-    lines += ["", str(summary(net)), ""]
-    if evaluate_on:
-        lines.append(f"Read rightly after each epoch, of the {' and '.join(evaluate_on)} data:")
-    return "\n".join(lines)
+        lines.append(
+            f"Early stopping after {config.patience} epochs without improvement in "
+            f"{_words(config.measure)}"
+        )
+    return "\n".join([*lines, "", str(summary(net)), ""])
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _use(platform: str) -> None:
-    """Make jax compute there; it has to be said before jax has computed anything."""
+    """Make JAX compute there; this must happen before JAX has computed anything."""
     before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", platform)
     try:
         found = jax.default_backend()
     except RuntimeError:
         jax.config.update("jax_platforms", before)
-        found = "nothing"
+        found = None
     if found != platform:
         raise ValueError(
-            f"platform is {platform}, but jax has {found} for it here; leave it out, or install "
-            'jax for it, as pip install "nnjax[cuda]" does for NVIDIA'
+            f"platform is {platform}, but JAX finds no such device on this machine; leave the "
+            'option out, or install JAX for it (for NVIDIA GPUs: pip install "nnjax[cuda]")'
         )
 
 
@@ -170,7 +280,7 @@ def _use(platform: str) -> None:
 def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
     """A new run, of which nothing stays if it breaks off before the first epoch is trained.
 
-    Only what this run has made is removed.
+    Only what this run has created is removed.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     run = None
@@ -193,27 +303,7 @@ def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
 
 
 def _free_folder(dataset: str) -> Path:
-    """The first of runs/<data set>-<day>-1, -2, ... that is not there yet."""
+    """The first of runs/<data set>-<day>-1, -2, ... that does not exist yet."""
     name = f"{Path(dataset).name.split('.')[0]}-{time.strftime('%Y-%m-%d')}"
     folders = (Path("runs", f"{name}-{n}") for n in itertools.count(1))
     return next(folder for folder in folders if not folder.exists())
-
-
-def _restored(run: Run, net: Network, arguments: dict[str, Any]) -> TrainState | None:
-    """The state after the last checkpoint; None where the run broke off before the first."""
-    every, trained = run.config["train"]["save_every"], len(run.history)
-    if every and not run.checkpoints:
-        if trained > every:
-            raise FileNotFoundError(
-                f"{run.folder} has trained {trained} epochs, but its checkpoints are gone, so that "
-                "it cannot go on; train anew in another folder"
-            )
-        (run.folder / "history.jsonl").unlink(missing_ok=True)
-        return None
-    if trained > arguments["epochs"] != run.config["train"]["epochs"]:
-        raise ValueError(
-            f"{run.folder} has trained {trained} epochs already, and epochs is "
-            f"{arguments['epochs']}; expected at least as many"
-        )
-    names = ("optimizer", "key", "early_stopping", "feedback")
-    return run.restore(initial_state(net, **{name: arguments[name] for name in names}))

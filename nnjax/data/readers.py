@@ -1,21 +1,26 @@
 """Readers of the files that data sets come in: IDX, `.npz`, and the book's pickle.
 
 They return what the file holds and check that it is whole; `nnjax.data` checks what it means.
-Nothing that a file could run is run.
+Nothing that a file could run is run, and nothing that it claims to hold is made room for: a file
+takes memory in proportion to its own size, however it is compressed.
 """
+
+from __future__ import annotations
 
 import gzip
 import io
 import math
 import os
-import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from nnjax.data import pickles
 
 __all__ = ["IDX_FILES", "find_idx", "read_idx", "read_npz", "read_pickle"]
 
@@ -32,9 +37,12 @@ _IDX_DTYPES = {
     for code, kind in {8: "u1", 9: "i1", 11: "i2", 12: "i4", 13: "f4", 14: "f8"}.items()
 }
 
+_LEAST, _RATIO = 2**28, 100
+"""What a compressed file may unpack to: 256 MiB, or 100 times its size (MNIST: 5 to 25 times)."""
+
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Returns the array in an IDX file, gzipped or not, of any type and rank.
+    """Return the array in an IDX file, gzipped or not, of any type and rank.
 
     An IDX file is two zero bytes, a byte for the type, a byte for the rank, each length as a
     big-endian uint32, then the values, big-endian, the last index changing fastest.
@@ -47,7 +55,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no IDX file, or is truncated, too long, or corrupt.
+        ValueError: it is not an IDX file, or is truncated, too long, or corrupt.
 
     Example:
         >>> import pathlib, tempfile
@@ -63,13 +71,15 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     dtype = _IDX_DTYPES.get(content[2]) if content[:2] == b"\0\0" and len(content) >= 4 else None
     if dtype is None:
         raise ValueError(
-            f"{path}: no IDX file: expected it to begin with 00 00, a type 08 to 0e and the "
+            f"{path}: not an IDX file: expected it to begin with 00 00, a type 08 to 0e and the "
             f"rank, got {content[:4].hex(' ') or 'nothing'}"
         )
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise ValueError(f"{path}: truncated: it ends within its header of {start} bytes")
     shape = struct.unpack(f">{content[3]}I", content[4:start])
+    if len(shape) > 32:
+        raise ValueError(f"{path}: has rank {len(shape)}, and at most 32 is read")
     expected = start + math.prod(shape) * dtype.itemsize
     if len(content) != expected:
         trouble = "truncated" if len(content) < expected else "too long"
@@ -77,12 +87,11 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: {trouble}: {len(content):,} bytes, expected {expected:,} for "
             f"{dtype.name} of shape {shape}"
         )
-    values = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return values.astype(dtype.newbyteorder("="))
+    return pickles.array_from_bytes(content[start:], dtype, shape).astype(dtype.newbyteorder("="))
 
 
 def find_idx(folder: Path) -> dict[str, Path]:
-    """Returns those of `IDX_FILES` that a folder has, gzipped or not, also as `-images.idx3-`.
+    """Return those of `IDX_FILES` that a folder has, gzipped or not, also as `-images.idx3-`.
 
     Args:
         folder: where to look, not below it.
@@ -106,7 +115,7 @@ def find_idx(folder: Path) -> dict[str, Path]:
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Returns the arrays in an `.npz` file by name, as NumPy stores them; no pickled objects.
+    """Return the arrays in an `.npz` file by name, as NumPy stores them; no pickled objects.
 
     Args:
         path: the file.
@@ -116,7 +125,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no `.npz` file, is truncated or corrupt, or holds pickled objects.
+        ValueError: it is not an `.npz` file, is truncated or corrupt, holds pickled objects, is
+            compressed otherwise than NumPy does, or unpacks to over 100 times its size.
 
     Example:
         >>> import pathlib, tempfile
@@ -129,20 +139,33 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     content = Path(path).read_bytes()
     if not content.startswith(b"PK"):
-        raise ValueError(f"{path}: no .npz file: expected a zip archive of arrays")
+        raise ValueError(f"{path}: not an .npz file: expected a zip archive of arrays")
+    arrays, left = {}, _limit(content)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in file.files}
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: a truncated or corrupt .npz file ({error})") from None
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.infolist():
+                name, dot, ending = member.filename.rpartition(".")
+                if (dot, ending) == (".", "npy"):
+                    npy = _member(archive, member, left)
+                    left -= len(npy)
+                    arrays[name] = _npy(npy, name)
+    except _TooLargeError:
+        raise ValueError(_too_large(path, content)) from None
+    except (
+        *(ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+        *(TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+    ) as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: a truncated or corrupt .npz file ({reason})") from None
+    return arrays
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """Returns the NumPy arrays and plain containers in a pickle, gzipped or not.
+    """Return the NumPy arrays and plain containers in a pickle, gzipped or not.
 
-    Unpickling calls whatever a pickle names. Here it can name only what rebuilds an array; asked
-    for anything else, the reader stops before that is called. Pickles of Python 2, such as the
-    book's `mnist.pkl.gz`, are read too.
+    Unpickling calls whatever a pickle names. This reader calls nothing: it takes the shapes, types
+    and bytes of the arrays from the pickle, and refuses one that asks for more. Pickles of
+    Python 2, such as the book's `mnist.pkl.gz`, are read too.
 
     Args:
         path: the file.
@@ -152,7 +175,8 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds other things than arrays, or is truncated or corrupt.
+        ValueError: it holds other things than arrays, is truncated or corrupt, or unpacks to over
+            100 times its size.
 
     Example:
         >>> import pathlib, pickle, tempfile
@@ -165,38 +189,13 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     """
     content = _read_bytes(path)
     try:
-        return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
-    except _Refused as error:
+        return pickles.loads(content)
+    except pickles.RefusedError as error:
         raise ValueError(
             f"{path}: refused: only NumPy arrays are read from a pickle, and it asks for {error}"
         ) from None
-    except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{path}: a truncated or corrupt pickle ({error!r})") from None
-
-
-class _Refused(Exception):
-    """A pickle names something that does not rebuild an array."""
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")  # how Python 3 writes bytes into the protocols of Python 2
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    allowed = {
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": np.dtype,
-        "numpy.core.multiarray._reconstruct": np.empty(0).__reduce_ex__(2)[0],
-        "numpy.core.numeric._frombuffer": np.empty(0).__reduce_ex__(5)[0],
-        "_codecs.encode": _encode,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        name = f"{module}.{name}"
-        try:
-            return self.allowed[name.replace("numpy._core.", "numpy.core.")]  # as NumPy 2 calls it
-        except KeyError:
-            raise _Refused(name) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: a truncated or corrupt pickle ({error})") from None
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -204,6 +203,67 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as file:
+            return _read_up_to(_limit(content), file)
+    except _TooLargeError:
+        raise ValueError(_too_large(path, content)) from None
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path}: a truncated or corrupt gzip file ({error})") from None
+
+
+class _TooLargeError(Exception):
+    """A compressed file unpacks to more than it may."""
+
+
+def _limit(content: bytes) -> int:
+    return max(_LEAST, _RATIO * len(content))
+
+
+def _too_large(path: str | os.PathLike[str], content: bytes) -> str:
+    return (
+        f"{path}: its {len(content):,} bytes unpack to more than {_limit(content):,}, as no data "
+        "set does; if this one is meant to, unpack it first"
+    )
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _read_up_to(limit: int, file: _Readable) -> bytes:
+    """Everything in a file that is unpacked while it is read, by pieces, up to a limit."""
+    pieces = []
+    while piece := file.read(2**20):
+        pieces.append(piece)
+        limit -= len(piece)
+        if limit < 0:
+            raise _TooLargeError
+    return b"".join(pieces)
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # zipfile unpacks those at once, however much it is.
+        raise ValueError("compressed otherwise than np.savez and np.savez_compressed do")
+    if member.flag_bits & 1:
+        raise ValueError("encrypted")
+    with archive.open(member) as file:
+        return _read_up_to(limit, file)
+
+
+def _npy(content: bytes, name: str) -> np.ndarray:
+    """The array in the bytes of an `.npy` file."""
+    file = io.BytesIO(content)
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in headers:  # only records with names beyond Latin-1 take version 3
+        raise ValueError(f"{name!a} is in version {version} of the format")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # headers that Python 2 wrote are read all the same
+        shape, by_columns, dtype = headers[version](file)
+    if dtype.kind not in "biufcSUmM":
+        raise ValueError(f"Object arrays cannot be loaded, and {name!a} is one")
+    return pickles.array_from_bytes(file.read(), dtype, shape, by_columns=by_columns)

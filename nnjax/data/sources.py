@@ -155,13 +155,17 @@ def _from_npz(path: Path) -> Dataset:
 
 def _from_pickle(path: Path) -> Dataset:
     content = read_pickle(path)
-    try:
-        train, validation, test = ((np.asarray(x), np.asarray(y)) for x, y in content)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{path}: expected three pairs (x, y) of arrays: training, validation and test data"
-        ) from None
-    return checked_dataset(path, train, validation, test)
+    # Arrays only: a list of lists of itself takes a few bytes, and as an array all memory.
+    match content:
+        case [
+            [np.ndarray() as x, np.ndarray() as y],
+            [np.ndarray() as x_validation, np.ndarray() as y_validation],
+            [np.ndarray() as x_test, np.ndarray() as y_test],
+        ]:
+            return checked_dataset(path, (x, y), (x_validation, y_validation), (x_test, y_test))
+    raise ValueError(
+        f"{path}: expected three pairs (x, y) of arrays: training, validation and test data"
+    )
 
 
 class _Source(NamedTuple):

@@ -5,12 +5,7 @@ backpropagation of a network, `check_layer` for somebody's layer, `check_update`
 of gradient descent; each returns a `GradientReport`.
 """
 
-from nnjax.gradcheck import (
-    convolution_mistakes,
-    mistakes,
-    network_mistakes,
-    pull_back_mistakes,
-)
+from nnjax.gradcheck.backprop import check_backprop
 from nnjax.gradcheck.check import (
     assert_gradient,
     check_forward_backward,
@@ -18,9 +13,8 @@ from nnjax.gradcheck.check import (
     check_vjp,
 )
 from nnjax.gradcheck.finding import Finding
-from nnjax.gradcheck.hypotheses import MISTAKES, Mistake, mistake
 from nnjax.gradcheck.layer import check_layer
-from nnjax.gradcheck.network import check_backprop
+from nnjax.gradcheck.mistakes import MISTAKES, Mistake
 from nnjax.gradcheck.report import GradientError, GradientReport, Verdict
 from nnjax.gradcheck.trace import GradientTrace, trace_gradient
 from nnjax.gradcheck.update import check_update
@@ -40,10 +34,5 @@ __all__ = [
     "check_layer",
     "check_update",
     "check_vjp",
-    "convolution_mistakes",
-    "mistake",
-    "mistakes",
-    "network_mistakes",
-    "pull_back_mistakes",
     "trace_gradient",
 ]

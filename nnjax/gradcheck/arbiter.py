@@ -1,4 +1,4 @@
-"""What finite differences say about autodiff and about a claim, along one direction of one array."""
+"""What finite differences say about autodiff and about a claim, along one direction."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Along(NamedTuple):
         by_autodiff, by_claim = self.slope.taylor
         taylor = f" (Taylor test: order {by_autodiff:.2f} against {by_claim:.2f})"
         return (
-            "Finite differences confirm autodiff: along the direction in which they differ, finite "
-            f"differences give {self.slope.value:.6g}, autodiff {self.expected:.6g}, your gradient "
+            "Finite differences confirm autodiff: along the direction in which they differ they "
+            f"give {self.slope.value:.6g}, autodiff {self.expected:.6g}, your gradient "
             f"{self.claimed:.6g}{taylor if by_autodiff > 1.5 > by_claim else ''}."
         )
 

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.forms import (
     Claim,
     checked_positions,
+    is_array,
     is_scalar,
     name_of,
     read_gradient,
@@ -28,8 +30,7 @@ from nnjax.gradcheck.forms import (
     scalar_in,
     value_in,
 )
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
-from nnjax.gradcheck.mistakes import general_candidates
+from nnjax.gradcheck.mistakes import general_candidates, jacobian_candidates
 from nnjax.gradcheck.passes import Pass, gradients_of, of_torch, pull_back_of
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
@@ -58,7 +59,7 @@ def check_gradient(
     numpy's place; where that fails, finite differences are the reference.
 
     Args:
-        f: f(*args) -> a scalar, or a pair of a scalar and its gradient. Left without `grad_f`, as in
+        f: f(*args) -> a scalar, or a pair of a scalar and its gradient. Without `grad_f`, as in
             `check_gradient(f, *args)`, it is the pair that is checked.
         grad_f: grad_f(*args) -> ∂f/∂args[argnums], in the structure of that argument (a tuple, if
             argnums is one), of JAX, NumPy or PyTorch arrays; or (value, gradient) in either order,
@@ -148,8 +149,8 @@ def check_vjp(
             `torch.autograd.Function`, whose own rule is then checked, and `vjp` is None.
         vjp: vjp(*args, g) -> ∂⟨g, f⟩/∂args, an array, a tuple or dict with one entry per argument;
             or a function like `jax.vjp(f, *args)`: vjp(*args) -> (f(*args), pull_back), with
-            pull_back(g); or vjp(*args) -> the Jacobian, (outputs..., inputs...), alone or beside the
-            value; or a `jax.custom_vjp` or `torch.autograd.Function` with f as its primal.
+            pull_back(g); or vjp(*args) -> the Jacobian, (outputs..., inputs...), alone or beside
+            the value; or a `jax.custom_vjp` or `torch.autograd.Function` with f as its primal.
         *args: example arguments.
         domain, repeat: as for `check_gradient`.
         time_limit: seconds that one call of `vjp` may take.
@@ -280,11 +281,15 @@ class _Reader:
 
     def values(self, probe: Probe) -> Iterator[tuple[str, Any, Any]]:
         """Yield the value that stands beside the gradient, with what it should be."""
-        result = self.claim(*probe.args)
+        result, value = self.claim(*probe.args), probe.value(probe.args)
+        read = read_gradient(result, probe.parameters_tree, self.names, value)
+        if self.pair or read is result:
+            return
+        if isinstance(result, (tuple, list)):
+            result = tuple(part for part in result if part is not read)
         beside = value_in(result)
-        read = read_gradient(result, probe.parameters_tree, self.names, np.nan)
-        if not self.pair and beside is not result and read is not result and is_scalar(beside):
-            yield "the value beside it", beside, np.asarray(probe.value(probe.args))
+        if is_scalar(beside):
+            yield "the value beside it", beside, np.asarray(value)
 
 
 def _moved(before, after):
@@ -353,9 +358,7 @@ def _batch(args, positions):
 # Pull-backs.
 
 
-def _examine_pass(
-    title, forward, pull_back, name, args, domain, time_limit, repeat, names=None
-):
+def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, repeat, names=None):
     positions = tuple(i for i, argument in enumerate(args) if _is_floating(argument))
     if not positions:
         raise TypeError(f"none of the {len(args)} arguments holds floating-point numbers")
@@ -368,7 +371,11 @@ def _examine_pass(
         products = jax.tree.map(lambda w, out: sums(w * out), g, forward(*args))
         return sum(jax.tree.leaves(products), np.zeros(()))
 
-    claim = Claim(functools.wraps(name)(lambda g, *args: pull_back(args, g)), time_limit)
+    if all(name.isidentifier() for name in names):  # so that findings call the arguments by name
+        weighted.__signature__ = inspect.Signature(  # pyright: ignore
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("_g", *names)]
+        )
+    claim = Claim(functools.wraps(called)(lambda g, *args: pull_back(args, g)), time_limit)
 
     def entries(args, pulled):
         return gradients_of(pulled, args, positions, [names[i] for i in positions])
@@ -423,16 +430,7 @@ def _pull_back_candidates(f, probes):
         and all(hasattr(a, "shape") for a in args)
         and not probes[0].subject.untraceable
     ):
-        jacobian = jax.jit(jax.jacrev(f))
-
-        def predict(made, probe, t):
-            g, x = probe.args
-            matrix = np.asarray(jacobian(x)).reshape(g.size, x.size)
-            return [(0, made.change(matrix, np.asarray(g).ravel()).reshape(x.shape))]
-
-        for made in MISTAKES:
-            if made.step == "pull-back":
-                yield Candidate(made, "", partial(predict, made), {})
+        yield from jacobian_candidates(f)
     yield from general_candidates(probes)
 
 
@@ -503,7 +501,38 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
     subject = probes[0].subject
     if subject.untraceable:
         return ()
-    return explain_residual(subject.function, probes, subject.argnums)
+    if subject.program(probes[0].args) is None:
+        return ()  # Python looks at values in f: there is no one program to walk through
+    args = probes[0].args
+    kept = [i for i, argument in enumerate(args) if all(map(is_array, jax.tree.leaves(argument)))]
+    if len(kept) == len(args):
+        return explain_residual(subject.function, probes, subject.argnums)
+
+    @functools.wraps(subject.function)
+    def of_arrays(*arrays):  # with flags and the like as they are
+        full = list(args)
+        for i, array in zip(kept, arrays, strict=True):
+            full[i] = array
+        return subject.function(*full)
+
+    of_arrays.__signature__ = inspect.Signature(  # pyright: ignore
+        [
+            p
+            for i, p in enumerate(inspect.signature(subject.function).parameters.values())
+            if i in kept
+        ]
+    )
+    points = [
+        SimpleNamespace(
+            args=tuple(probe.args[i] for i in kept),
+            claimed_arrays=probe.claimed_arrays,
+            expected=probe.expected,
+            noise=probe.noise,
+            names=probe.names,
+        )
+        for probe in probes
+    ]
+    return explain_residual(of_arrays, points, [kept.index(i) for i in subject.positions])
 
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:

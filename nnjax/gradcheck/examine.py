@@ -20,9 +20,9 @@ from nnjax.gradcheck.compare import (
     relative_error,
     to_numpy,
 )
+from nnjax.gradcheck.diagnose import Candidate, diagnose
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.forms import Claim
-from nnjax.gradcheck.hypotheses import Candidate, diagnose
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.report import GradientReport, Verdict
 from nnjax.gradcheck.subject import Probe
@@ -77,8 +77,8 @@ def examine(
     if not np.isfinite(value):
         return report(
             Verdict.INCONCLUSIVE,
-            f"The function is {value} at {first.label}, where it has no gradient; give arguments at "
-            "which it is finite.",
+            f"The function is {value} at {first.label}, where it has no gradient; give arguments "
+            "at which it is finite.",
         )
     try:
         for probe in probes:
@@ -148,7 +148,19 @@ def examine(
         array is None and leaf is not None
         for array, leaf in zip(first.claimed_arrays, first.claimed, strict=True)
     ):
-        return report(Verdict.WRONG, reason, worst, steps=steps)  # there is nothing to explain it by
+        return report(
+            Verdict.WRONG, reason, worst, steps=steps
+        )  # there is nothing to explain it by
+    missing = [name for name, leaf in zip(first.names, first.claimed, strict=True) if leaf is None]
+    if missing:
+        found = Finding(
+            name="not returned (None)",
+            where=", ".join(missing),
+            sentence="None is returned where a gradient is expected",
+            residual=0.0,
+            leaves=tuple(missing),
+        )
+        return report(Verdict.WRONG, reason, worst, steps=steps, findings=(found,))
     found = diagnose(telling, candidates(telling))
     near = found.nearest
     return report(
@@ -172,9 +184,9 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
     exact = [finding for finding in placed if "place only" not in finding.name.lower()]
     if not exact:
         return tuple(named)
-    if all(finding.name.startswith("scaled") for finding in named):
-        return tuple(placed)  # which says what the number is
     line = exact[0]
+    if all(one.name.startswith("scaled") for one in named) and "factor" not in line.name:
+        return tuple(placed)  # which says where the number comes from
     return tuple(
         replace(
             finding,
@@ -272,19 +284,15 @@ def _require_same_again(probe: Probe) -> None:
         if np.isfinite(one).all() and relative_error(one, other) > 1e-12:
             raise Misfit(
                 f"is not deterministic: called twice with the same arguments, {name} differs by "
-                f"{relative_error(one, other):.1e}; fix the random numbers it draws, and clear what "
-                "it keeps from one call to the next"
+                f"{relative_error(one, other):.1e}; fix the random numbers it draws, and clear "
+                "what it keeps from one call to the next"
             )
 
 
 def _own_rule(probe) -> str:
     """Return which rule of its own the function's derivative contains; "" if none."""
     rules = {"stop_gradient": "stop_gradient", "custom_": "a custom derivative rule"}
-    program = str(
-        jax.make_jaxpr(lambda *leaves: probe.subject.function(*probe.with_parameters(leaves)))(
-            *probe.parameters
-        )
-    )
+    program = str(probe.subject.program(probe.args))
     return " and ".join(words for rule, words in rules.items() if rule in program)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from nnjax.gradcheck.backprop import check_backprop
 from nnjax.gradcheck.check import check_forward_backward, check_gradient
 from nnjax.gradcheck.forms import raised
-from nnjax.gradcheck.network import check_backprop
 from nnjax.gradcheck.report import GradientReport
 
 __all__ = ["EXERCISES", "Exercise", "Judgement", "Slip", "judge", "write_exercise"]

@@ -11,15 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.derivation import Derivation
+from nnjax.gradcheck.diagnose import Candidate
+from nnjax.gradcheck.edits import edits
+from nnjax.gradcheck.equations import Site, forms
 from nnjax.gradcheck.examine import examine
+from nnjax.gradcheck.expressions import Scope
 from nnjax.gradcheck.forms import Claim
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate
 from nnjax.gradcheck.mistakes import general_candidates
+from nnjax.gradcheck.names import words
 from nnjax.gradcheck.reference import double_precision
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.subject import Probe, Subject
-from nnjax.layers import Affine, Layer
+from nnjax.layers import Affine, Dropout, Layer
 
 __all__ = ["check_layer"]
 
@@ -78,14 +81,13 @@ def check_layer(
             symbols=[name.split()[-1] for name in names],
             letter="C",
             examples=lambda args: args[1].shape[0],
-            derive=lambda args, claimed: _LayerDerivation(layer, key, *args),
         )
         return examine(
             f"the layer {_brief(layer)}, {'×'.join(map(str, shape))} → "
             f"{'×'.join(map(str, out_shape))}",
             claim,
             [subject.at(label, args) for label, args in points],
-            candidates=_candidates,
+            candidates=partial(_candidates, layer, key),
             covered=f"{len(points)} points in float64: {'; '.join(label for label, _ in points)}",
             not_covered="other shapes, other precisions, other devices",
             repeat=f"nnjax.check_layer({_brief(layer)}, {shape})",
@@ -153,61 +155,53 @@ def _names(params):
     return [*own, "pull_back a", "activation z"]
 
 
-class _LayerDerivation(Derivation):
-    """The derivation of a single layer, by autodiff: the layer itself is what is in doubt."""
-
-    def __init__(self, layer, key, params, a, z, delta, g):
-        self._layer, self.params, self.key = layer, (params,), key
-        self.L, self.n, self.claimed = 1, a.shape[0], ()
-        self.a = [np.asarray(a), np.asarray(layer.activation(z))]
-        self.z = [None, np.asarray(z)]
-        self.error, self.arriving = np.asarray(delta), np.asarray(g)
-        out, _ = _forward(layer, key, params, a)
-        self.out = np.asarray(out)
-
-    @property
-    def canonical(self):  # pyright: ignore  (a property for a cached one)
-        return False
-
-    def layer(self, l):
-        return self._layer
-
-    def _vjp(self, delta, params=None):
-        params = self.params[0] if params is None else params
-        forward = partial(_forward, self._layer, self.key)
-        _, pull = jax.vjp(lambda p, a: forward(p, a)[0], params, jnp.asarray(self.a[0]))
-        return pull(jnp.asarray(delta))
-
-    def pull_back(self, l, delta, params=None):
-        return np.asarray(self._vjp(delta, params)[1])
-
-    def weights(self, l, delta):
-        return np.asarray(self._vjp(delta)[0].w) / self.n
-
-    def biases(self, l, delta):
-        return np.asarray(self._vjp(delta)[0].b) / self.n
-
-    def through(self, l, g):
-        _, pull = jax.vjp(self.activation(1), jnp.asarray(self.z[1]))
-        return np.asarray(pull(jnp.asarray(g))[0])
-
-
-def _candidates(probes: Sequence[Probe]) -> Iterator[Candidate]:
+def _candidates(layer, key, probes: Sequence[Probe]) -> Iterator[Candidate]:
     """Yield the mistakes that one layer can show, then the general ones."""
-    names = probes[0].names
-    leaf_of = {"weights": 0, "biases": 1, "pull_back": len(names) - 2, "through": len(names) - 1}
-    words = {"l": "", "next": "", "prev": "⁻", "arrives": "g"}
-    for made in MISTAKES:
-        if made.step in leaf_of:
-            i = leaf_of[made.step]
-            yield Candidate(made, names[i], partial(_edited, made, i), words)
+    names, first = probes[0].names, probes[0]
+    leaf_of = {"weights": 0, "biases": 1, "back": len(names) - 2, "through": len(names) - 1}
+    site = Site(
+        layer,
+        tuple(first.args[1].shape[1:]),
+        isinstance(first.args[0], Affine),
+        isinstance(layer, Dropout) and key is not None,
+    )
+    for step, i in leaf_of.items():
+        for edit in edits(site, step) if _is_as_written(layer, key, site, step, first, i) else ():
+            (name, sentence), known = words(step, edit.key)
+            have, expected = (
+                e.text(lambda shift: "⁻" * (shift < 0)).replace("∂C/∂a", "g")
+                for e in (edit.wrong, edit.right)
+            )
+            predict = partial(_edited, layer, key, step, edit.wrong, i)
+            yield Candidate(name, sentence, have, expected, names[i], predict, edit.fitted, known)
     yield from general_candidates(probes)
 
 
-def _edited(made, i, probe: Probe, t: float) -> list[tuple[int, Any]]:
-    d = probe.derivation
-    given = d.arriving if made.step == "through" else d.error
-    # What a pull-back looks at is the layer's own output, what an activation looks at is drawn.
-    d.z = [None, d.out if made.step == "pull_back" else probe.args[2]]
-    out = made.change(d, 1, given, *([t] if made.fitted else []))
-    return [(i, out / d.n if made.step in ("pull_back", "through") else out)]
+def _is_as_written(layer, key, site, step, probe, i):
+    """Return whether the layer computes what the equations of its kind say."""
+    for form in forms(site, step)[:1]:
+        try:
+            ((_, found),) = _edited(layer, key, step, form, i, probe, 0.0)
+        except (TypeError, LookupError):
+            return False
+        return found.shape == probe.expected[i].shape and np.allclose(found, probe.expected[i])
+    return False
+
+
+def _edited(layer, key, step, form, i, probe: Probe, t: float) -> list[tuple[int, Any]]:
+    params, *arrays = probe.args
+    out, cache = _forward(layer, key, params, arrays[0])
+    a, z, delta, g = (np.asarray(array) for array in arrays)
+    quantities = {
+        "a": {0: a, 1: np.asarray(layer.activation(arrays[1]))},
+        # What a pull-back looks at is the layer's own output, what an activation looks at is drawn.
+        "z": {1: np.asarray(out) if step == "back" else z},
+        "δ": {1: delta},
+        "∂C/∂a": {1: g},
+    }
+    if isinstance(params, Affine):
+        quantities |= {"w": {1: np.asarray(params.w)}, "b": {1: np.asarray(params.b)}}
+    if isinstance(layer, Dropout) and cache is not None:
+        quantities["m"] = {1: np.asarray(cache, np.float64)}
+    found = form.value(Scope(quantities, 1, t))
+    return [(i, found / len(a) if step in ("back", "through") else found)]

@@ -1,20 +1,38 @@
 """Mistakes that any gradient can show, of a network or not: factors, signs, order, missing parts.
 
-Those at the step "leaf" take one array of the right gradient and return it with the mistake made.
-Those at the step "gradient" take the whole probe and return all leaves.
+A mistake about one array takes it (a `LeafView`) and returns it with the mistake made; one about
+the whole gradient takes the point and returns all arrays. To add one of your own, append to the
+table:
+
+    MISTAKES.append(Mistake("the square", "every entry is squared", "({leaf})²", lambda v: v.g**2))
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate, Undetermined, mistake
+from nnjax.gradcheck.diagnose import Candidate, wrong_leaves
+from nnjax.gradcheck.edits import walk
+from nnjax.gradcheck.expressions import Expression, Scope, quantity
+from nnjax.gradcheck.names import rows, words
+from nnjax.gradcheck.operations import Undetermined
 
-__all__ = ["LeafView", "general_candidates"]
+__all__ = [
+    "MISTAKES",
+    "LeafView",
+    "Mistake",
+    "general_candidates",
+    "jacobian_candidates",
+    "leaf_view",
+    "single_candidates",
+]
 
 
 @dataclass(frozen=True)
@@ -34,623 +52,354 @@ class LeafView:
 
     g: np.ndarray
     p: np.ndarray
-    n: int | None
-    claimed: np.ndarray | None
-    n_out: int | None
-    penalty: np.ndarray | None = None
-    penalty_if: np.ndarray | None = None
-    training_size: int | None = None
-
-
-# Factors.
-
-
-@mistake(
-    "sign",
-    "the sign is turned round: a step of gradient descent would climb",
-    have="−{leaf}",
-    expected="{leaf}",
-    step="leaf",
-)
-def sign(leaf):
-    return -leaf.g
-
-
-@mistake(
-    "factor 2",
-    "twice too large, as when the ½ of a square is forgotten",
-    have="2 {leaf}",
-    expected="{leaf}",
-    step="leaf",
-)
-def doubled(leaf):
-    return 2 * leaf.g
-
-
-@mistake(
-    "factor ½",
-    "half as large as it should be, as when the 2 of a derived square is forgotten",
-    have="½ {leaf}",
-    expected="{leaf}",
-    step="leaf",
-)
-def halved(leaf):
-    return leaf.g / 2
-
-
-@mistake(
-    "sum for mean (factor n)",
-    "the sum over the n examples is taken where their mean is meant, n times too large",
-    have="Σₓ ∂Cₓ: {leaf} times n",
-    expected="{leaf} = (1/n) Σₓ ∂Cₓ",
-    step="leaf",
-)
-def sum_for_mean(leaf):
-    return leaf.g * leaf.n
-
-
-@mistake(
-    "mean twice (factor 1/n)",
-    "divided by the number of examples n twice",
-    have="(1/n²) Σₓ ∂Cₓ: {leaf} divided by n",
-    expected="{leaf} = (1/n) Σₓ ∂Cₓ",
-    step="leaf",
-)
-def mean_twice(leaf):
-    return leaf.g / leaf.n
-
-
-@mistake(
-    "factor n_out",
-    "too large by the number of outputs n_out",
-    have="n_out · {leaf}",
-    expected="{leaf}",
-    step="leaf",
-)
-def times_outputs(leaf):
-    return leaf.g * leaf.n_out
-
-
-@mistake(
-    "factor 1/n_out",
-    "divided by the number of outputs n_out: the mean over the outputs is taken for their sum",
-    have="{leaf} / n_out",
-    expected="{leaf}",
-    step="leaf",
-)
-def over_outputs(leaf):
-    return leaf.g / leaf.n_out
-
-
-@mistake(
-    "scaled",
-    "scaled by a constant, {t}",
-    have="{t} · {leaf}",
-    expected="{leaf}",
-    step="leaf",
-    fitted=True,
-)
-def scaled(leaf, t):
-    return t * leaf.g
-
-
-# Terms added or left out.
-
-
-@mistake(
-    "left out (zero)",
-    "this part of the gradient is forgotten: it is zero",
-    have="0",
-    expected="{leaf}",
-    step="leaf",
-)
-def zero(leaf):
-    return np.zeros_like(leaf.g)
-
-
-@mistake(
-    "not returned (None)",
-    "this part of the gradient is forgotten: it is None",
-    have="None",
-    expected="{leaf}",
-    step="leaf",
-)
-def none(leaf):
-    return None
-
-
-@mistake(
-    "L2 term {sense}",
-    "{t} times the parameter itself is {sense}: the derivative of a penalty λ/2 Σp² (L2, weight "
-    "decay)",
-    have="{leaf} {operation} {t} · {parameter}",
-    expected="{leaf}",
-    step="leaf",
-    fitted=True,
-)
-def plus_parameter(leaf, t):
-    return leaf.g + t * leaf.p
-
-
-@mistake(
-    "L1 term {sense}",
-    "{t} times sign(p) is {sense}: the derivative of a penalty λ Σ|p| (L1)",
-    have="{leaf} {operation} {t} · sign({parameter})",
-    expected="{leaf}",
-    step="leaf",
-    fitted=True,
-)
-def plus_sign(leaf, t):
-    return leaf.g + t * np.sign(leaf.p)
-
-
-@mistake(
-    "|w| for sign(w)",
-    "the penalty λ Σ|p| (L1), λ = {t}, is derived as λ|p| instead of λ sign(p)",
-    have="… + {t} · |{parameter}|",
-    expected="… + {t} · sign({parameter})",
-    step="leaf",
-    fitted=True,
-)
-def absolute_for_sign(leaf, t):
-    return leaf.g + t * (np.abs(leaf.p) - np.sign(leaf.p))
-
-
-@mistake(
-    "a term |p| {sense}",
-    "{t} times the absolute value of the parameter is {sense}",
-    have="{leaf} {operation} {t} · |{parameter}|",
-    expected="{leaf}",
-    step="leaf",
-    fitted=True,
-)
-def plus_absolute(leaf, t):
-    return leaf.g + t * np.abs(leaf.p)
-
-
-@mistake(
-    "a constant {sense}",
-    "the same number, {t}, is {sense} in every entry",
-    have="{leaf} {operation} {t}",
-    expected="{leaf}",
-    step="leaf",
-    fitted=True,
-)
-def plus_constant(leaf, t):
-    return leaf.g + t
-
-
-# Regularizers, where there is one: `penalty` is λ/n w for L2, λ/n sign(w) for L1.
-
-
-@mistake(
-    "L2 or L1 missing",
-    "the regularizer is not derived: its part of the gradient is missing",
-    have="∂C₀/∂{parameter}",
-    expected="∂C₀/∂{parameter} + {penalty}",
-    step="leaf",
-)
-def penalty_missing(leaf):
-    return leaf.g - leaf.penalty
-
-
-@mistake(
-    "L2 or L1 doubled",
-    "the regularizer's part of the gradient is there twice, as when decay is applied twice or the "
-    "½ of λ/2n is forgotten",
-    have="∂C₀/∂{parameter} + 2 · {penalty}",
-    expected="∂C₀/∂{parameter} + {penalty}",
-    step="leaf",
-)
-def penalty_doubled(leaf):
-    return leaf.g + leaf.penalty
-
-
-@mistake(
-    "L2 or L1 with the wrong sign",
-    "the regularizer's part of the gradient is subtracted",
-    have="∂C₀/∂{parameter} − {penalty}",
-    expected="∂C₀/∂{parameter} + {penalty}",
-    step="leaf",
-)
-def penalty_subtracted(leaf):
-    return leaf.g - 2 * leaf.penalty
-
-
-@mistake(
-    "L2 or L1 over the wrong n (none)",
-    "λ is not divided by the number n of training examples",
-    have="∂C₀/∂{parameter} + n · {penalty}",
-    expected="∂C₀/∂{parameter} + {penalty}",
-    step="leaf",
-)
-def penalty_not_divided(leaf):
-    return leaf.g + (leaf.training_size - 1) * leaf.penalty
-
-
-@mistake(
-    "L2 or L1 over the wrong n (the mini-batch)",
-    "λ is divided by the size m of the mini-batch, not by the number n of training examples",
-    have="∂C₀/∂{parameter} + n/m · {penalty}",
-    expected="∂C₀/∂{parameter} + {penalty}",
-    step="leaf",
-)
-def penalty_over_batch(leaf):
-    return leaf.g + (leaf.training_size / leaf.n - 1) * leaf.penalty
-
-
-@mistake(
-    "L2 or L1 over the wrong n (twice)",
-    "λ is divided by the number n of training examples and by the size m of the mini-batch",
-    have="∂C₀/∂{parameter} + 1/m · {penalty}",
-    expected="∂C₀/∂{parameter} + {penalty}",
-    step="leaf",
-)
-def penalty_over_both(leaf):
-    return leaf.g + (1 / leaf.n - 1) * leaf.penalty
-
-
-@mistake(
-    "L2 or L1 on biases",
-    "the biases are regularised too",
-    have="∂C₀/∂{parameter} + {penalty}",
-    expected="∂C₀/∂{parameter}",
-    step="leaf",
-)
-def penalty_on_biases(leaf):
-    if leaf.p.ndim != 1:
-        raise TypeError("the mistake is about biases")
-    return leaf.g + leaf.penalty_if
-
-
-@mistake(
-    "L1: |w| for sign(w)",
-    "the absolute value of the weights stands where their sign belongs",
-    have="∂C₀/∂{parameter} + λ/n |{parameter}|",
-    expected="∂C₀/∂{parameter} + λ/n sign({parameter})",
-    step="leaf",
-)
-def penalty_absolute(leaf):
-    return leaf.g + np.abs(leaf.penalty * leaf.p) - leaf.penalty
-
-
-@mistake(
-    "L1: w for sign(w)",
-    "the weights themselves stand where their sign belongs: L2 for L1",
-    have="∂C₀/∂{parameter} + λ/n {parameter}",
-    expected="∂C₀/∂{parameter} + λ/n sign({parameter})",
-    step="leaf",
-)
-def penalty_plain(leaf):
-    return leaf.g + np.abs(leaf.penalty) * leaf.p - leaf.penalty
-
-
-@mistake(
-    "L2: sign(w) for w",
-    "the sign of the weights stands where they themselves belong: L1 for L2",
-    have="∂C₀/∂{parameter} + λ/n sign({parameter})",
-    expected="∂C₀/∂{parameter} + λ/n {parameter}",
-    step="leaf",
-)
-def penalty_sign(leaf):
-    return leaf.g + leaf.penalty / np.abs(leaf.p) - leaf.penalty
-
-
-# Order and shape.
-
-
-@mistake(
-    "transposed gradient",
-    "rows and columns are interchanged",
-    have="({leaf})ᵀ",
-    expected="{leaf}",
-    step="leaf",
-)
-def transposed(leaf):
-    return leaf.g.swapaxes(0, 1)
-
-
-@mistake(
-    "another shape",
-    "the values are right, in an array of another shape",
-    have="{leaf}, reshaped",
-    expected="{leaf}",
-    step="leaf",
-)
-def reshaped(leaf):
-    return leaf.g.reshape(leaf.claimed.shape)
-
-
-@mistake(
-    "flattened in another order",
-    "the entries are laid out column by column (Fortran order) instead of row by row",
-    have="{leaf}, column by column",
-    expected="{leaf}, row by row",
-    step="leaf",
-)
-def column_order(leaf):
-    if leaf.g.ndim == 2 and leaf.g.shape[0] == leaf.g.shape[1]:
-        raise ValueError("for a square matrix this is the transposed gradient")
-    return leaf.g.ravel("F").reshape(leaf.g.shape)
-
-
-@mistake(
-    "rows in reverse",
-    "the first axis runs backwards",
-    have="{leaf}[::-1]",
-    expected="{leaf}",
-    step="leaf",
-)
-def rows_reversed(leaf):
-    return leaf.g[::-1]
-
-
-@mistake(
-    "columns in reverse",
-    "the last axis runs backwards",
-    have="{leaf}[..., ::-1]",
-    expected="{leaf}",
-    step="leaf",
-)
-def columns_reversed(leaf):
-    return _matrix(leaf)[..., ::-1]
-
-
-@mistake(
-    "rows shifted by one",
-    "every row holds what belongs into the next one",
-    have="{leaf}[i + 1] at row i",
-    expected="{leaf}[i] at row i",
-    step="leaf",
-)
-def rows_ahead(leaf):
-    return np.roll(leaf.g, -1, axis=0)
-
-
-@mistake(
-    "rows shifted by one, the other way",
-    "every row holds what belongs into the one before it",
-    have="{leaf}[i − 1] at row i",
-    expected="{leaf}[i] at row i",
-    step="leaf",
-)
-def rows_behind(leaf):
-    return np.roll(leaf.g, 1, axis=0)
-
-
-@mistake(
-    "summed over the first axis",
-    "summed over an axis too many, the first",
-    have="Σᵢ {leaf}[i]",
-    expected="{leaf}",
-    step="leaf",
-)
-def summed_over_first(leaf):
-    return leaf.g.sum(axis=0)
-
-
-@mistake(
-    "summed over the last axis",
-    "summed over an axis too many, the last",
-    have="Σⱼ {leaf}[..., j]",
-    expected="{leaf}",
-    step="leaf",
-)
-def summed_over_last(leaf):
-    return _matrix(leaf).sum(axis=-1)
-
-
-@mistake(
-    "the absolute value",
-    "the signs of the entries are lost",
-    have="|{leaf}|",
-    expected="{leaf}",
-    step="leaf",
-)
-def absolute(leaf):
-    return np.abs(leaf.g)
-
-
-@mistake(
-    "permuted",
-    "the entries are all there, in another order",
-    have="{leaf}, permuted",
-    expected="{leaf}",
-    step="leaf",
-    fitted=True,
-)
-def permuted(leaf, t):
-    order, claimed = np.argsort(leaf.g, axis=None), np.argsort(leaf.claimed, axis=None)
-    out = np.empty(leaf.g.size)
-    out[claimed] = leaf.g.ravel()[order]
-    return out.reshape(leaf.g.shape)
-
-
-def _matrix(leaf):
-    if leaf.g.ndim < 2:
+    n: Any = None
+    claimed: Any = None
+    n_out: Any = None
+    penalty: Any = None
+    penalty_if: Any = None
+    training_size: Any = None
+
+
+class Mistake(NamedTuple):
+    """One mistake that any gradient can show.
+
+    Attributes:
+        name: a few words, such as "sum for mean".
+        sentence: what went wrong.
+        have: the formula as it was claimed. Words in braces are filled in: {leaf}, {parameter},
+            {penalty}; for a fitted number {t}, with {sense} ("added" or "missing") and {operation}
+            where its sign tells that.
+        change: view -> the array with the mistake made; (view, t) -> the array, for a mistake with
+            a number that is found from the claim; for `whole`, point -> all arrays.
+        whole: whether it is about the whole gradient, not about single arrays.
+        expected: the formula as it should be.
+
+    Example:
+        >>> square = Mistake("the square", "every entry is squared", "({leaf})²", lambda v: v.g**2)
+        >>> square.fitted
+        False
+    """
+
+    name: str
+    sentence: str
+    have: str
+    change: Callable[..., Any]
+    whole: bool = False
+    expected: str = "{leaf}"
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it has a number that is found from the claim."""
+        return len(inspect.signature(self.change).parameters) == 2
+
+
+def _matrix(array):
+    if array.ndim < 2:
         raise ValueError("only an array of two axes or more has columns")
-    return leaf.g
+    return array
 
 
-# The whole gradient.
+def _column_order(view):
+    if view.g.ndim == 2 and view.g.shape[0] == view.g.shape[1]:
+        raise ValueError("for a square matrix this is the transposed gradient")
+    return view.g.ravel("F").reshape(view.g.shape)
 
 
-@mistake(
-    "arrays interchanged",
-    "the arrays are right, but stand in each other's place",
-    have="another array's gradient",
-    expected="{leaf}",
-    step="gradient",
-)
-def interchanged(probe):
-    leaves = list(probe.expected)
-    for i, claimed in enumerate(probe.claimed_arrays):
-        for g in probe.expected:
+def _permuted(view, t):
+    out = np.empty(view.g.size)
+    out[np.argsort(view.claimed, axis=None)] = np.sort(view.g, axis=None)
+    return out.reshape(view.g.shape)
+
+
+def _on_biases(view):
+    if view.p.ndim != 1:
+        raise TypeError("the mistake is about biases")
+    return view.g + view.penalty_if
+
+
+# name | formula as claimed | sentence
+TABLE = """
+sign | −{leaf} | the sign is flipped: a step of gradient descent would climb
+factor 2 | 2 {leaf} | twice too large, as when the ½ of a square is forgotten
+factor ½ | ½ {leaf} | half as large as it should be, as when the 2 of a derived square is forgotten
+sum for mean (factor n) | Σₓ ∂Cₓ: {leaf} times n | the sum over the n examples is taken where their
+    mean is meant, n times too large
+mean twice (factor 1/n) | (1/n²) Σₓ ∂Cₓ: {leaf} divided by n | divided by the number of examples n
+    twice
+factor n_out | n_out · {leaf} | too large by the number of outputs n_out
+factor 1/n_out | {leaf} / n_out | divided by the number of outputs n_out: the mean over the outputs
+    is taken for their sum
+scaled | {t} · {leaf} | scaled by a constant, {t}
+left out (zero) | 0 | this part of the gradient is forgotten: it is zero
+not returned (None) | None | this part of the gradient is forgotten: it is None
+L2 term {sense} | {leaf} {operation} {t} · {parameter} | {t} times the parameter itself is {sense}:
+    the derivative of a penalty λ/2 Σp² (L2, weight decay)
+L1 term {sense} | {leaf} {operation} {t} · sign({parameter}) | {t} times sign(p) is {sense}: the
+    derivative of a penalty λ Σ|p| (L1)
+|w| for sign(w) | … + {t} · |{parameter}| | the penalty λ Σ|p| (L1), λ = {t}, is derived as λ|p|
+    instead of λ sign(p)
+a term |p| {sense} | {leaf} {operation} {t} · |{parameter}| | {t} times the absolute value of the
+    parameter is {sense}
+a constant {sense} | {leaf} {operation} {t} | the same number, {t}, is {sense} in every entry
+L2 or L1 missing | ∂C₀/∂{parameter} | the regularizer is not derived: its part of the gradient is
+    missing
+L2 or L1 doubled | ∂C₀/∂{parameter} + 2 · {penalty} | the regularizer's part of the gradient is
+    there twice, as when decay is applied twice or the ½ of λ/2n is forgotten
+L2 or L1 with the wrong sign | ∂C₀/∂{parameter} − {penalty} | the regularizer's part of the gradient
+    is subtracted
+L2 or L1 over the wrong n (none) | ∂C₀/∂{parameter} + n · {penalty} | λ is not divided by the number
+    n of training examples
+L2 or L1 over the wrong n (the mini-batch) | ∂C₀/∂{parameter} + n/m · {penalty} | λ is divided by
+    the size m of the mini-batch, not by the number n of training examples
+L2 or L1 over the wrong n (twice) | ∂C₀/∂{parameter} + 1/m · {penalty} | λ is divided by the number
+    n of training examples and by the size m of the mini-batch
+L2 or L1 on biases | ∂C₀/∂{parameter} + {penalty} | the biases are regularised too
+L1: |w| for sign(w) | ∂C₀/∂{parameter} + λ/n |{parameter}| | the absolute value of the weights
+    stands where their sign belongs
+L1: w for sign(w) | ∂C₀/∂{parameter} + λ/n {parameter} | the weights themselves stand where their
+    sign belongs: L2 for L1
+L2: sign(w) for w | ∂C₀/∂{parameter} + λ/n sign({parameter}) | the sign of the weights stands where
+    they themselves belong: L1 for L2
+transposed gradient | ({leaf})ᵀ | rows and columns are interchanged
+another shape | {leaf}, reshaped | the values are right, in an array of another shape
+flattened in another order | {leaf}, column by column | the entries are laid out column by column
+    (Fortran order) instead of row by row
+rows in reverse | {leaf}[::-1] | the first axis runs backwards
+columns in reverse | {leaf}[..., ::-1] | the last axis runs backwards
+rows shifted by one | {leaf}[i + 1] at row i | every row holds what belongs into the next one
+rows shifted by one, the other way | {leaf}[i − 1] at row i | every row holds what belongs into the
+    one before it
+summed over the first axis | Σᵢ {leaf}[i] | summed over an axis too many, the first
+summed over the last axis | Σⱼ {leaf}[..., j] | summed over an axis too many, the last
+the absolute value | |{leaf}| | the signs of the entries are lost
+permuted | {leaf}, permuted | the entries are all there, in another order
+arrays interchanged | another array's gradient | the arrays are right, but stand in each other's
+    place
+first example only | ∂Cₓ of the first x alone | only the first example of the batch counts
+first example only, over n | (1/n) ∂Cₓ of the first x alone | only the first example of the batch
+    counts, and it is divided by n
+last example only | ∂Cₓ of the last x alone | every example overwrites the one before it: = for +=,
+    so that only the last one counts
+last example only, over n | (1/n) ∂Cₓ of the last x alone | every example overwrites the one before
+    it: = for +=, so that only the last one counts, and it is divided by n
+last example left out | (1/n) Σ over x₁ … xₙ₋₁ of ∂Cₓ | the loop over the examples ends one too
+    early
+first example left out | (1/n) Σ over x₂ … xₙ of ∂Cₓ | the loop over the examples begins one too
+    late
+not summed over the batch | ∂Cₓ for every x | the gradients of the n examples are returned one by
+    one, not added up
+not summed over the batch, over n | (1/n) ∂Cₓ for every x | the gradients of the n examples are
+    returned one by one, divided by n, not added up
+"""
+
+# By the name: what becomes of an array v.g, or of the whole gradient at a point.
+LEAF: dict[str, Callable[..., Any]] = {
+    "sign": lambda v: -v.g,
+    "factor 2": lambda v: 2 * v.g,
+    "factor ½": lambda v: v.g / 2,
+    "sum for mean (factor n)": lambda v: v.g * v.n,
+    "mean twice (factor 1/n)": lambda v: v.g / v.n,
+    "factor n_out": lambda v: v.g * v.n_out,
+    "factor 1/n_out": lambda v: v.g / v.n_out,
+    "scaled": lambda v, t: t * v.g,
+    "left out (zero)": lambda v: np.zeros_like(v.g),
+    "not returned (None)": lambda v: None,
+    "L2 term {sense}": lambda v, t: v.g + t * v.p,
+    "L1 term {sense}": lambda v, t: v.g + t * np.sign(v.p),
+    "|w| for sign(w)": lambda v, t: v.g + t * (np.abs(v.p) - np.sign(v.p)),
+    "a term |p| {sense}": lambda v, t: v.g + t * np.abs(v.p),
+    "a constant {sense}": lambda v, t: v.g + t,
+    "L2 or L1 missing": lambda v: v.g - v.penalty,
+    "L2 or L1 doubled": lambda v: v.g + v.penalty,
+    "L2 or L1 with the wrong sign": lambda v: v.g - 2 * v.penalty,
+    "L2 or L1 over the wrong n (none)": lambda v: v.g + (v.training_size - 1) * v.penalty,
+    "L2 or L1 over the wrong n (the mini-batch)": (
+        lambda v: v.g + (v.training_size / v.n - 1) * v.penalty
+    ),
+    "L2 or L1 over the wrong n (twice)": lambda v: v.g + (1 / v.n - 1) * v.penalty,
+    "L2 or L1 on biases": _on_biases,
+    "L1: |w| for sign(w)": lambda v: v.g + np.abs(v.penalty * v.p) - v.penalty,
+    "L1: w for sign(w)": lambda v: v.g + np.abs(v.penalty) * v.p - v.penalty,
+    "L2: sign(w) for w": lambda v: v.g + v.penalty / np.abs(v.p) - v.penalty,
+    "transposed gradient": lambda v: v.g.swapaxes(0, 1),
+    "another shape": lambda v: v.g.reshape(v.claimed.shape),
+    "flattened in another order": _column_order,
+    "rows in reverse": lambda v: v.g[::-1],
+    "columns in reverse": lambda v: _matrix(v.g)[..., ::-1],
+    "rows shifted by one": lambda v: np.roll(v.g, -1, axis=0),
+    "rows shifted by one, the other way": lambda v: np.roll(v.g, 1, axis=0),
+    "summed over the first axis": lambda v: v.g.sum(axis=0),
+    "summed over the last axis": lambda v: _matrix(v.g).sum(axis=-1),
+    "the absolute value": lambda v: np.abs(v.g),
+    "permuted": _permuted,
+}
+
+
+def _scaled(factor, leaves):
+    return [factor * leaf for leaf in leaves]
+
+
+def _interchanged(point):
+    leaves = list(point.expected)
+    for i, claimed in enumerate(point.claimed_arrays):
+        for g in point.expected:
             if claimed is not None and g.shape == claimed.shape and np.allclose(g, claimed):
                 leaves[i] = g
+    if sum(one is not other for one, other in zip(leaves, point.expected, strict=True)) < 2:
+        raise ValueError("nothing is interchanged where a single array is another one")
     return leaves
 
 
-@mistake(
-    "first example only",
-    "only the first example of the batch counts",
-    have="∂Cₓ of the first x alone",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def first_example(probe):
-    return probe.of_examples([0])
-
-
-@mistake(
-    "first example only, over n",
-    "only the first example of the batch counts, and it is divided by n",
-    have="(1/n) ∂Cₓ of the first x alone",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def first_example_over_n(probe):
-    return [leaf / probe.n for leaf in probe.of_examples([0])]
-
-
-@mistake(
-    "last example only",
-    "every example overwrites the one before it: = for +=, so that only the last one counts",
-    have="∂Cₓ of the last x alone",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def last_example(probe):
-    return probe.of_examples([probe.n - 1])
-
-
-@mistake(
-    "last example only, over n",
-    "every example overwrites the one before it: = for +=, so that only the last one counts, and "
-    "it is divided by n",
-    have="(1/n) ∂Cₓ of the last x alone",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def last_example_over_n(probe):
-    return [leaf / probe.n for leaf in probe.of_examples([probe.n - 1])]
-
-
-@mistake(
-    "last example left out",
-    "the loop over the examples ends one too early",
-    have="(1/n) Σ over x₁ … xₙ₋₁ of ∂Cₓ",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def last_left_out(probe):
-    return [leaf * (probe.n - 1) / probe.n for leaf in probe.of_examples(range(probe.n - 1))]
-
-
-@mistake(
-    "first example left out",
-    "the loop over the examples begins one too late",
-    have="(1/n) Σ over x₂ … xₙ of ∂Cₓ",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def first_left_out(probe):
-    return [leaf * (probe.n - 1) / probe.n for leaf in probe.of_examples(range(1, probe.n))]
-
-
-@mistake(
-    "not summed over the batch",
-    "the gradients of the n examples are returned one by one, not added up",
-    have="∂Cₓ for every x",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def not_summed(probe):
-    if probe.n == 1:
+def _without(point, i):
+    """Return the gradient with example i left out of the mean."""
+    if point.n == 1:
         raise Undetermined
-    each = [probe.of_examples([i]) for i in range(probe.n)]
+    rest = [k for k in range(point.n) if k != i % point.n]
+    return _scaled((point.n - 1) / point.n, point.of_examples(rest))
+
+
+def _one_by_one(point):
+    if point.n == 1:
+        raise Undetermined
+    each = [point.of_examples([i]) for i in range(point.n)]
     return [np.stack(leaves) for leaves in zip(*each, strict=True)]
 
 
-@mistake(
-    "not summed over the batch, over n",
-    "the gradients of the n examples are returned one by one, divided by n, not added up",
-    have="(1/n) ∂Cₓ for every x",
-    expected="(1/n) Σₓ ∂Cₓ",
-    step="gradient",
-)
-def not_summed_over_n(probe):
-    return [leaf / probe.n for leaf in not_summed(probe)]
+WHOLE: dict[str, Callable[..., Any]] = {
+    "arrays interchanged": _interchanged,
+    "first example only": lambda q: q.of_examples([0]),
+    "first example only, over n": lambda q: _scaled(1 / q.n, q.of_examples([0])),
+    "last example only": lambda q: q.of_examples([q.n - 1]),
+    "last example only, over n": lambda q: _scaled(1 / q.n, q.of_examples([q.n - 1])),
+    "last example left out": lambda q: _without(q, -1),
+    "first example left out": lambda q: _without(q, 0),
+    "not summed over the batch": _one_by_one,
+    "not summed over the batch, over n": lambda q: _scaled(1 / q.n, _one_by_one(q)),
+}
+
+MISTAKES: list[Mistake] = [
+    Mistake(name, sentence, have, LEAF.get(name) or WHOLE[name], name in WHOLE)
+    for name, have, sentence in rows(TABLE)
+]
 
 
-def general_candidates(probes: Sequence[Any]) -> Iterator[Candidate]:
-    """Yield every mistake about leaves and about the whole gradient, at every place.
+def leaf_view(point: Any, i: int) -> LeafView:
+    """Return what a mistake about array i sees at a point; a network's has more to it."""
+    return LeafView(point.expected[i], point.parameters[i], point.n, point.claimed_arrays[i])
 
-    A place is a set of leaves that takes in all those that are wrong: single ones, the arrays of
-    one layer, all weights, all biases, all.
+
+def general_candidates(
+    points: Sequence[Any], view: Callable[[Any, int], LeafView] = leaf_view
+) -> Iterator[Candidate]:
+    """Yield every mistake about arrays and about the whole gradient, at every place.
+
+    A place is a set of arrays that takes in all those that are wrong: single ones, the arrays of
+    one layer, all weights, all biases, all, or just these.
+
+    Args:
+        points: where the claim is evaluated.
+        view: (point, number of an array) -> what a mistake about that array sees.
     """
-    places = list(_places(probes))
-    for made in MISTAKES:
-        if made.step == "gradient":
-            for where, leaves in places:
-                yield Candidate(made, where, _some(made.change, leaves), _words(probes[0], leaves))
-        elif made.step == "leaf":
-            for where, leaves in places:
-                yield Candidate(made, where, _each(made, leaves), _words(probes[0], leaves))
+    for where, leaves, stage in _places(points):
+        for made in MISTAKES:
+            yield _candidate(points[0], made, where, leaves, view)._replace(stage=stage)
 
 
-def _some(change, leaves):
-    def predict(probe, t):
-        predicted = change(probe)
-        return None if predicted is None else [(i, predicted[i]) for i in leaves]
+def single_candidates(
+    points: Sequence[Any], view: Callable[[Any, int], LeafView] = leaf_view
+) -> Iterator[Candidate]:
+    """Yield every mistake about one array for each array that is wrong, to explain it by itself."""
+    wrong = wrong_leaves(points)
+    for i in wrong if len(wrong) > 1 else ():
+        for made in MISTAKES:
+            # One number that fits one number is no evidence.
+            if not made.whole and not (made.fitted and points[0].expected[i].size == 1):
+                single = _candidate(points[0], made, points[0].names[i], [i], view)
+                yield single._replace(only=frozenset([i]), stage=3)
 
-    return predict
 
-
-def _each(made, leaves):
-    def predict(probe, t):
+def _candidate(point, made, where, leaves, view):
+    def predict(point, t):
+        if made.whole:
+            predicted = made.change(point)
+            yield from ((i, predicted[i]) for i in leaves)
+            return
         for i in leaves:
-            view = LeafView(
-                probe.expected[i],
-                probe.parameters[i],
-                probe.n,
-                probe.claimed_arrays[i],
-                probe.subject.n_out,
-                **probe.subject.penalties(probe.args, i),
-            )
-            yield i, made.change(view, t) if made.fitted else made.change(view)
+            yield i, made.change(view(point, i), *([t] if made.fitted else []))
 
-    return predict
+    words = _words(point, leaves)
+    mean = {"{leaf}": "(1/n) Σₓ ∂Cₓ"} if made.whole or "mean" in made.name else {}
+    return Candidate(
+        made.name,
+        made.sentence,
+        _filled(made.have, words),
+        _filled(made.expected, {**words, **mean}),
+        where,
+        predict,
+        made.fitted,
+    )
 
 
-def _places(probes):
-    subject, names = probes[0].subject, probes[0].names
-    wrong = {i for probe in probes for i in probe.wrong}
+def jacobian_candidates(f: Callable) -> Iterator[Candidate]:
+    """Yield the mistakes in a pull-back Jᵀg of a function of one array, J its Jacobian.
+
+    The points' arguments are g, the output weights, and the array.
+    """
+    jacobian, g = quantity("J", None), quantity("g", None)
+    right = Expression("wᵀδ", (jacobian, g))
+    derivative = jax.jit(jax.jacrev(f))
+
+    def predict(form, point, t):
+        g, x = point.args
+        matrix = np.asarray(derivative(x)).reshape(g.size, x.size)
+        scope = Scope({"J": matrix, "g": np.asarray(g).ravel()})
+        yield 0, form.value(scope).reshape(x.shape)
+
+    swaps = {
+        "J": [Expression("transposed", (jacobian,)), Expression("diagonal", (jacobian,))],
+        "g": [Expression("ones", (g,)), right],
+    }
+    for edit in walk(right, swaps):
+        (name, sentence), _ = words("pull-back", edit.key)
+        have, expected = edit.wrong.text(), edit.right.text()
+        yield Candidate(name, sentence, have, expected, "", partial(predict, edit.wrong))
+
+
+def _filled(text, words):
+    for brace, word in words.items():
+        text = text.replace(brace, word)
+    return text
+
+
+def _places(points):
+    """Return (name, arrays, stage) for every place; what has no name of its own comes later."""
+    subject, names, wrong = points[0].subject, points[0].names, wrong_leaves(points)
     whole = range(len(names))
-    matrices = [i for i in whole if probes[0].parameters[i].ndim >= 2]
-    vectors = [i for i in whole if probes[0].parameters[i].ndim < 2]
+    matrices = [i for i in whole if points[0].parameters[i].ndim >= 2]
+    vectors = [i for i in whole if points[0].parameters[i].ndim < 2]
     groups = subject.groups or names
-    places = [(name, [i]) for i, name in enumerate(names)]
-    places += [(group, [i for i in whole if groups[i] == group]) for group in dict.fromkeys(groups)]
+    places = [(", ".join(names[i] for i in wrong), wrong, 1)]
+    places += [(name, [i], 0) for i, name in enumerate(names)]
+    for group in dict.fromkeys(groups):
+        places += [(group, [i for i in whole if groups[i] == group], 0)]
     if len(matrices) != len(names):
-        places += [("all weights", matrices), ("all biases", vectors)]
-    places += [("the whole gradient" if len(names) > 1 else "", list(whole))]
-    seen = []
-    for where, leaves in reversed(places):  # one leaf that is all there is: "the whole gradient"
-        if wrong <= set(leaves) and leaves not in [other for _, other in seen]:
-            seen.append((where, leaves))
-    return reversed(seen)
+        places += [("all weights", matrices, 0), ("all biases", vectors, 0)]
+    places += [("the whole gradient" if len(names) > 1 else "", list(whole), 0)]
+    # Of one leaf that is all there is, it is said that it is the whole gradient.
+    best = {tuple(leaves): (where, leaves, stage) for where, leaves, stage in places}
+    around = [place for place in best.values() if set(wrong) <= set(place[1])]
+    return sorted(around, key=lambda place: (place[2], len(place[1])))
 
 
-def _words(probe, leaves):
-    letter, symbols = probe.subject.letter, probe.subject.symbols or probe.names
+def _words(point, leaves):
+    letter, symbols = point.subject.letter, point.subject.symbols or point.names
     if len(leaves) == len(symbols) > 1:
-        return {"leaf": f"∇{letter}", "parameter": "w", "penalty": "∂R/∂w"}
+        return {"{leaf}": f"∇{letter}", "{parameter}": "w", "{penalty}": "∂R/∂w"}
     named = [symbols[i] for i in leaves]
     if len(named) > 3:
         named = [named[0], "…", named[-1]]
-    return {
-        "leaf": ", ".join(f"∂{letter}/∂{name}" if name != "…" else name for name in named),
-        "parameter": ", ".join(named),
-        "penalty": ", ".join(f"∂R/∂{name}" if name != "…" else name for name in named),
-    }
+    gradient, penalty = (
+        ", ".join(f"∂{of}/∂{name}" if name != "…" else name for name in named)
+        for of in (letter, "R")
+    )
+    return {"{leaf}": gradient, "{parameter}": ", ".join(named), "{penalty}": penalty}

@@ -1,7 +1,7 @@
 """Forward and backward passes as people write them, each brought to one form.
 
-That form is a pair of functions: forward(*args) -> outputs, and pull_back(args, g) -> (the value that
-the pull-back computes itself, or None; the gradients of ⟨g, outputs⟩).
+That form is a pair of functions: forward(*args) -> outputs, and pull_back(args, g) -> (the value
+that the pull-back computes itself, or None; the gradients of ⟨g, outputs⟩).
 """
 
 from __future__ import annotations
@@ -148,12 +148,11 @@ class Pass(NamedTuple):
             forward, backward = forward.forward, forward.backward
         for name, function in (("forward", forward), ("backward", backward)):
             if not callable(function) and not (name == "backward" and function is None):
-                raise TypeError(
-                    f"{name} is a {type(function).__name__}; expected a function, then the arguments"
-                )
-        owner = getattr(forward, "__self__", None)
-        if owner is not None and owner is getattr(backward, "__self__", None):
-            return cls._of_object(owner, forward.__name__, backward.__name__, args)
+                kind = type(function).__name__
+                raise TypeError(f"{name} is a {kind}; expected a function, then the arguments")
+        owner, other = (getattr(one, "__self__", None) for one in (forward, backward))
+        if owner is not None and owner is other:
+            return cls._of_object(owner, name_of(forward), name_of(backward), args)
         names = tuple(_parameters(forward, len(args)))
 
         def outputs(*args):
@@ -172,7 +171,11 @@ class Pass(NamedTuple):
         out = _split(getattr(trial, forward)(*as_numpy(args)), getattr(trial, backward))[0]
         ones = jax.tree.map(lambda leaf: np.ones(np.shape(leaf)), out)
         _call_backward(getattr(trial, backward), ones, None, args)
-        pairs = dict(_with_gradients(trial, (), 0))
+        pairs, seen = {}, set()
+        for name, ways in _with_gradients(trial, (), 0):
+            if id(_at(trial, ways[0])) not in seen:  # one array may be known by several names
+                seen.add(id(_at(trial, ways[0])))
+                pairs[name] = ways
         arrays = {
             name: np.asarray(_at(owner, path), np.float64) for name, (path, _) in pairs.items()
         }
@@ -278,6 +281,6 @@ def _pairs(value, gradient, path, other) -> Iterator[tuple[str, tuple[tuple, tup
 
 def _at(node, path):
     for key in path:
-        indexed = isinstance(node, (Mapping, tuple, list))
-        node = node[key] if indexed else getattr(node, key)
+        held: Any = node if isinstance(node, (Mapping, tuple, list)) else vars(node)
+        node = held[key]
     return node

@@ -1,7 +1,7 @@
 """What a check found: a verdict, a row for every array, the mistake in words.
 
-`str(report)` is plain text of 80 columns that is read from the top down, `report.render(color=True)`
-the same for a terminal, `report.to_json()` for machines; a notebook shows it as HTML.
+`str(report)` is plain text of 80 columns that is read from the top down, with colours by
+`report.render(color=True)`, `report.to_json()` is for machines; a notebook shows it as HTML.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import html
 import json
+import linecache
 import math
 import textwrap
 from dataclasses import dataclass
@@ -199,7 +200,8 @@ class GradientReport:
         lines[0] = lines[0].replace(finding.name, paint(finding.name, "bold"), 1)
         if finding.source is not None:
             text = finding.source.strip()
-            caret = (finding.column or 1) - 1 - (len(finding.source) - len(finding.source.lstrip()))
+            whole = linecache.getline(finding.file or "", finding.line or 0)
+            caret = (finding.column or 1) - 1 - (len(whole) - len(whole.lstrip()))
             if not 0 <= caret < len(text):
                 caret = 0
             start = max(0, min(caret - 20, len(text) - WIDTH + 18))

@@ -12,9 +12,9 @@ import numpy as np
 
 from nnjax import activations, losses, regularizers
 from nnjax.backprop import backprop
+from nnjax.gradcheck.backprop import check_backprop
 from nnjax.gradcheck.check import check_gradient, check_vjp
 from nnjax.gradcheck.layer import check_layer
-from nnjax.gradcheck.network import check_backprop
 from nnjax.gradcheck.report import GradientReport
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, MaxPool, MeanPool
 from nnjax.network import Network, mlp

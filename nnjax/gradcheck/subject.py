@@ -37,13 +37,9 @@ class Subject:
         symbols: the same for formulas, such as "w²"; `names` unless given.
         groups: for each leaf, what it belongs to, such as "layer 2".
         letter: of the function in formulas.
-        n_out: the number of outputs of a network.
         examples: for arguments, the number of examples in the batch, None where there is no batch.
         subset: for arguments and a list of indices, arguments with these examples alone.
-        penalties: for arguments and the number of a leaf, what a regularizer adds to that leaf, as
-            `LeafView` names it.
         mean_of_examples: whether the gradient of a batch is the mean of those of its examples.
-        derive: for arguments and claimed leaves, a network's `Derivation`.
         untraceable: why JAX cannot trace the function, so that differences are the reference; ""
             where it can.
         domains: for the numbers of leaves, the set in which their values have to lie.
@@ -57,12 +53,9 @@ class Subject:
     symbols: Sequence[str] | None = None
     groups: Sequence[str] | None = None
     letter: str = "f"
-    n_out: int | None = None
     examples: Callable[[tuple], int | None] = lambda args: None
     subset: Callable[[tuple, Sequence[int]], tuple] | None = None
-    penalties: Callable[[tuple, int], dict[str, Any]] = lambda args, leaf: {}
     mean_of_examples: bool = False
-    derive: Callable[[tuple, Sequence[Any]], Any] | None = None
     untraceable: str = ""
     domains: Mapping[int, Domain] = field(default_factory=dict)
 
@@ -140,6 +133,28 @@ class Subject:
                 lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)),
             )
 
+    def program(self, args: tuple) -> Any:
+        """Return f as JAX traces it, a program of the arrays; None where it cannot be traced."""
+        _, _, arrays = self.compiled(args)
+        signature = ("program", self._signature(args, arrays))
+        if signature not in self._programs:
+            leaves, structure = jax.tree.flatten(args)
+            dynamic = [
+                i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))
+            ]
+
+            def of_arrays(arrays):
+                full = list(leaves)
+                for i, array in zip(dynamic, arrays, strict=True):
+                    full[i] = array
+                return self.function(*jax.tree.unflatten(structure, full))
+
+            try:
+                self._programs[signature] = jax.make_jaxpr(of_arrays)(arrays)
+            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+                self._programs[signature] = None
+        return self._programs[signature]
+
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
         _, gradient, arrays = self.compiled(args)
@@ -174,7 +189,8 @@ def _gradient(f, argnums, args):
 class Probe:
     """One point where expected and claimed gradient are compared.
 
-    `on_kinks` says that the point lies on kinks or ties by design, where right gradients may differ.
+    `on_kinks` says that the point lies on kinks or ties by design, where right gradients may
+    differ.
     """
 
     subject: Subject
@@ -184,7 +200,7 @@ class Probe:
 
     @cached_property
     def expected(self) -> list[np.ndarray]:
-        """The leaves of the gradient by autodiff, float64; by differences, if JAX cannot trace f."""
+        """The leaves of the gradient by autodiff, or by differences if f is untraceable."""
         if self.subject.untraceable:
             return self._by_differences[0]
         _, gradient, arrays = self.subject.compiled(self.args)
@@ -320,13 +336,6 @@ class Probe:
         if noise is None:
             return [np.full(leaf.shape, 1e-13 * _largest(leaf)) for leaf in self.expected]
         return noise(self.subject.compiled(self.args)[2])
-
-    @cached_property
-    def derivation(self) -> Any:
-        """The network's derivation at this point."""
-        if self.subject.derive is None:
-            raise TypeError("only networks have a derivation")
-        return self.subject.derive(self.args, self.claimed_arrays)
 
     @property
     def n(self) -> int | None:

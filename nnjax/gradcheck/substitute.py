@@ -1,8 +1,8 @@
 """NumPy code traced by JAX as it stands: jax.numpy in numpy's place.
 
 `Array` holds a JAX value and answers to NumPy's functions, operators and assignments to entries.
-While `in_place_of_numpy` is active, what the function's modules call `np` makes such arrays. Views are
-not followed, so that whoever uses this holds the value against NumPy's own.
+While `in_place_of_numpy` is active, what the function's modules call `np` makes such arrays. Views
+are not followed, so that whoever uses this holds the value against NumPy's own.
 """
 
 from __future__ import annotations
@@ -277,8 +277,8 @@ def evaluable(
 ) -> tuple[Callable, str]:
     """Return the function in a form that can be differentiated, and why JAX cannot, "" if it can.
 
-    As it is, if JAX can trace it; else with jax.numpy in numpy's place, if that gives the same value;
-    else as a function of NumPy arrays (of PyTorch tensors) that can only be called.
+    As it is, if JAX can trace it; else with jax.numpy in numpy's place, if that gives the same
+    value; else as a function of NumPy arrays (of PyTorch tensors) that can only be called.
 
     Args:
         function: somebody's function.
@@ -336,8 +336,8 @@ def evaluable(
     except Exception as error:
         why = f"it {raised(error)}"
     return by_value, (
-        f"JAX cannot trace {name_of(function)}, so that no line can be named and differences are the "
-        f"reference: {why}."
+        f"JAX cannot trace {name_of(function)}, so that no line can be named and differences are "
+        f"the reference: {why}."
     )
 
 

@@ -183,10 +183,11 @@ def trace_gradient(
 def _lines(graph: Graph, cotangents) -> tuple[TracedLine, ...]:
     found: dict[tuple[str, int], list[tuple]] = {}
     places: dict[tuple[str, int], Place] = {}
-    active = [e for e in graph.equations if e.place and graph.active.intersection(e.outputs)]
-    for key, run in itertools.groupby(active, lambda e: (e.place.file, e.place.line, e.run)):
-        *_, last = run
-        places.setdefault(key[:2], last.place)  # pyright: ignore  (not None, see above)
+    placed = [(e.place, e) for e in graph.equations if graph.active.intersection(e.outputs)]
+    placed = [(place, e) for place, e in placed if place is not None]
+    for key, run in itertools.groupby(placed, lambda pair: (*pair[0][:2], pair[1].run)):
+        *_, (place, last) = run
+        places.setdefault(key[:2], place)
         node = next(o for o in last.outputs if o in graph.active)
         sizes = _largest(graph.values[node]), _largest(cotangents.get(node, 0.0))
         found.setdefault(key[:2], []).append(sizes)
@@ -234,12 +235,8 @@ def _forward(graph: Graph) -> NotFinite | None:
             return NotFinite(kind, False, f"{name} holds it already.", None, 0, "")
         equation = graph.equations[k]
         bad = [n for n in equation.inputs if not _finite(graph.values[n])]
-        # inf − inf and 0 · inf make NaN of infinity: that is where NaN begins
-        born = _kind(graph.values[node]) == "NaN" and all(
-            _kind(graph.values[n]) != "NaN" for n in bad
-        )
         made = [n for n in bad if n in graph.producer or n in graph.inputs]
-        if not made or (born and not any(n in graph.producer for n in made)):
+        if not made:
             return _at(equation, _kind(graph.values[node]), False, _in_words(graph, equation, node))
         node = made[0]
 

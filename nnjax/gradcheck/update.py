@@ -3,223 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnjax.checks import require_number
 from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, to_numpy
+from nnjax.gradcheck.diagnose import Candidate, diagnose
+from nnjax.gradcheck.edits import walk
+from nnjax.gradcheck.expressions import Expression, Scope, minus, number, plus, quantity, times
 from nnjax.gradcheck.forms import Claim
-from nnjax.gradcheck.hypotheses import MISTAKES, Candidate, diagnose, mistake
+from nnjax.gradcheck.names import words
 from nnjax.gradcheck.report import GradientReport, Verdict
 
-__all__ = ["Descent", "check_update"]
+__all__ = ["check_update"]
+
+W, V, G, ETA, MU, DECAY = (quantity(name, None) for name in ("w", "v", "∇C", "η", "μ", "λ/n"))
+MOVE, ONE, PENALTY = quantity("v'", None), number(1.0, "1"), times(DECAY, W)
+# The step of the book, eqs. 91, 107 and 108.
+RIGHT = {
+    "v'": plus(times(MU, V), minus(times(ETA, G))),
+    "w'": plus(times(plus(ONE, minus(times(ETA, DECAY))), W), MOVE),
+}
+SWAPS = {"∇C": [plus(G, PENALTY), times(plus(ONE, minus(MU)), G)], "v'": [V]}
 
 
 @dataclass(frozen=True)
-class Descent:
-    """One step of gradient descent, eqs. 91, 107 and 108 of the book: the right one.
+class _Point:
+    """One random state, with what is claimed to follow from it."""
 
-    v' = μ v − η g,  w' = (1 − η λ/n) w + v'
-
-    Attributes:
-        w, v, g: weights, velocity and gradient.
-        eta, mu, decay: η, μ and λ/n.
-    """
-
-    w: np.ndarray
-    v: np.ndarray
-    g: np.ndarray
-    eta: float
-    mu: float
-    decay: float
-
-    def step(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return w' and v'."""
-        return self.moved(self.mu * self.v - self.eta * self.g)
-
-    def moved(self, velocity: np.ndarray, shrunk: float | None = None) -> tuple:
-        """Return w' and v' for a velocity, and what the weights are multiplied by before."""
-        shrunk = 1 - self.eta * self.decay if shrunk is None else shrunk
-        return shrunk * self.w + velocity, velocity
-
-
-VELOCITY = "v' = μ v − η ∇C"
-WEIGHTS = "w' = (1 − ηλ/n) w + v'"
-
-
-@mistake(
-    "momentum with the wrong sign",
-    "the velocity is subtracted where it should be kept up",
-    have="v' = −μ v − η ∇C",
-    expected=VELOCITY,
-    step="update",
-)
-def momentum_sign(s):
-    return s.moved(-s.mu * s.v - s.eta * s.g)
-
-
-@mistake(
-    "momentum left out",
-    "the velocity of the step before does not enter",
-    have="v' = −η ∇C",
-    expected=VELOCITY,
-    step="update",
-)
-def no_momentum(s):
-    return s.moved(-s.eta * s.g)
-
-
-@mistake(
-    "friction left out",
-    "the velocity is not multiplied by μ",
-    have="v' = v − η ∇C",
-    expected=VELOCITY,
-    step="update",
-)
-def no_friction(s):
-    return s.moved(s.v - s.eta * s.g)
-
-
-@mistake(
-    "uphill",
-    "the gradient is added, not subtracted",
-    have="v' = μ v + η ∇C",
-    expected=VELOCITY,
-    step="update",
-)
-def uphill(s):
-    return s.moved(s.mu * s.v + s.eta * s.g)
-
-
-@mistake(
-    "learning rate left out",
-    "the gradient is not multiplied by η",
-    have="v' = μ v − ∇C",
-    expected=VELOCITY,
-    step="update",
-)
-def no_rate(s):
-    return s.moved(s.mu * s.v - s.g)
-
-
-@mistake(
-    "gradient damped by 1 − μ",
-    "the gradient is multiplied by 1 − μ, as in a moving average; the book's momentum does not",
-    have="v' = μ v − (1 − μ) η ∇C",
-    expected=VELOCITY,
-    step="update",
-)
-def damped(s):
-    return s.moved(s.mu * s.v - (1 - s.mu) * s.eta * s.g)
-
-
-@mistake(
-    "the old velocity moves the weights",
-    "the weights are moved before the velocity is renewed",
-    have="w' = (1 − ηλ/n) w + v",
-    expected=WEIGHTS,
-    step="update",
-)
-def old_velocity(s):
-    return s.moved(s.v)[0], s.step()[1]
-
-
-@mistake(
-    "the velocity subtracted from the weights",
-    "the velocity points downhill already, and is subtracted",
-    have="w' = (1 − ηλ/n) w − v'",
-    expected=WEIGHTS,
-    step="update",
-)
-def velocity_subtracted(s):
-    velocity = s.step()[1]
-    return s.moved(-velocity)[0], velocity
-
-
-@mistake(
-    "decay applied twice",
-    "the weights shrink by 1 − ηλ/n and the term λ/n w is in the gradient too",
-    have="v' = μ v − η (∇C + λ/n w), w' = (1 − ηλ/n) w + v'",
-    expected=f"{VELOCITY}, {WEIGHTS}",
-    step="update",
-)
-def decay_twice(s):
-    return s.moved(s.mu * s.v - s.eta * (s.g + s.decay * s.w))
-
-
-@mistake(
-    "decay applied twice (shrunk twice)",
-    "the weights shrink by 1 − ηλ/n twice",
-    have="w' = (1 − ηλ/n)² w + v'",
-    expected=WEIGHTS,
-    step="update",
-)
-def shrunk_twice(s):
-    return s.moved(s.step()[1], (1 - s.eta * s.decay) ** 2)
-
-
-@mistake(
-    "decay left out",
-    "the weights do not shrink",
-    have="w' = w + v'",
-    expected=WEIGHTS,
-    step="update",
-)
-def no_decay(s):
-    return s.moved(s.step()[1], 1.0)
-
-
-@mistake(
-    "decay with the wrong sign",
-    "the weights grow",
-    have="w' = (1 + ηλ/n) w + v'",
-    expected=WEIGHTS,
-    step="update",
-)
-def growth(s):
-    return s.moved(s.step()[1], 1 + s.eta * s.decay)
-
-
-@mistake(
-    "decay without the learning rate",
-    "the weights shrink by 1 − λ/n, whatever η is",
-    have="w' = (1 − λ/n) w + v'",
-    expected=WEIGHTS,
-    step="update",
-)
-def decay_without_rate(s):
-    return s.moved(s.step()[1], 1 - s.decay)
-
-
-@mistake(
-    "decay through the velocity",
-    "the term λ/n w is in the gradient, so that momentum gathers it; the book shrinks the weights "
-    "apart from the velocity",
-    have="v' = μ v − η (∇C + λ/n w), w' = w + v'",
-    expected=f"{VELOCITY}, {WEIGHTS}",
-    step="update",
-)
-def coupled_decay(s):
-    return s.moved(s.mu * s.v - s.eta * (s.g + s.decay * s.w), 1.0)
-
-
-@dataclass
-class _Probe:
-    """One random state, as the library of mistakes looks at it."""
-
-    state: Descent
-    claimed: list[Any]
-    wrong: list[int] = field(default_factory=list)
+    quantities: dict[str, Any]
+    claimed: Sequence[Any] = ()
     n: int | None = None
+    names: tuple[str, ...] = ("w'", "v'")
+
+    def step(self, steps) -> list[np.ndarray]:
+        """Return w' and v'."""
+        velocity = steps["v'"].value(Scope(self.quantities))
+        return [steps["w'"].value(Scope({**self.quantities, "v'": velocity})), velocity]
 
     @property
-    def expected(self):
-        return list(self.state.step())
+    def expected(self) -> list[np.ndarray]:
+        return self.step(RIGHT)
 
     @property
-    def claimed_arrays(self):
+    def claimed_arrays(self) -> list[np.ndarray | None]:
         def convert(leaf):
             try:
                 return to_numpy(leaf).astype(np.float64)
@@ -229,8 +59,46 @@ class _Probe:
         return [convert(leaf) for leaf in self.claimed]
 
     @property
-    def noise(self):
+    def noise(self) -> list[np.ndarray]:
         return [1e-14 * np.abs(leaf) for leaf in self.expected]
+
+    @property
+    def wrong(self) -> list[int]:
+        return [i for i, leaf in enumerate(self.leaves("")) if not leaf.ok]
+
+    def leaves(self, label) -> list[Leaf]:
+        """Return a row for w' and one for v'."""
+        columns = zip(self.names, self.claimed, self.expected, self.noise, strict=True)
+        return [compare(*column, label) for column in columns]
+
+
+def _candidates() -> Iterator[Candidate]:
+    """Yield every edit of the step, and the two edits that make one common mistake."""
+    found = {}
+    for left, right in RIGHT.items():
+        for edit in walk(right, SWAPS):
+            found[left, edit.key] = edit.wrong
+            yield _candidate(left, edit.key, {left: edit.wrong})
+    coupled = {
+        "v'": found["v'", "∇C → ∇C + λ/n w"],
+        "w'": found["w'", "drop η λ/n"],
+    }
+    yield _candidate("both", "decay", coupled)
+
+
+def _candidate(step, key, changed: dict[str, Expression]):
+    (name, sentence), known = words(step, key)
+    have, expected = (
+        ", ".join(f"{left} = {steps[left].text()}" for left in changed)
+        for steps in (changed, RIGHT)
+    )
+    steps = RIGHT | changed
+    predict = partial(_predict, steps)
+    return Candidate(name, sentence, have, expected, "", predict, known=known)
+
+
+def _predict(steps, point, t):
+    return enumerate(point.step(steps))
 
 
 def check_update(
@@ -258,20 +126,19 @@ def check_update(
     """
     for name, value in (("eta", eta), ("mu", mu), ("decay", decay)):
         require_number(value, name, "a number of at least 0", 0, 1e300)
-    claim, probes = Claim(update, time_limit), []
+    claim, points = Claim(update, time_limit), []
     subject = f"the update {getattr(update, '__name__', 'update')}, η = {eta:g}, μ = {mu:g}"
     try:
         for seed, shape in enumerate(((5, 3), (7,), (2, 3, 4))):
             rng = np.random.default_rng(seed)
             w, v, g = rng.normal(size=(3, *shape))
-            state = Descent(w, v, g, eta, mu, decay)
-            claimed = align(state.step(), claim(state.w, state.v, state.g))
-            probes.append(_Probe(state, claimed))
+            state = {"w": w, "v": v, "∇C": g, "η": eta, "μ": mu, "λ/n": decay}
+            points.append(_Point(state, align(_Point(state).expected, claim(w, v, g))))
     except Misfit as misfit:
         return GradientReport(subject, Verdict.WRONG, (), f"The update {misfit}.")
-    leaves = [_worst(probes, i, name) for i, name in enumerate(("w'", "v'"))]
+    leaves = [_worst(points, i, name) for i, name in enumerate(("w'", "v'"))]
     right = all(leaf.ok for leaf in leaves)
-    found = None if right else diagnose(probes, _candidates())
+    found = None if right else diagnose(points, _candidates())
     return GradientReport(
         subject,
         Verdict.RIGHT if right else Verdict.WRONG,
@@ -284,17 +151,6 @@ def check_update(
     )
 
 
-def _worst(probes: Sequence[_Probe], i: int, name: str) -> Leaf:
-    rows = [
-        compare(name, probe.claimed[i], probe.expected[i], probe.noise[i], f"state {number}")
-        for number, probe in enumerate(probes, 1)
-    ]
+def _worst(points: Sequence[_Point], i: int, name: str) -> Leaf:
+    rows = [point.leaves(f"state {number}")[i] for number, point in enumerate(points, 1)]
     return max(rows, key=lambda leaf: (not leaf.ok, leaf.relative_error))
-
-
-def _candidates() -> Iterator[Candidate]:
-    for made in MISTAKES:
-        if made.step == "update":
-            yield Candidate(
-                made, "", lambda probe, t, made=made: enumerate(made.change(probe.state)), {}
-            )

@@ -1,5 +1,7 @@
 """Layers: each a small frozen description with its forward pass and its backward pass by hand."""
 
+from __future__ import annotations
+
 from nnjax.layers.base import Affine, AffineLayer, Layer
 from nnjax.layers.conv import Conv
 from nnjax.layers.dense import Dense
@@ -8,6 +10,7 @@ from nnjax.layers.pool import L2Pool, MaxPool, MeanPool
 from nnjax.layers.reshape import Flatten
 
 __all__ = [
+    "LAYERS",
     "Affine",
     "AffineLayer",
     "Conv",
@@ -19,3 +22,8 @@ __all__ = [
     "MaxPool",
     "MeanPool",
 ]
+
+LAYERS: dict[str, type[Layer]] = {
+    layer.name: layer for layer in (Conv, MaxPool, MeanPool, L2Pool, Dense, Dropout, Flatten)
+}
+"""The layers by name: the words of an architecture."""

@@ -10,13 +10,14 @@ more rows, so that the gradient of a batch is one matrix product.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from nnjax.activations import Activation, identity
 from nnjax.initializers import Initializer
+from nnjax.notation import Named
 
 __all__ = ["Affine", "AffineLayer", "Layer", "Shape"]
 
@@ -36,11 +37,13 @@ class Affine(NamedTuple):
     b: jax.Array
 
 
-class Layer:
+class Layer(Named):
     """A layer without parameters, and the base of all others: subclass it as a frozen dataclass.
 
     A subclass defines `out_shape`, `forward` and `pull_back`; with parameters, `init` and
-    `gradients` too. It sets `random` where training draws random numbers.
+    `gradients` too. It sets `random` where training draws random numbers. To be a word in
+    `nnjax.architecture` as well, it sets `name` and `pattern`, defines `parse` and `word`, and
+    stands in `nnjax.layers.LAYERS`.
 
     Example:
         >>> import dataclasses, jax, nnjax
@@ -60,6 +63,7 @@ class Layer:
         (5, 3)
     """
 
+    pattern: ClassVar[str] = ""
     activation: Activation = identity
     random: bool = False
 
@@ -85,15 +89,30 @@ class Layer:
         """Return the gradient with respect to the parameters, summed over all rows of δ."""
         return ()
 
-    def scratch(self, in_shape: Shape) -> int:
-        """Return how many numbers the layer writes for one example beside z: patches, say."""
+    def patch_numbers(self, in_shape: Shape) -> int:
+        """Return how many numbers the layer writes for one example in addition to z: patches."""
         return 0
+
+    @classmethod
+    def parse(cls, parts: Any, activation: Activation, initializer: Initializer) -> Layer:
+        """Return the layer that a word of an architecture stands for.
+
+        Args:
+            parts: the groups of `pattern`, which is what follows the name in the word.
+            activation: of layers that name none.
+            initializer: of its parameters.
+        """
+        return cls()
+
+    def word(self) -> str:
+        """Return the layer as a word that `nnjax.architecture` reads, or else as it prints."""
+        return str(self)
 
 
 class AffineLayer(Layer):
     """A layer z = w X + b, where X (T, K) are the inputs that meet the weights: BP3 and BP4.
 
-    A subclass defines `w_shape(in_shape)` and `inputs(cache)` beside `forward` and `pull_back`.
+    A subclass defines `w_shape(in_shape)`, `inputs(cache)`, `forward` and `pull_back`.
     """
 
     initializer: Initializer

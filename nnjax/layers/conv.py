@@ -28,57 +28,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from nnjax.activations import Activation, require_activation, sigmoid
 from nnjax.checks import require_size
-from nnjax.initializers import Initializer, default
+from nnjax.initializers import Initializer, default, require_initializer
+from nnjax.layers import words
 from nnjax.layers.base import Affine, AffineLayer, Shape
-from nnjax.layers.windows import Pair, count, fold, overlap_add, pair, require_image, unfold
+from nnjax.layers.rows import Geometry, gathered, places_per_row, side_by_side, widened
+from nnjax.layers.windows import Pair, fold, overlap_add, pair, require_image, unfold
 
 __all__ = ["Conv", "Geometry", "Library", "Patches", "library", "patches"]
-
-_FEW_WEIGHTS, _OUTPUTS = 512, 80  # with fewer weights, make products of about so many outputs
-
-
-class Geometry(NamedTuple):
-    """Where the windows of a convolution lie: all sizes are (height, width).
-
-    Attributes:
-        kernel: (kh, kw).
-        stride: (sh, sw).
-        margins: zeros laid around the image: (top, bottom), (left, right).
-    """
-
-    kernel: Pair
-    stride: Pair
-    margins: tuple[Pair, Pair]
-
-    def places(self, in_shape: Shape) -> Pair:
-        """Return (oh, ow), how many windows an image (..., H, W, C) has; 0 where none fits."""
-        padded = [n + sum(m) for n, m in zip(in_shape[-3:-1], self.margins, strict=True)]
-        height, width = (
-            count(*args) for args in zip(padded, self.kernel, self.stride, strict=True)
-        )
-        return height, width
-
-    def widened(self, n: int) -> Geometry:
-        """Return the windows that hold n neighbouring ones of a row each."""
-        (kh, kw), (sh, sw) = self.kernel, self.stride
-        return Geometry((kh, kw + (n - 1) * sw), (sh, n * sw), self.margins)
 
 
 class Patches:
     """Convolution by matrix products with patches. Images (..., H, W, C), weights (J, kh, kw, C).
 
-    A product with few inputs and few filters is slow on a CPU. Then one row of X serves several
-    neighbouring places (`abreast`): it holds the wider window that covers theirs, and meets the
-    weights of each place where its own window lies, with zeros beside them. The product is larger,
-    and X is smaller, for windows that overlap are written once. (An infinite input makes NaN of z
-    at all places that share its row.)
+    Where weights are few, several neighbouring places share a row of X (`nnjax.layers.rows`): an
+    infinite input makes NaN of z at all of them.
 
     Example:
         >>> import jax.numpy as jnp
@@ -97,18 +67,10 @@ class Patches:
 
     def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
         """Return X wᵀ (..., oh, ow, J)."""
-        n = self.abreast(w.shape, a.shape, geometry)
-        w = jnp.concatenate([_moved(w, i, n, geometry.stride[1]) for i in range(n)])
-        z = self.unfold(a, geometry.widened(n)) @ w.reshape(len(w), -1).T
+        n = places_per_row(w.shape, a.shape, geometry)
+        w = side_by_side(w, n, geometry.stride[1])
+        z = self.unfold(a, widened(geometry, n)) @ w.reshape(len(w), -1).T
         return z.reshape(*z.shape[:-2], z.shape[-2] * n, z.shape[-1] // n)
-
-    def abreast(self, w_shape: Shape, in_shape: Shape, geometry: Geometry) -> int:
-        """Return how many neighbouring places share a row of X: one, where weights are many."""
-        if math.prod(w_shape) > _FEW_WEIGHTS:
-            return 1
-        _, width = geometry.places(in_shape)
-        sizes = (n for n in (4, 3, 2) if width % n == 0 and n * w_shape[0] <= _OUTPUTS)
-        return next(sizes, 1)
 
     def pull_back(
         self, w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry
@@ -126,22 +88,14 @@ class Patches:
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
         """Return δᵀ X (J, kh, kw, C), summed over all examples."""
         filters, channels = delta.shape[-1], a.shape[-1]
-        n = self.abreast((filters, *geometry.kernel, channels), a.shape, geometry)
-        wide = geometry.widened(n)
+        n = places_per_row((filters, *geometry.kernel, channels), a.shape, geometry)
+        wide = widened(geometry, n)
         x = self.unfold(a, wide)
         x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, n * filters)
         # The same product either way; with the fewer rows first it is faster.
         g = delta.T @ x if delta.shape[-1] <= x.shape[-1] else (x.T @ delta).T
-        g = g.reshape(n, filters, *wide.kernel, channels)
-        (_, width), (_, step) = geometry.kernel, geometry.stride
-        return jnp.sum(
-            jnp.stack([g[i, :, :, i * step : i * step + width] for i in range(n)]), axis=0
-        )
-
-
-def _moved(w, i, n, step):
-    """Return the weights (J, kh, kw, C) as the i-th of n neighbouring places has them."""
-    return jnp.pad(w, ((0, 0), (0, 0), (i * step, (n - 1 - i) * step), (0, 0)))
+        g = g.reshape(n * filters, *wide.kernel, channels)
+        return gathered(g, n, geometry.kernel[1], geometry.stride[1])
 
 
 class Library:
@@ -251,9 +205,9 @@ class Conv(AffineLayer):
         initializer: how w (filters, kh, kw, C) and b (filters,) start; n_in = kh·kw·C.
 
     Raises:
-        ValueError: if a size is no positive integer, the padding is none of the above, the input
-            is no image, or the kernel is larger than the image.
-        TypeError: if the activation is none of `nnjax.activations`.
+        ValueError: if a size is not a positive integer, the padding is none of the above, the
+            input is not an image, or the kernel is larger than the image.
+        TypeError: if the activation or the initializer is not one of nnjax.
 
     Example:
         >>> import nnjax
@@ -265,6 +219,9 @@ class Conv(AffineLayer):
     Reference: Nielsen 2015, chapter 6; LeCun et al. 1998.
     """
 
+    name = "conv"
+    pattern = rf"(\d+)k{words.PAIR}(?:s{words.PAIR})?(?:p{words.PAIR}|(same))?{words.FUNCTION}"
+
     filters: int
     kernel: int | Pair
     stride: int | Pair = 1
@@ -275,6 +232,7 @@ class Conv(AffineLayer):
     def __post_init__(self):
         require_size(self.filters, "filters of Conv")
         require_activation(self.activation, "activation of Conv")
+        require_initializer(self.initializer, "initializer of Conv")
         object.__setattr__(self, "kernel", pair(self.kernel, "kernel of Conv"))
         object.__setattr__(self, "stride", pair(self.stride, "stride of Conv"))
         if self.padding == "valid":
@@ -285,7 +243,7 @@ class Conv(AffineLayer):
                 "pair (height, width)"
             )
         elif self.padding != "same":
-            object.__setattr__(self, "padding", pair(self.padding, "padding of Conv", least=0))
+            object.__setattr__(self, "padding", pair(self.padding, "padding of Conv", at_least=0))
 
     def out_shape(self, in_shape):
         require_image(in_shape, "Conv")
@@ -332,12 +290,11 @@ class Conv(AffineLayer):
             b=_sum_over_places(delta),  #                                                      BP3
         )
 
-    def scratch(self, in_shape):
+    def patch_numbers(self, in_shape):
         if jax.default_backend() != "cpu":  # no patches are made: as `_choose` chooses
             return 0
         geometry = self.geometry(in_shape)
-        n = patches.abreast(self.w_shape(in_shape), in_shape, geometry)
-        wide = geometry.widened(n)
+        wide = widened(geometry, places_per_row(self.w_shape(in_shape), in_shape, geometry))
         return math.prod(wide.places(in_shape)) * math.prod(wide.kernel) * in_shape[-1]
 
     def geometry(self, in_shape):
@@ -350,6 +307,27 @@ class Conv(AffineLayer):
         else:
             top_bottom, left_right = ((p, p) for p in padding)
         return Geometry(kernel, stride, (top_bottom, left_right))
+
+    @classmethod
+    def parse(cls, parts, activation, initializer):
+        filters, kernel, stride, padding, same, function = parts
+        return cls(
+            int(filters),
+            words.numbers(kernel),
+            words.numbers(stride or "1"),
+            same or words.numbers(padding or "0"),
+            words.activation(function, activation),
+            initializer,
+        )
+
+    def word(self):
+        kernel: Any = self.kernel
+        stride: Any = self.stride
+        padding: Any = self.padding
+        step = "" if stride == (1, 1) else f"s{words.pair_text(stride)}"
+        zeros = {"same": "same", (0, 0): ""}.get(padding, f"p{words.pair_text(padding)}")
+        function = words.function(self.activation)
+        return f"{self.name}{self.filters}k{words.pair_text(kernel)}{step}{zeros}{function}"
 
 
 def _sum_over_places(delta):

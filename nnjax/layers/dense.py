@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from nnjax.activations import Activation, require_activation, sigmoid
 from nnjax.checks import require_size
-from nnjax.initializers import Initializer, default
+from nnjax.initializers import Initializer, default, require_initializer
+from nnjax.layers import words
 from nnjax.layers.base import AffineLayer
 
 __all__ = ["Dense"]
@@ -28,13 +29,16 @@ class Dense(AffineLayer):
 
     Raises:
         ValueError: if the size is not a positive integer, or the input is not a vector.
-        TypeError: if the activation is none of `nnjax.activations`.
+        TypeError: if the activation or the initializer is not one of nnjax.
 
     Example:
         >>> import nnjax
         >>> nnjax.Dense(30, nnjax.tanh).out_shape((784,))
         (30,)
     """
+
+    name = "dense"
+    pattern = rf"(\d+){words.FUNCTION}"
 
     size: int
     activation: Activation = sigmoid
@@ -43,6 +47,7 @@ class Dense(AffineLayer):
     def __post_init__(self):
         require_size(self.size, "size of Dense")
         require_activation(self.activation, "activation of Dense")
+        require_initializer(self.initializer, "initializer of Dense")
 
     def out_shape(self, in_shape):
         if len(in_shape) != 1:
@@ -63,3 +68,11 @@ class Dense(AffineLayer):
 
     def pull_back(self, params, cache, delta):
         return params.w.T @ delta
+
+    @classmethod
+    def parse(cls, parts, activation, initializer):
+        size, function = parts
+        return cls(int(size), words.activation(function, activation), initializer)
+
+    def word(self):
+        return f"{self.name}{self.size}{words.function(self.activation)}"

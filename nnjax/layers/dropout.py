@@ -15,7 +15,7 @@ __all__ = ["Dropout"]
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """z = a m / (1 − rate), where m is 0 with probability `rate`, else 1, anew for each input.
+    """z = a m / (1 − rate), where m is 0 with probability `rate`, else 1, drawn for each input.
 
     The division keeps the mean of z at a, so inference, where z = a, needs no rescaling (the book
     halves the weights instead). Backward: ∂z/∂a = m / (1 − rate), so the same mask is laid on δ.
@@ -38,8 +38,11 @@ class Dropout(Layer):
     Reference: Hinton et al. 2012, arXiv:1207.0580; Nielsen 2015, chapter 3.
     """
 
-    rate: float
+    name = "dropout"
+    pattern = r"(\d*\.?\d+(?:e-\d+)?)"
     random = True
+
+    rate: float
 
     def __post_init__(self):
         expected = "the probability to drop an input, 0 <= rate < 1"
@@ -61,3 +64,10 @@ class Dropout(Layer):
 
     def _masked(self, kept, a):
         return jnp.where(kept, a / (1.0 - self.rate), jnp.zeros_like(a))
+
+    @classmethod
+    def parse(cls, parts, activation, initializer):
+        return cls(float(parts[0]))
+
+    def word(self):
+        return f"{self.name}{self.rate}"

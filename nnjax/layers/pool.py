@@ -3,6 +3,11 @@
 Windows may overlap (stride < size) or leave gaps; those that would stick out of the image are
 dropped. Backward, δ = ∂C/∂z of a window goes to the window's inputs, and an input that lies in
 several windows gets the sum; an input in none gets 0.
+
+All take
+
+    size: of the windows: one number, or (height, width), positive integers
+    stride: from one window to the next, likewise; None: the size, so that windows tile
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.layers import words
 from nnjax.layers.base import Layer
 from nnjax.layers.windows import Pair, count, fold, pair, require_image, shifted, spread
 
@@ -24,6 +30,8 @@ __all__ = ["L2Pool", "MaxPool", "MeanPool"]
 
 @dataclass(frozen=True)
 class _Pool(Layer):
+    pattern = rf"{words.PAIR}(?:s{words.PAIR})?"
+
     size: int | Pair
     stride: int | Pair | None = None
 
@@ -51,6 +59,16 @@ class _Pool(Layer):
         """Size and stride, as pairs."""
         return cast(Pair, self.size), cast(Pair, self.stride)
 
+    @classmethod
+    def parse(cls, parts, activation, initializer):
+        size, stride = parts
+        return cls(words.numbers(size), words.numbers(stride) if stride else None)
+
+    def word(self):
+        size, stride = self.windows
+        step = "" if stride == size else f"s{words.pair_text(stride)}"
+        return f"{self.name}{words.pair_text(size)}{step}"
+
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
@@ -61,13 +79,6 @@ class MaxPool(_Pool):
     Ties go to the first of the largest, row by row, as in PyTorch and in the gradient of
     `jax.lax.reduce_window`; differs from `jax.numpy.max`, whose gradient is shared among them.
 
-    Args:
-        size: of the windows: one number, or (height, width).
-        stride: from one window to the next, likewise; None: the size, so that windows tile.
-
-    Raises:
-        ValueError: if a size or stride is no positive integer, or no window fits the image.
-
     Example:
         >>> import jax.numpy as jnp, nnjax
         >>> a = jnp.array([[1.0, 3.0], [3.0, 2.0]])[..., None]
@@ -77,6 +88,8 @@ class MaxPool(_Pool):
         >>> nnjax.MaxPool(2).pull_back((), cache, jnp.ones((1, 1, 1))).ravel().tolist()
         [0.0, 1.0, 0.0, 0.0]
     """
+
+    name = "pool"
 
     def forward(self, params, a, key):
         self.out_shape(a.shape)
@@ -98,19 +111,14 @@ class MeanPool(_Pool):
 
     Backward: ∂z/∂a_i = 1/m, so δ/m is spread over the window.
 
-    Args:
-        size: of the windows: one number, or (height, width).
-        stride: from one window to the next, likewise; None: the size, so that windows tile.
-
-    Raises:
-        ValueError: if a size or stride is no positive integer, or no window fits the image.
-
     Example:
         >>> import jax.numpy as jnp, nnjax
         >>> a = jnp.arange(4.0).reshape(2, 2, 1)
         >>> nnjax.MeanPool(2).forward((), a, None)[0].ravel().tolist()
         [1.5]
     """
+
+    name = "meanpool"
 
     def forward(self, params, a, key):
         self.out_shape(a.shape)
@@ -126,15 +134,9 @@ class MeanPool(_Pool):
 class L2Pool(_Pool):
     """The Euclidean length of every window: z = √(Σ_i a_i²), chapter 6 of the book.
 
+    Computed as s √(Σ_i (a_i / s)²) with s = max_i |a_i|, so that no square overflows.
     Backward: ∂z/∂a_i = a_i / z, so a window spreads δ / z and every input multiplies it by
     itself: ∂C/∂a = a ⊙ spread(δ / z). A window of zeros, where the length has a kink, gives 0.
-
-    Args:
-        size: of the windows: one number, or (height, width).
-        stride: from one window to the next, likewise; None: the size, so that windows tile.
-
-    Raises:
-        ValueError: if a size or stride is no positive integer, or no window fits the image.
 
     Example:
         >>> import jax.numpy as jnp, nnjax
@@ -144,12 +146,20 @@ class L2Pool(_Pool):
         [5.0]
     """
 
+    name = "l2pool"
+
     def forward(self, params, a, key):
         self.out_shape(a.shape)
-        squares = _sums(a**2, *self.windows)
+        (kh, kw), (sh, sw) = self.windows
+        inputs = [i for row in shifted(a, -3, kh, sh) for i in shifted(row, -2, kw, sw)]
+        largest = functools.reduce(jnp.maximum, [jnp.abs(i) for i in inputs])
+        usable = jnp.isfinite(largest) & (largest > 0)
+        # z = s √… does not depend on s, nor does its derivative.
+        s = jax.lax.stop_gradient(jnp.where(usable, largest, jnp.ones_like(largest)))
+        squares = functools.reduce(jnp.add, [(i / s) ** 2 for i in inputs])
         nothing = squares == 0
         one = jnp.ones_like(squares)  # keeps √ away from 0, where its own derivative is infinite
-        z = jnp.where(nothing, 0 * squares, jnp.sqrt(jnp.where(nothing, one, squares)))
+        z = jnp.where(nothing, 0 * squares, s * jnp.sqrt(jnp.where(nothing, one, squares)))
         return z, (a, z)
 
     def pull_back(self, params, cache, delta):

@@ -20,6 +20,8 @@ class Flatten(Layer):
         (640,)
     """
 
+    name = "flatten"
+
     def out_shape(self, in_shape):
         return (math.prod(in_shape),)
 
@@ -28,3 +30,6 @@ class Flatten(Layer):
 
     def pull_back(self, params, cache, delta):
         return delta.reshape(cache.shape)  # of the cache, the shape alone is used
+
+    def word(self):
+        return self.name

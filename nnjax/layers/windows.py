@@ -35,7 +35,7 @@ Pair = tuple[int, int]
 _RUNS = 64  # up to this width, windows are copied out in runs: fewer, longer pieces
 
 
-def pair(value: Any, name: str, least: int = 1) -> Pair:
+def pair(value: Any, name: str, at_least: int = 1) -> Pair:
     """Return (height, width), given both or one number for both; raise ValueError otherwise.
 
     Example:
@@ -48,7 +48,7 @@ def pair(value: Any, name: str, least: int = 1) -> Pair:
         values = (values, values)
     if len(values) != 2:
         raise ValueError(f"{name} is {value!r}; expected an integer or a pair (height, width)")
-    height, width = (require_size(v, name, least) for v in values)
+    height, width = (require_size(v, name, at_least) for v in values)
     return height, width
 
 

@@ -6,17 +6,21 @@ from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.loop import (
     DivergedError,
     History,
+    Interrupted,
     Record,
     history,
     initial_state,
     train,
     train_epochs,
 )
+from nnjax.training.recipe import Recipe
 
 __all__ = [
     "DivergedError",
     "EarlyStopping",
     "History",
+    "Interrupted",
+    "Recipe",
     "Record",
     "TrainState",
     "augmentation",

@@ -1,4 +1,4 @@
-"""Artificial expansion of the training data: shifted copies, and distortions drawn anew each time.
+"""Artificial expansion of the training data: shifted copies, and random distortions.
 
 `shifted` is the book's way: a data set five times as large. `Distortion` works inside the jitted
 epoch, on every mini-batch, so that no image is ever seen twice; it is a frozen description and
@@ -36,7 +36,7 @@ def shifted(data: Dataset, pixels: int = 1) -> Dataset:
         pixels: how far, at least 1 and less than the height and the width.
 
     Raises:
-        ValueError: if the data are no images, or the images would move out of sight.
+        ValueError: if the data are not images, or the images would move out of sight.
 
     Example:
         >>> import nnjax
@@ -70,7 +70,7 @@ class Distortion:
     the centre), between pixels bilinearly, outside 0. A is a rotation times a skew times a
     scaling, s a shift by whole pixels, and u the displacement field of Simard et al.: noise of
     variance ⅓ at every pixel and in both directions, convolved with a Gaussian of width σ, times
-    α. All strengths are drawn uniformly and anew for every image.
+    α. All strengths are drawn uniformly, for every image separately.
 
     Args:
         shift: whole pixels, −shift … shift along each axis.
@@ -104,7 +104,7 @@ class Distortion:
     sigma: float = 4.0
 
     def __post_init__(self):
-        require_size(self.shift, "shift of Distortion", least=0)
+        require_size(self.shift, "shift of Distortion", 0)
         huge = 1e6
         for name, expected, low, high in (
             ("rotation", "degrees from 0 to 180", 0, 180),
@@ -123,7 +123,8 @@ class Distortion:
             x: (n, h, w, channels); uint8 grey levels come back as float32, divided by 255.
 
         Raises:
-            ValueError, TypeError: if x has another shape, or is of whole numbers other than uint8.
+            ValueError, TypeError: if x has another shape, is of whole numbers other than uint8, or
+                could be moved out of sight.
         """
         _require_images(x)
         if x.dtype == jnp.uint8:
@@ -133,6 +134,13 @@ class Distortion:
                 f"x is {x.dtype}; expected uint8 grey levels or floating-point numbers: between "
                 "pixels there are no whole ones"
             )
+        if self.shift >= min(x.shape[1:3]):
+            raise ValueError(
+                f"shift of Distortion is {self.shift}; expected less than the "
+                f"{min(x.shape[1:3])} pixels that the images have"
+            )
+        dtype = x.dtype
+        x = x.astype(np.promote_types(dtype, np.float32))  # coordinates need more than 8 bits
         source = self._sources(key, *x.shape[:3]).astype(x.dtype)
         # Without the barrier each of the four corners of every pixel would compute them again.
         source = jax.lax.optimization_barrier(source)
@@ -140,7 +148,8 @@ class Distortion:
         def warp(image, source):
             return map_coordinates(image, list(source), order=1, mode="constant", cval=0.0)
 
-        return jax.vmap(jax.vmap(warp, in_axes=(-1, None), out_axes=-1))(x, source)
+        moved = jax.vmap(jax.vmap(warp, in_axes=(-1, None), out_axes=-1))(x, source)
+        return moved.astype(dtype)
 
     def _sources(self, key, n, h, w):
         """Return where the value of each pixel comes from: (n, 2, h, w), in pixels."""

@@ -10,6 +10,7 @@ A whole training run (configuration, history, checkpoints) is a folder: `nnjax.t
 
 from __future__ import annotations
 
+import cmath
 import hashlib
 import json
 import os
@@ -22,21 +23,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["load", "read_info", "save", "write_atomically"]
+from nnjax.files import write_atomically
+
+__all__ = ["digest", "load", "read_info", "save"]
 
 _VERSION = 1
 _MOST = 5  # differences that an error lists
+_FLOATS = ("float16", "float32", "float64", "bfloat16", "complex64")
+_INTEGERS = tuple(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64))
+_DTYPES = ("bool", *_INTEGERS, *_FLOATS)  # of safetensors files
 
 
 def save(path: str | os.PathLike[str], tree: Any, info: Mapping[str, Any] | None = None) -> None:
     """Write a pytree of arrays to a file that is either there as a whole or not at all.
 
     Args:
-        path: of the file, by custom `.safetensors`; a file of that name is replaced.
-        tree: a pytree whose leaves are arrays, numbers or random keys.
-        info: what to remember beside it, of the kinds that JSON has.
+        path: of the file, by convention `.safetensors`; a file of that name is replaced.
+        tree: a pytree whose leaves are arrays, numbers or random keys. NumPy arrays keep their
+            dtype, Python numbers take the one that JAX gives them.
+        info: what to remember with it, of the kinds that JSON has.
 
     Raises:
+        TypeError: if a leaf is not an array or a number, or has a dtype that safetensors lacks.
+        ValueError: if two leaves have the same path, or a number is too large for its dtype.
         OSError: if the file cannot be written; one that was there before is unchanged.
         ImportError: if safetensors is missing.
 
@@ -58,26 +67,31 @@ def save(path: str | os.PathLike[str], tree: Any, info: Mapping[str, Any] | None
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             keys[name] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
-        arrays[name] = np.asarray(jnp.asarray(leaf), order="C")
+        arrays[name] = _array(name, leaf)
     header = {"version": _VERSION, "keys": keys, "info": dict(info or {})}
     header["sha256"] = _digest(arrays, header)
-    # One entry: the order of several would be another in every file.
+    # One entry: the order of several would differ from file to file.
     content = _safetensors().numpy.save(arrays, metadata={"nnjax": json.dumps(header)})
     write_atomically(path, content)
 
 
-def load(path: str | os.PathLike[str], template: Any) -> Any:
+def load(path: str | os.PathLike[str], template: Any, under: str = "") -> Any:
     """Return the pytree in a file, of the structure, shapes and dtypes of a template.
 
     Args:
         path: a file written by `save`.
         template: a pytree of arrays, or of `jax.ShapeDtypeStruct` (from `jax.eval_shape`), that
             says what is expected; its values do not matter.
+        under: load only the part of the tree that has this path, such as "params".
+
+    Returns:
+        JAX arrays; NumPy arrays where JAX cannot hold the dtype (float64 without
+        `jax_enable_x64`).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no checkpoint, truncated, changed since it was written, or of a
-            newer version; if a name, shape or dtype differs, which are then listed.
+        ValueError: if the file is not a checkpoint, truncated, changed since it was written, or of
+            a newer version; if names, shapes or dtypes differ, which are then listed.
         ImportError: if safetensors is missing.
 
     Example:
@@ -97,7 +111,13 @@ def load(path: str | os.PathLike[str], template: Any) -> Any:
     found: dict[str, Any] = dict(arrays)
     for name, impl in header["keys"].items():
         found[name] = jax.random.wrap_key_data(jnp.asarray(found[name]), impl=impl)
-    expected = dict(_named(jax.eval_shape(lambda tree: tree, template)))
+    if under:
+        part = f"{under}."
+        found = {k.removeprefix(part): leaf for k, leaf in found.items() if k.startswith(part)}
+    expected = {
+        name: leaf if hasattr(leaf, "dtype") else _array(name, leaf)
+        for name, leaf in _named(template)
+    }
     differences = [
         f"{name} is {_kind(found[name])}, expected {_kind(leaf)}"
         for name, leaf in expected.items()
@@ -110,7 +130,7 @@ def load(path: str | os.PathLike[str], template: Any) -> Any:
         more = len(differences) - len(shown)
         rest = f"; and {more} more" if more else ""
         raise ValueError(f"{os.fspath(path)}: does not fit: {'; '.join(shown)}{rest}")
-    leaves = [jnp.asarray(found[name]) for name in expected]
+    leaves = [_for_jax(found[name]) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
@@ -136,60 +156,67 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
         return header["info"]
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that at any moment, also after a kill, the old or the new one is there.
-
-    The content goes to a temporary file beside it, is forced to the disk, and takes the name in
-    one step.
-
-    Args:
-        path: of the file; one of that name is replaced.
-        content: all of it.
-
-    Raises:
-        OSError: if it cannot be written; a file that was there before is unchanged.
+def digest(tree: Any) -> str:
+    """Return the SHA-256 of a pytree of arrays: of their paths, dtypes, shapes and values.
 
     Example:
-        >>> import pathlib, tempfile
+        >>> import numpy as np
         >>> from nnjax.training import checkpoint
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "note.txt")
-        ...     checkpoint.write_atomically(path, b"done")
-        ...     path.read_text()
-        'done'
+        >>> one, other = np.array([1, 2, 3]), np.array([1, 3, 2])
+        >>> checkpoint.digest({"x": one}) == checkpoint.digest({"x": one.copy()})
+        True
+        >>> checkpoint.digest({"x": one}) == checkpoint.digest({"x": other})
+        False
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"cannot write {path}: {error.strerror}; nothing was overwritten"
-        ) from None
+    return _digest({name: _array(name, leaf) for name, leaf in _named(tree)}, {})
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming is durable
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _named(tree):
+def _named(tree) -> list[tuple[str, Any]]:
     leaves = jax.tree.leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+    named = [(jax.tree_util.keystr(key, simple=True, separator="."), leaf) for key, leaf in leaves]
+    names = [name for name, _ in named]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two leaves have the path {twice[0]}; rename one of their keys")
+    return named
+
+
+def _array(name: str, leaf: Any) -> np.ndarray:
+    """Return a leaf as the array that is stored; refuse what the file cannot hold."""
+    if not hasattr(leaf, "dtype"):
+        leaf = _number(name, leaf)
+    array = np.asarray(leaf, order="C")
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, which safetensors files cannot hold; convert it to "
+            f"one of {', '.join(_DTYPES)}"
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _number(name: str, leaf: Any) -> jax.Array:
+    if not isinstance(leaf, bool | int | float | complex):
+        raise TypeError(f"{name} is {leaf!r}; expected an array, a number or a random key")
+    try:
+        with np.errstate(over="ignore"):  # it becomes infinite: said below
+            number = jnp.asarray(leaf)
+    except OverflowError:
+        number = None
+    if number is None or (cmath.isfinite(leaf) and not bool(jnp.isfinite(number))):
+        raise ValueError(
+            f"{name} is {leaf}, which is too large for JAX's default dtype; enable jax_enable_x64, "
+            "or give a NumPy array, which keeps its dtype"
+        )
+    return number
+
+
+def _for_jax(leaf: Any) -> Any:
+    """Return a JAX array, but where that would lose precision."""
+    kept = jax.eval_shape(lambda array: array, leaf).dtype == leaf.dtype
+    return jnp.asarray(leaf) if kept else leaf
 
 
 def _kind(leaf) -> str:
-    return f"{leaf.dtype} {tuple(leaf.shape)}"
+    return f"{leaf.dtype.name} {tuple(leaf.shape)}"
 
 
 def _read(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -210,7 +237,7 @@ def _opened(path) -> Iterator[tuple[Any, dict[str, Any]]]:
         file = safetensors.safe_open(path, framework="np")
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"{os.fspath(path)}: truncated, or no safetensors file ({error})"
+            f"{os.fspath(path)}: truncated, or not a safetensors file ({error})"
         ) from None
     with file:
         try:
@@ -242,5 +269,5 @@ def _safetensors():
         import safetensors
         import safetensors.numpy
     except ImportError:
-        raise ImportError('checkpoints take safetensors: pip install "nnjax[cli]"') from None
+        raise ImportError('checkpoints require safetensors: pip install "nnjax[cli]"') from None
     return safetensors

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnjax.checks import require_number, require_size
+from nnjax.data import Dataset
+from nnjax.training.monitors import Better, Penalty, Performance, directions
 
 __all__ = ["EarlyStopping", "Stopping"]
+
+_KNOWN: dict[str, Better] = {
+    "train_loss": "smaller",
+    **directions(map(Performance, Dataset._fields)),
+    **Penalty.better,
+}
 
 
 class Stopping(NamedTuple):
@@ -19,9 +29,9 @@ class Stopping(NamedTuple):
 
     Attributes:
         params: the best parameters so far.
-        best: the measure that they had, ().
-        best_epoch: the epoch after which they had it, counted from 0, ().
-        waited: the epochs since, or since the rate was lowered, ().
+        best: the measure that they had, (); 0 as long as there is none.
+        best_epoch: the epoch after which they had it, counted from 0, (); -1: there is none yet.
+        waited: the epochs since then, or since the rate was lowered, ().
         fraction: the learning rate, as a fraction of the first one, ().
         stopped: whether the run is over, ().
     """
@@ -43,13 +53,15 @@ class EarlyStopping:
     rate; the run stops when there is no improvement at that rate either.
 
     Args:
-        patience: n, how many epochs without improvement are borne.
-        measure: a name in the records; a smaller value is better where it ends in `loss`, else a
-            larger one. NaN is no improvement.
+        patience: n, how many epochs without improvement are tolerated.
+        measure: a name in the records. NaN is not an improvement.
         lower_rate_to: 1 stops at once; the book suggests 1/128.
+        better: whether "smaller" or "larger" values of the measure are better; None: as the
+            monitor that measures it declares.
 
     Raises:
-        ValueError: if the patience is no positive integer, or the fraction not in 0 … 1.
+        ValueError: if the patience is not a positive integer, the fraction is not in 0 … 1, or
+            `better` is neither of the two.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,6 +79,7 @@ class EarlyStopping:
     patience: int
     measure: str = "validation_accuracy"
     lower_rate_to: float = 1.0
+    better: Better | None = None
 
     def __post_init__(self):
         require_size(self.patience, "patience")
@@ -79,12 +92,35 @@ class EarlyStopping:
             2.0**-100,
             1,
         )
+        if self.better is not None and self.better not in get_args(Better):
+            raise ValueError(f"better is {self.better!r}; expected 'smaller' or 'larger'")
+
+    def with_direction(self, declared: Mapping[str, Better]) -> EarlyStopping:
+        """Return the rule with `better` filled in, where it is None, from what monitors declare.
+
+        Raises:
+            ValueError: if nothing says which way the measure is better.
+
+        Example:
+            >>> from nnjax.training import EarlyStopping
+            >>> EarlyStopping(2, "test_loss").with_direction({}).better
+            'smaller'
+            >>> EarlyStopping(2, "margin").with_direction({"margin": "larger"}).better
+            'larger'
+        """
+        better = self.better or {**_KNOWN, **declared}.get(self.measure)
+        if better is None:
+            raise ValueError(
+                f"nothing says whether a smaller or a larger {self.measure} is better; give "
+                "EarlyStopping better='smaller' or better='larger'"
+            )
+        return dataclasses.replace(self, better=better)
 
     def init(self, params: Any) -> Stopping:
         """Return the state before the first epoch."""
         return Stopping(
             params=jax.tree.map(jnp.copy, params),
-            best=jnp.asarray(math.nan, jnp.float32),
+            best=jnp.asarray(0.0, jnp.float32),
             best_epoch=jnp.asarray(-1, jnp.int32),
             waited=jnp.asarray(0, jnp.int32),
             fraction=jnp.asarray(1.0, jnp.float32),
@@ -102,15 +138,14 @@ class EarlyStopping:
             epoch: its number, counted from 0.
             value: the measure after it.
         """
-        return _update(
-            self, state, params, jnp.asarray(epoch, jnp.int32), jnp.asarray(value, jnp.float32)
-        )
+        rule = self.with_direction({})
+        return _update(rule, state, params, *jax.device_put((np.int32(epoch), np.float32(value))))
 
 
 @jax.jit
 def _update(rule, state, params, epoch, value):
-    better = value < state.best if rule.measure.endswith("loss") else value > state.best
-    better = better | (jnp.isnan(state.best) & ~jnp.isnan(value))
+    better = value < state.best if rule.better == "smaller" else value > state.best
+    better = better | ((state.best_epoch < 0) & ~jnp.isnan(value))
 
     def newer(new, old):
         return jnp.where(better, new, old)

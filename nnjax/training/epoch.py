@@ -7,22 +7,21 @@ images stay bytes until a mini-batch needs them).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from nnjax.data import Dataset
 from nnjax.descent import loss_and_gradient
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params
-from nnjax.regularizers import Regularizer
+from nnjax.training.monitors import measure
+from nnjax.training.recipe import Recipe
 
-__all__ = ["Augmentation", "TrainState", "observed_epoch", "run_epoch"]
-
-Augmentation: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
-"""A pure, hashable function of (key, x) that returns other x, such as a `Distortion`."""
+__all__ = ["TrainState", "run_epoch"]
 
 
 class TrainState(NamedTuple):
@@ -51,79 +50,39 @@ class TrainState(NamedTuple):
 
 
 def run_epoch(
-    net: Network,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-    state: TrainState,
-    x: jax.Array,
-    y: jax.Array,
-    regularizer: Regularizer | None = None,
-    augment: Augmentation | None = None,
-) -> tuple[TrainState, jax.Array]:
-    """Return the state after one pass over the data, and the mean loss met on the way.
+    net: Network, recipe: Recipe, state: TrainState, data: Dataset
+) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
+    """Return the state after one pass over the training data, its mean loss, and what was observed.
 
-    A pure function for your own loops: jit it (the first three arguments and the last two are
-    static), vmap it over stacked states to train many networks at once. Where the loss or a
-    parameter is no longer finite at the end, the state comes back as it was and the loss is NaN.
+    A pure function, which `train` compiles: in your own loops jit it, or vmap it over stacked
+    states to train many networks at once. Where the loss or a parameter is no longer finite at the
+    end, the state comes back as it was and the loss is NaN.
 
     Args:
         net: the network.
-        optimizer: from optax.
-        batch_size: examples a step; the last mini-batch holds what is left over.
-        state: from `TrainState` or an earlier epoch.
-        x: (n, *input_shape) inputs.
-        y: (n,) integer classes, or (n, n_out) targets.
-        regularizer: its gradient is added in every step; the loss returned is without its penalty.
-        augment: makes other inputs of those of a mini-batch, anew in every step.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, nnjax, optax
-        >>> net, optimizer, key = nnjax.mlp([3, 2]), optax.sgd(0.5), jax.random.key(0)
-        >>> params = nnjax.init(net, key)
-        >>> state = nnjax.training.TrainState(params, optimizer.init(params), key, jnp.array(0))
-        >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
-        >>> state, loss = nnjax.training.run_epoch(net, optimizer, 2, state, x, y)
-        >>> int(state.epoch)
-        1
-    """
-    state, loss, _ = observed_epoch(net, optimizer, batch_size, state, x, y, regularizer, augment)
-    return state, loss
-
-
-def observed_epoch(
-    net: Network,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-    state: TrainState,
-    x: jax.Array,
-    y: jax.Array,
-    regularizer: Regularizer | None = None,
-    augment: Augmentation | None = None,
-    observe: Callable[[Params], Any] | None = None,
-    every: int = 1,
-) -> tuple[TrainState, jax.Array, Any]:
-    """Return what `run_epoch` does, and what was observed on the way.
-
-    Args:
-        net, optimizer, batch_size, state, x, y, regularizer, augment: as for `run_epoch`.
-        observe: a pure function of the parameters, called after every so many steps.
-        every: how many steps lie between.
+        recipe: how to train; the last mini-batch holds the examples left over.
+        state: from `initial_state`, or from an earlier epoch.
+        data: the data set, on the device; its training part is what is learned from, the others
+            are there for the monitors.
 
     Returns:
-        The state, the loss, and the observations, stacked on a first axis; None without `observe`.
+        The state; the running mean over the mini-batches of the loss, without the penalty, in
+        float32 at least; and what the monitors of a recipe with `monitor_every` gave, by name,
+        stacked along a first axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax, optax
-        >>> from nnjax.training.epoch import observed_epoch
-        >>> net, optimizer, key = nnjax.mlp([3, 2]), optax.sgd(0.5), jax.random.key(0)
-        >>> params = nnjax.init(net, key)
-        >>> state = nnjax.training.TrainState(params, optimizer.init(params), key, jnp.array(0))
-        >>> x, y = jnp.ones((20, 3)), jnp.zeros(20, int)
-        >>> observed_epoch(
-        ...     net, optimizer, 2, state, x, y, observe=lambda params: params[0].b, every=5
-        ... )[2].shape
-        (2, 2)
+        >>> from nnjax.training import Recipe, initial_state, run_epoch
+        >>> net = nnjax.mlp([3, 2])
+        >>> recipe = Recipe(optimizer=optax.sgd(0.5), batch_size=2)
+        >>> state = initial_state(net, recipe.optimizer, jax.random.key(0))
+        >>> data = nnjax.data.Dataset((jnp.eye(3), jnp.array([0, 1, 1])), None, None)
+        >>> state, loss, observed = run_epoch(net, recipe, state, data)
+        >>> int(state.epoch), observed
+        (1, {})
     """
+    optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
+    x, y = data.train
     n = x.shape[0]
     steps, rest = divmod(n, batch_size)
     shuffle_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
@@ -135,9 +94,9 @@ def observed_epoch(
         params, opt_state, feedback, total = carry
         i, x, y = batch
         key = jax.random.fold_in(step_key, i)
-        if augment is not None:
+        if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
-            x = augment(augment_key, x)
+            x = recipe.augment(augment_key, x)
         loss, grads = loss_and_gradient(net, params, x, y, key if random else None, feedback)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
@@ -147,23 +106,23 @@ def observed_epoch(
             stepped, feedback = feedback.follow(params, stepped)
         if regularizer is not None:
             stepped = regularizer.project(stepped)
-        return (stepped, opt_state, feedback, total + x.shape[0] * loss), None
+        total = total + x.shape[0] * loss.astype(total.dtype)
+        return (stepped, opt_state, feedback, total), None
 
     def walk(carry, batches):
         carry, _ = jax.lax.scan(step, carry, batches)
-        return carry, None if observe is None else observe(carry[0])
+        return carry, measure(net, recipe.observed, carry[0], data)
 
     batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
-    dtype = jax.tree.leaves(state.params)[0].dtype
+    dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
     carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
-    if observe is None:
-        carry, observed = walk(carry, batches)
-    else:
-        groups = steps // every
-        grouped = jax.tree.map(lambda a: _rows(a, groups, every), batches)
+    observed: dict[str, jax.Array] = {}
+    if recipe.monitor_every is not None:
+        groups = steps // recipe.monitor_every
+        grouped = jax.tree.map(lambda a: _rows(a, groups, recipe.monitor_every), batches)
         carry, observed = jax.lax.scan(walk, carry, grouped)
-        left_over = jax.tree.map(lambda a: a[groups * every :], batches)
-        carry, _ = jax.lax.scan(step, carry, left_over)
+        batches = jax.tree.map(lambda a: a[groups * recipe.monitor_every :], batches)
+    carry, _ = jax.lax.scan(step, carry, batches)
     if rest:
         carry, _ = step(carry, (steps, x[-rest:], y[-rest:]))
     params, opt_state, feedback, total = carry

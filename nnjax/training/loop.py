@@ -1,16 +1,14 @@
 """The training loop: mini-batch gradient descent with the gradients of `backprop`.
 
 An epoch is one jitted program (`nnjax.training.epoch`), and what is measured after it another. The
-data lie on the device, in the dtype they came in; the state goes in and comes out in the same
-memory.
-
-The loop yields a record after every epoch and prints nothing.
+data lie on the device, in the dtype they came in. The loop yields a record after every epoch and
+prints nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,19 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.checks import check_key, require_size
+from nnjax.checks import check_key
 from nnjax.data import Dataset
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import Network, Params, check_batch, check_params, init
-from nnjax.regularizers import Regularizer
+from nnjax.network import Network, Params, check_params, init
 from nnjax.training import optimizers
+from nnjax.training.arguments import Arguments, called_with, on_device
 from nnjax.training.early_stopping import EarlyStopping
-from nnjax.training.epoch import Augmentation, TrainState, observed_epoch
-from nnjax.training.monitors import Monitor, Penalty, Performance, by_name, measure
+from nnjax.training.epoch import TrainState, run_epoch
+from nnjax.training.monitors import Penalty, Performance, directions, measure
+from nnjax.training.recipe import Recipe
 
 __all__ = [
     "DivergedError",
     "History",
+    "Interrupted",
     "Record",
     "history",
     "initial_state",
@@ -42,8 +42,17 @@ __all__ = [
 Record = dict[str, Any]
 History = dict[str, np.ndarray]
 
+_USUAL_INPUT = 30.0  # standardised inputs seldom go beyond
 
-class DivergedError(FloatingPointError):
+
+class _EndedEarly(BaseException):
+    def __init__(self, message: str, state: TrainState, history: History):
+        super().__init__(message)
+        self.state = state
+        self.history = history
+
+
+class DivergedError(_EndedEarly, FloatingPointError):
     """The loss or a parameter became NaN or infinite; the last good state is kept.
 
     Attributes:
@@ -51,10 +60,15 @@ class DivergedError(FloatingPointError):
         history: what was recorded until then.
     """
 
-    def __init__(self, message: str, state: TrainState, history: History):
-        super().__init__(message)
-        self.state = state
-        self.history = history
+
+class Interrupted(_EndedEarly, KeyboardInterrupt):
+    """Ctrl-C during an epoch; the state before that epoch is kept.
+
+    Attributes:
+        state: the `TrainState` after the last complete epoch: `train(..., state=state)` continues
+            from it, and ends bit for bit as if it had never been interrupted.
+        history: what was recorded until then.
+    """
 
 
 def initial_state(
@@ -85,20 +99,14 @@ def initial_state(
         >>> int(state.epoch)
         0
     """
-    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
-        raise TypeError(
-            f"optimizer is {optimizer!r}; expected an optax.GradientTransformation such as "
-            "optax.sgd(0.5)"
-        )
     check_key(key)
     init_key, run_key = jax.random.split(key)
     if params is None:
         start = init(net, init_key)
     else:
         check_params(net, params)
-        start = jax.tree.map(jnp.copy, params)  # the caller's stay his: the state is donated
-    # A copy: some optimizers keep the parameters they start from, and the state is donated.
-    opt_state = jax.tree.map(_own, optimizer.init(start))
+        start = jax.tree.map(jnp.asarray, params)
+    opt_state = optimizers.start(optimizer, start)
     stopping: Any = ()
     if early_stopping is not None:
         if not isinstance(early_stopping, EarlyStopping):
@@ -107,32 +115,14 @@ def initial_state(
             optimizers.scale_rate(opt_state, 1.0)  # says if it cannot be lowered
         stopping = early_stopping.init(start)
     check_feedback(net, feedback)
-    feedback = jax.tree.map(jnp.copy, feedback)
     return TrainState(start, opt_state, run_key, jnp.zeros((), jnp.int32), stopping, feedback)
 
 
-def train_epochs(
-    net: Network,
-    data: Dataset,
-    *,
-    optimizer: optax.GradientTransformation,
-    epochs: int,
-    batch_size: int,
-    key: jax.Array,
-    params: Params | None = None,
-    evaluate_on: Sequence[str] = ("validation", "test"),
-    regularizer: Regularizer | None = None,
-    augment: Augmentation | None = None,
-    monitors: Iterable[str | Monitor] = (),
-    monitor_every: int | None = None,
-    early_stopping: EarlyStopping | None = None,
-    feedback: Feedback | None = None,
-    state: TrainState | None = None,
-) -> Iterator[tuple[TrainState, Record]]:
+@called_with(Arguments)
+def train_epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     """Yield the state and a record after every epoch: `train`, step by step.
 
-    The state is handed on to the next epoch, which reuses its memory: copy what you keep
-    (`jax.tree.map(jnp.copy, state.params)`).
+    Arguments are checked at the call, before the first epoch is asked for.
 
     Args, raises: see `train`.
 
@@ -147,48 +137,39 @@ def train_epochs(
         0 ['epoch', 'seconds', 'train_loss']
         1 ['epoch', 'seconds', 'train_loss']
     """
-    require_size(epochs, "epochs")
-    _check_functions(regularizer, augment)
-    start = initial_state(net, optimizer, key, params, early_stopping, feedback)
-    if state is not None:
-        start = _checked_state(net, state, start)
-    data, parts = _check_data(net, start.params, data, evaluate_on)
-    n = len(data.train[0])
-    if require_size(batch_size, "batch_size") > n:
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are {n} training examples; expected at "
-            "most as many"
-        )
-    performance = tuple(Performance(part) for part in parts)
-    if isinstance(monitors, str):
-        raise TypeError(f"monitors is {monitors!r}; expected several, such as [{monitors!r}]")
-    chosen = tuple(map(by_name, monitors))
-    if monitor_every is not None and require_size(monitor_every, "monitor_every") > n // batch_size:
-        raise ValueError(
-            f"monitor_every is {monitor_every}, but an epoch has {n // batch_size} whole "
-            "mini-batches; expected at most as many"
-        )
-    penalty = () if regularizer is None else (Penalty(regularizer),)
-    after_steps, after_epoch = (chosen, ()) if monitor_every is not None else ((), chosen)
-    after_epoch = (*performance, *penalty, *after_epoch)
-    numbers = _check_names(net, after_epoch, after_steps, chosen, start.params, data)
-    if early_stopping is not None and early_stopping.measure not in numbers:
-        raise ValueError(
-            f"early stopping watches {early_stopping.measure}, which is not measured as one number "
-            f"an epoch; such are {', '.join(numbers)}"
-        )
-    fixed = (net, optimizer, batch_size, regularizer, augment, after_steps, monitor_every or 1)
-    run, measured = partial(_run_epoch, *fixed), partial(measure, net, after_epoch)
-    return _iterate(run, measured, early_stopping, epochs, start, data)
+    return _epochs(arguments)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6), donate_argnums=7)
-def _run_epoch(net, optimizer, batch_size, regularizer, augment, monitors, every, state, data):
-    x, y = data.train
-    observe = partial(measure, net, monitors, data=data) if monitors else None
-    return observed_epoch(
-        net, optimizer, batch_size, state, x, y, regularizer, augment, observe, every
+@jax.transfer_guard("allow")  # here data and state are meant to go to the device; later nothing is
+def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
+    """Check what the arguments are together; the epochs are trained as they are asked for."""
+    net, recipe, rule = arguments.net, arguments.recipe, arguments.early_stopping
+    start = initial_state(
+        net, recipe.optimizer, arguments.key, arguments.params, rule, arguments.feedback
     )
+    if arguments.state is not None:
+        start = _checked_state(net, arguments.state, start)
+    data = on_device(net, start.params, arguments.data)
+    _check_sizes(recipe, len(data.train[0]))
+    parts = [part for part in arguments.evaluate_on if getattr(data, part) is not None]
+    penalty = () if recipe.regularizer is None else (Penalty(recipe.regularizer),)
+    after_epoch = () if recipe.observed else recipe.monitors
+    measured = partial(measure, net, (*map(Performance, parts), *penalty, *after_epoch))
+    numbers = _check_names(recipe, start.params, data, measured)
+    if rule is not None:
+        if rule.measure not in numbers:
+            raise ValueError(
+                f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(numbers)}"
+            )
+        rule = rule.with_direction(directions(recipe.monitors))
+    rates = tuple(map(jnp.asarray, recipe.rates))
+    run = partial(_run_epoch, net, recipe, rates)
+    return _iterate(run, measured, rule, arguments.epochs, start, data)
+
+
+@jax.jit
+def _run_epoch(net, recipe, rates, state, data):
+    return run_epoch(net, recipe.with_rates(rates), state, data)
 
 
 def _iterate(
@@ -200,31 +181,50 @@ def _iterate(
     data: Dataset,
 ) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
-    for epoch in range(int(state.epoch), epochs):
-        if early_stopping is not None and state.stopping.stopped:
+    for epoch in range(int(jax.device_get(state.epoch)), epochs):
+        if early_stopping is not None and jax.device_get(state.stopping.stopped):
             return
         start = time.perf_counter()
-        state, loss, observed = run(state, data)
-        record: Record = {"epoch": epoch, "train_loss": float(loss)}
-        if not np.isfinite(record["train_loss"]):
-            raise DivergedError(
-                f"the loss or a parameter became NaN or infinite in epoch {epoch}; training "
-                "stopped and kept the parameters from before that epoch; try a smaller learning "
-                "rate",
+        try:
+            after, loss, observed = run(state, data)
+            record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
+            if not np.isfinite(record["train_loss"]):
+                raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
+            rate = optimizers.rate(after.opt_state)
+            values = measured(after.params, data) | observed
+            values |= {} if rate is None else {"rate": rate}
+            record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
+            if early_stopping is not None:
+                after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
+                counts = after.stopping.best_epoch, after.stopping.waited
+                record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted in epoch {epoch}; the parameters from before that epoch are kept",
                 state,
                 history(records),
-            )
-        rate = optimizers.rate(state.opt_state)
-        values = measured(state.params, data) | (observed or {})
-        values |= {} if rate is None else {"rate": rate}
-        record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
-        if early_stopping is not None:
-            state = _watch(early_stopping, state, epoch, record[early_stopping.measure])
-            record["best_epoch"] = int(state.stopping.best_epoch)
-            record["waited"] = int(state.stopping.waited)
+            ) from None
         record["seconds"] = time.perf_counter() - start
+        state = after
         records.append(record)
         yield state, record
+
+
+def _why_diverged(epoch: int, state: TrainState, data: Dataset) -> str:
+    """Return what happened, and the likely reasons, the likeliest first."""
+    rate = optimizers.rate(state.opt_state)
+    reasons = ["a learning rate that is too large" + ("" if rate is None else f" ({rate:g})")]
+    x = data.train[0]
+    largest = float(jnp.max(jnp.abs(x.astype(jnp.float32))))
+    if x.dtype != jnp.uint8 and largest > _USUAL_INPUT:
+        reasons.append(f"inputs as large as {largest:g} (scale them to about 0 … 1)")
+    dtype = jax.tree.leaves(state.params)[0].dtype
+    if dtype == jnp.float16:
+        reasons.append("float16, which ends at 65504 (use bfloat16 or float32)")
+    return (
+        f"the loss or a parameter became NaN or infinite in epoch {epoch}; training stopped and "
+        f"kept the parameters from before that epoch; likely reasons: {'; '.join(reasons)}"
+    )
 
 
 def _watch(rule: EarlyStopping, state: TrainState, epoch: int, value: float) -> TrainState:
@@ -238,24 +238,8 @@ def _plain(value: np.ndarray) -> Any:
     return value.item() if value.ndim == 0 else value
 
 
-def train(
-    net: Network,
-    data: Dataset,
-    *,
-    optimizer: optax.GradientTransformation,
-    epochs: int,
-    batch_size: int,
-    key: jax.Array,
-    params: Params | None = None,
-    evaluate_on: Sequence[str] = ("validation", "test"),
-    regularizer: Regularizer | None = None,
-    augment: Augmentation | None = None,
-    monitors: Iterable[str | Monitor] = (),
-    monitor_every: int | None = None,
-    early_stopping: EarlyStopping | None = None,
-    feedback: Feedback | None = None,
-    state: TrainState | None = None,
-) -> tuple[TrainState, History]:
+@called_with(Arguments)
+def train(arguments: Arguments) -> tuple[TrainState, History]:
     """Train a network; return the final state and the history of the run.
 
     Every epoch visits every training example once, in a new random order, `batch_size` at a time;
@@ -267,39 +251,42 @@ def train(
         data: `Dataset(train, validation, test)`, each part `(x, y)` or None.
         optimizer: any `optax.GradientTransformation`, such as `optax.sgd(0.5)`; by name, and with
             rate schedules, from `nnjax.training.optimizers`.
-        epochs: how often to go through the training data, those before `state` counted.
-        batch_size: examples a step, at most as many as there are.
+        epochs: number of passes over the training data, including those before `state`.
+        batch_size: mini-batch size, at most the number of training examples.
         key: a random key: starting parameters, order of the examples, dropout, augmentation.
         params: where to start; None: `init` with a key split from `key`.
-        evaluate_on: on which parts of the data to measure loss and accuracy after each epoch;
-            parts that are None are left out. Add "train" to measure the training data too.
+        evaluate_on: the parts of the data on which to measure loss and accuracy after each epoch;
+            parts that are None are left out. Add "train" to evaluate the training data too.
         regularizer: such as `nnjax.regularizers.L2(5.0)`; n is the number of training examples.
         augment: such as `nnjax.training.augmentation.Distortion(rotation=10.0)`; any pure,
             hashable function of (key, x).
-        monitors: what else to measure: names in `nnjax.training.monitors.MONITORS`, or functions
-            of (net, params, data).
+        monitors: additional measurements: names in `nnjax.training.monitors.MONITORS`, or
+            functions of (net, params, data).
         monitor_every: None: after each epoch; k: after every k mini-batches, so that each record
-            holds the values in an array, one row a time.
-        early_stopping: ends the run, or lowers its rate, by a measure in the records.
-        feedback: None: backpropagation; else what carries errors back in the place of wᵀ, such as
-            `nnjax.feedback.init(net, key, "feedback_alignment")`. Weights that learn are in
+            holds an array of values, with one row per measurement.
+        early_stopping: ends the run, or lowers its learning rate, when a measure in the records no
+            longer improves.
+        feedback: None: backpropagation; otherwise the rule that propagates errors backwards, such
+            as `nnjax.feedback.init(net, key, "feedback_alignment")`. Weights that learn are in
             `state.feedback`.
-        state: where to go on: the state of an earlier run with the same arguments, which then
-            ends, bit for bit, as if it had never been interrupted.
+        state: continue from the state of an earlier run with the same arguments, which then ends,
+            bit for bit, as if it had never been interrupted.
 
     Returns:
-        `(state, history)`: `state.best_params` are the trained parameters, with early stopping
-        the best, else the last ones, `state.params`. `history` maps names to arrays, one value an
-        epoch: `epoch`, `train_loss` (the mean met on the way, without penalty; with "train" in
-        `evaluate_on`, that of the parameters at the end of the epoch), `seconds`, and, of each
-        part measured, `test_loss`, `test_accuracy` (a fraction), `test_correct` (a count); with a
-        regularizer `penalty`; with an optimizer by name `rate`; with early stopping `best_epoch`
-        and `waited`; what the monitors give.
+        `(state, history)`: `state.best_params` are the trained parameters: with early stopping
+        the best, otherwise the last ones, `state.params`. `history` maps names to arrays, with one
+        value per epoch: `epoch`; `train_loss` (the running mean over the epoch's mini-batches,
+        without the regularisation term; with "train" in `evaluate_on`, the loss of the parameters
+        at the end of the epoch); `seconds`; for each part evaluated, such as the test data,
+        `test_loss`, `test_accuracy` (a fraction) and `test_correct` (a count); with a regularizer
+        `penalty`; with an optimizer by name `rate`; with early stopping `best_epoch` and `waited`;
+        and what the monitors measure.
 
     Raises:
         ValueError, TypeError: if an argument does not fit, or the data hold NaN or infinity.
         DivergedError: if the loss or a parameter is no longer finite; it carries the last good
             state and the history.
+        Interrupted: on Ctrl-C; it carries the state after the last complete epoch and the history.
 
     Example:
         >>> import jax, nnjax, optax
@@ -315,32 +302,15 @@ def train(
 
     Reference: Nielsen 2015, chapter 1, `SGD`, and chapter 3.
     """
-    records = []
-    steps = train_epochs(
-        net,
-        data,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        key=key,
-        params=params,
-        evaluate_on=evaluate_on,
-        regularizer=regularizer,
-        augment=augment,
-        monitors=monitors,
-        monitor_every=monitor_every,
-        early_stopping=early_stopping,
-        feedback=feedback,
-        state=state,
-    )
-    for state, record in steps:  # noqa: B007  (the last state is the result)
+    records, state = [], arguments.state
+    for state, record in _epochs(arguments):  # noqa: B007  (the last state is the result)
         records.append(record)
     assert state is not None  # epochs is at least 1
     return state, history(records)
 
 
 def history(records: Sequence[Mapping[str, Any]]) -> History:
-    """Return the records of a run as arrays by name, one value an epoch.
+    """Return the records of a run as arrays by name, with one value per epoch.
 
     Example:
         >>> import nnjax
@@ -351,34 +321,37 @@ def history(records: Sequence[Mapping[str, Any]]) -> History:
     return {name: np.asarray([record[name] for record in records]) for name in names}
 
 
-def _check_names(net, after_epoch, after_steps, chosen, params, data) -> list[str]:
-    """Return the names of what is measured once an epoch as a single number."""
-    measured, often, theirs = (
-        jax.eval_shape(partial(measure, net, group), params, data)
-        for group in (after_epoch, after_steps, chosen)
-    )
+def _check_names(recipe, params, data, measured) -> list[str]:
+    """Return the names of what is measured as a single number per epoch."""
     own = {"epoch", "train_loss", "rate", "best_epoch", "waited", "seconds"}
-    if twice := sorted(theirs.keys() & own | often.keys() & measured.keys()):
+    shapes = jax.eval_shape(measured, params, data)
+    net = measured.args[0]
+    theirs = jax.eval_shape(partial(measure, net, recipe.monitors), params, data)
+    twice = theirs.keys() & (own | (shapes.keys() if recipe.observed else set()))
+    if twice:
         raise ValueError(
-            f"a monitor gives the name {twice[0]}, which every record has already; give it another"
+            f"a monitor gives the name {min(twice)}, which every record has already; give it "
+            "another"
         )
-    return [*{"train_loss": 0} | {k: v for k, v in measured.items() if v.shape == ()}]
+    return ["train_loss", *(name for name, value in shapes.items() if value.shape == ())]
 
 
-def _check_functions(regularizer, augment):
-    if regularizer is not None and not isinstance(regularizer, Regularizer):
-        raise TypeError(
-            f"regularizer is {regularizer!r}; expected one such as nnjax.regularizers.L2(5.0)"
+def _check_sizes(recipe: Recipe, n: int) -> None:
+    if recipe.batch_size > n:
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}, but there are {n} training examples; expected at "
+            "most as many"
         )
-    if augment is not None and not callable(augment):
-        raise TypeError(
-            f"augment is {augment!r}; expected a function of (key, x), such as "
-            "nnjax.training.augmentation.Distortion(rotation=10.0)"
+    steps = n // recipe.batch_size
+    if recipe.monitor_every is not None and recipe.monitor_every > steps:
+        raise ValueError(
+            f"monitor_every is {recipe.monitor_every}, but an epoch has {steps} whole "
+            "mini-batches; expected at most as many"
         )
 
 
 def _checked_state(net: Network, state: TrainState, template: TrainState) -> TrainState:
-    """Return a copy of a state to go on from, if it is one of this run."""
+    """Return a state to continue from, if it is one of this run."""
     check_params(net, state.params, "state.params")
     givers = {"opt_state": "optimizer", "stopping": "early_stopping", "feedback": "feedback"}
     for part, giver in givers.items():
@@ -387,48 +360,9 @@ def _checked_state(net: Network, state: TrainState, template: TrainState) -> Tra
             raise ValueError(
                 f"state.{part} is of another run: of another {giver} than is given here"
             )
-    return jax.tree.map(jnp.copy, state)  # the caller's stays his: it will be donated
-
-
-def _own(leaf):
-    return jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf
+    return state
 
 
 def _shapes(tree):
     leaves, structure = jax.tree.flatten(tree)
     return structure, [jnp.shape(leaf) for leaf in leaves]
-
-
-def _check_data(net, params, data, evaluate_on):
-    """Return the data, checked and on the device, and the names of the parts to measure."""
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data is a {type(data).__name__}; expected nnjax.data.Dataset(train=(x, y), "
-            "validation=None, test=None)"
-        )
-    if data.train is None:
-        raise ValueError("data.train is None; expected (x, y) to train on")
-    unknown = set(evaluate_on) - set(Dataset._fields)
-    if isinstance(evaluate_on, str) or unknown:
-        raise ValueError(
-            f"evaluate_on is {evaluate_on!r}; expected some of {list(Dataset._fields)}"
-        )
-    parts = {}
-    for name, part in data._asdict().items():
-        if part is None:
-            continue
-        try:
-            x, y = check_batch(net, params, *part)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"data.{name}: {error}") from None
-        for array, letter in ((x, "x"), (y, "y")):
-            if (
-                jnp.issubdtype(array.dtype, jnp.floating)
-                and not np.isfinite(np.asarray(array)).all()
-            ):
-                raise ValueError(
-                    f"data.{name}: {letter} holds NaN or infinity; remove or replace those examples"
-                )
-        parts[name] = (x, y)
-    on_device = Dataset(parts["train"], parts.get("validation"), parts.get("test"))
-    return on_device, [name for name in evaluate_on if name in parts]

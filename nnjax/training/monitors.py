@@ -3,6 +3,9 @@
 A monitor is any function of (net, params, data) that returns an array, or a dictionary of arrays
 by name; `data` is the `Dataset` that is trained on, on the device. It must be pure and hashable:
 a plain function is, and so are the frozen descriptions here. `measure` evaluates several at once.
+
+A monitor whose values early stopping may look at declares which way they are better, in an
+attribute `better`: a dictionary from their names to "smaller" or "larger".
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +22,14 @@ from nnjax.activations import Elementwise, Identity
 from nnjax.backprop import backprop
 from nnjax.checks import require_size
 from nnjax.data import Dataset
+from nnjax.evaluation import evaluate
 from nnjax.layers.base import Affine
-from nnjax.network import Network, Params, evaluate, forward
+from nnjax.network import Network, Params, forward
 from nnjax.regularizers import Regularizer
 
 __all__ = [
     "MONITORS",
+    "Better",
     "Dead",
     "ErrorNorms",
     "GradientNorms",
@@ -34,8 +39,12 @@ __all__ = [
     "Saturated",
     "WeightNorms",
     "by_name",
+    "directions",
     "measure",
 ]
+
+Better: TypeAlias = Literal["smaller", "larger"]
+"""Which values of a measure are better."""
 
 Monitor: TypeAlias = Callable[[Network, Params, Dataset], Any]
 
@@ -56,6 +65,15 @@ class Performance:
     """
 
     part: str
+
+    @property
+    def better(self) -> dict[str, Better]:
+        """A smaller loss, a larger accuracy or count."""
+        return {
+            f"{self.part}_loss": "smaller",
+            f"{self.part}_accuracy": "larger",
+            f"{self.part}_correct": "larger",
+        }
 
     def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
         result = evaluate(net, params, *getattr(data, self.part))
@@ -80,19 +98,29 @@ class Penalty:
     """
 
     regularizer: Regularizer
+    better: ClassVar[dict[str, Better]] = {"penalty": "smaller"}
 
     def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
         return {"penalty": self.regularizer.penalty(params, len(data.train[0]))}
 
 
+class _OfFirstExamples:
+    """A monitor that looks at the first training examples only, as many as `examples` says."""
+
+    examples: int
+
+    def __post_init__(self):
+        require_size(self.examples, "examples")
+
+
 @dataclass(frozen=True)
-class ErrorNorms:
+class ErrorNorms(_OfFirstExamples):
     """‖mean δ^l‖ of each layer with weights: how fast it learns (chapter 5 of the book).
 
     The mean of the errors is the gradient with respect to the biases of a dense layer (BP3).
 
     Args:
-        examples: taken over the first so many training examples.
+        examples: the mean is over this many, the first, of the training examples.
 
     Example:
         >>> import jax, nnjax
@@ -104,9 +132,6 @@ class ErrorNorms:
 
     examples: int = 1000
 
-    def __post_init__(self):
-        require_size(self.examples, "examples")
-
     def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
         errors = backprop(net, params, *_first(data, self.examples)).errors
         means = [jnp.mean(errors[l], axis=0) for l in _affine_layers(params)]
@@ -114,11 +139,11 @@ class ErrorNorms:
 
 
 @dataclass(frozen=True)
-class GradientNorms:
+class GradientNorms(_OfFirstExamples):
     """‖∂C/∂(w, b)‖ of each layer with weights.
 
     Args:
-        examples: the loss is that of the first so many training examples.
+        examples: the loss is that of this many, the first, of the training examples.
 
     Example:
         >>> import jax, nnjax
@@ -129,9 +154,6 @@ class GradientNorms:
     """
 
     examples: int = 1000
-
-    def __post_init__(self):
-        require_size(self.examples, "examples")
 
     def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
         grads = backprop(net, params, *_first(data, self.examples)).grads
@@ -155,15 +177,15 @@ class WeightNorms:
 
 
 @dataclass(frozen=True)
-class Saturated:
+class Saturated(_OfFirstExamples):
     """The fraction of activations with |σ'(z)| < below, in each layer with an activation function.
 
     There a neuron passes hardly any error on to what lies before it. Softmax, whose derivative is
-    no number, is left out.
+    a matrix, is left out.
 
     Args:
         below: what counts as small; 0.01 is a sigmoid below 0.0101 or above 0.9899.
-        examples: taken over the first so many training examples.
+        examples: the mean is over this many, the first, of the training examples.
 
     Example:
         >>> import jax, nnjax
@@ -176,20 +198,17 @@ class Saturated:
     below: float = 0.01
     examples: int = 1000
 
-    def __post_init__(self):
-        require_size(self.examples, "examples")
-
     def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
         small = [abs(slope) < self.below for slope in _slopes(net, params, data, self.examples)]
         return jnp.asarray([jnp.mean(s, dtype=jnp.float32) for s in small], jnp.float32)
 
 
 @dataclass(frozen=True)
-class Dead:
+class Dead(_OfFirstExamples):
     """The fraction of neurons whose σ'(z) is 0 for every example: they have stopped learning.
 
     Args:
-        examples: looked at: the first so many training examples.
+        examples: "every" is every one of this many, the first, of the training examples.
 
     Example:
         >>> import jax, nnjax
@@ -203,9 +222,6 @@ class Dead:
 
     examples: int = 1000
 
-    def __post_init__(self):
-        require_size(self.examples, "examples")
-
     def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
         flat = [jnp.all(s == 0, axis=0) for s in _slopes(net, params, data, self.examples)]
         return jnp.asarray([jnp.mean(f, dtype=jnp.float32) for f in flat], jnp.float32)
@@ -218,7 +234,19 @@ MONITORS: dict[str, Monitor] = {
     "saturated": Saturated(),
     "dead": Dead(),
 }
-"""The monitors that have a name, beside the performance, which training measures by itself."""
+"""The monitors by name. Loss and accuracy are not among them: training always measures them."""
+
+
+def directions(monitors: Iterable[str | Monitor]) -> dict[str, Better]:
+    """Return which way each value is better, by name, as the monitors declare it.
+
+    Example:
+        >>> from nnjax.training.monitors import Performance, directions
+        >>> directions([Performance("test")])["test_loss"]
+        'smaller'
+    """
+    declared = (getattr(by_name(monitor), "better", {}) for monitor in monitors)
+    return {name: way for better in declared for name, way in better.items()}
 
 
 def by_name(monitor: str | Monitor) -> Monitor:
@@ -259,7 +287,12 @@ def _measure(net, monitors, params, data):
         for key, value in (values if isinstance(values, dict) else {name: values}).items():
             if key in measured:
                 raise ValueError(f"two monitors give the name {key}; rename one of them")
-            measured[key] = jnp.asarray(value)
+            try:
+                measured[key] = jnp.asarray(value)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"the monitor {name} gives {value!r} as {key}; expected an array of numbers"
+                ) from None
     return measured
 
 

@@ -1,8 +1,7 @@
 """Optimizers and rate schedules by name, and momentum in the form that the book gives it.
 
 Training takes any `optax.GradientTransformation`. What `by_name` returns keeps its learning rate
-in its state, so that training can lower it (`scale_rate`) and report it (`rate`), and is the same
-object for the same arguments, so that equal settings share one compiled program.
+in its state, so that training can lower it (`scale_rate`) and report it (`rate`).
 """
 
 from __future__ import annotations
@@ -18,10 +17,20 @@ import optax
 
 from nnjax.checks import require_number, require_size
 
-__all__ = ["SCHEDULES", "by_name", "momentum", "nesterov", "rate", "scale_rate", "schedule"]
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "by_name",
+    "momentum",
+    "nesterov",
+    "rate",
+    "require_optimizer",
+    "scale_rate",
+    "schedule",
+    "start",
+]
 
-SCHEDULES = ("constant", "step", "cosine", "one_cycle")
-"""The names that `schedule` knows."""
+_FLOAT32 = jnp.finfo(jnp.float32)
 
 
 def momentum(
@@ -47,7 +56,7 @@ def momentum(
 
     Reference: Nielsen 2015, chapter 3. Differs from `optax.sgd(η, momentum=μ)`, which collects
     the gradients and multiplies by η at the end: the same for a constant η, but when η changes,
-    here what is under way keeps the η that it set out with.
+    here the velocity keeps the gradients as they were scaled by the η of their time.
     """
     _require_mu(mu)
     return optax.chain(optax.scale_by_learning_rate(learning_rate), optax.trace(decay=mu))
@@ -126,27 +135,65 @@ def schedule(name: str, peak: float, steps: int, run: int | None = None, **optio
             f"the {name} schedule ends after {steps} steps, but the run takes {run}; its rate "
             "would be about 0 from there on: let it last as long as the run"
         )
-    return _schedule(name, float(peak), steps, tuple(sorted(options.items())))
+    what = f"the schedule {name}"
+    return _schedule(name, float(peak), steps, _hashable(what, options))
 
 
 @lru_cache(maxsize=256)
 def _schedule(name: str, peak: float, steps: int, options: tuple[tuple[str, Any], ...]) -> Any:
-    def constant():
-        return optax.constant_schedule(peak)
+    return _call(SCHEDULES[name], f"the schedule {name}", peak=peak, steps=steps, **dict(options))
 
-    def step(every: int = -(-steps // 3), factor: float = 0.1):
-        require_size(every, "every")
-        require_number(factor, "factor", "a number between 0 and 1", 0, 1)
-        return optax.exponential_decay(peak, every, factor, staircase=True)
 
-    def cosine():
-        return optax.cosine_decay_schedule(peak, steps)
+def _constant(peak: float, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(peak)
 
-    def one_cycle(pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4):
-        return optax.cosine_onecycle_schedule(steps, peak, pct_start, div_factor, final_div_factor)
 
-    kinds = {"constant": constant, "step": step, "cosine": cosine, "one_cycle": one_cycle}
-    return _call(kinds[name], f"the schedule {name}", **dict(options))
+def _step(peak: float, steps: int, every: int | None = None, factor: float = 0.1) -> optax.Schedule:
+    every = -(-steps // 3) if every is None else require_size(every, "every")
+    require_number(factor, "factor", "a number between 0 and 1", 0, 1)
+    return optax.exponential_decay(peak, every, factor, staircase=True)
+
+
+def _cosine(peak: float, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(peak, steps)
+
+
+def _one_cycle(
+    peak: float,
+    steps: int,
+    pct_start: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+) -> optax.Schedule:
+    require_number(pct_start, "pct_start", "a fraction of the steps, from 0 to 1", 0, 1)
+    for value, option in ((div_factor, "div_factor"), (final_div_factor, "final_div_factor")):
+        require_number(value, option, "a finite number of at least 1", 1, float(_FLOAT32.max))
+    return optax.cosine_onecycle_schedule(steps, peak, pct_start, div_factor, final_div_factor)
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "constant": _constant,
+    "step": _step,
+    "cosine": _cosine,
+    "one_cycle": _one_cycle,
+}
+"""The schedules by name, as functions of the largest rate, the number of steps, and options."""
+
+
+def _of_optax() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Return the functions of optax that make an optimizer of a learning rate, by name."""
+    return {
+        name: kind
+        for name, kind in vars(optax).items()
+        if inspect.isfunction(kind)
+        and not name.startswith(("_", "scale_by_"))
+        and name != "lbfgs"  # it searches along lines, for which it needs the loss as a function
+        and next(iter(inspect.signature(kind).parameters), None) == "learning_rate"
+    }
+
+
+OPTIMIZERS = _of_optax() | {"momentum": momentum, "nesterov": nesterov}
+"""The optimizers by name: those of optax, and those of this module."""
 
 
 def by_name(
@@ -157,8 +204,8 @@ def by_name(
     Its state holds the learning rate, as of `optax.inject_hyperparams`.
 
     Args:
-        name: `momentum` and `nesterov` are those of this module; others are looked up in optax,
-            where they are functions of a learning rate.
+        name: one of `OPTIMIZERS`; `momentum` and `nesterov` are those of this module, the others
+            those of optax, with its defaults (of rmsprop and adamw they differ from PyTorch's).
         learning_rate: η ≥ 0, or a schedule.
         **options: further arguments of that function, such as `mu=0.5`.
 
@@ -166,8 +213,9 @@ def by_name(
         The same object for the same arguments.
 
     Raises:
-        ValueError: if there is no such optimizer or option, the rate is negative, or μ is outside
-            0 … 1.
+        ValueError: if there is no such optimizer or option, the rate is negative, infinite or too
+            small for the floating-point numbers in use, or μ is outside 0 … 1.
+        TypeError: if an option has no hash.
 
     Example:
         >>> from nnjax.training import optimizers
@@ -177,25 +225,79 @@ def by_name(
         >>> float(optimizers.rate(optimizer.init(())))
         0.10000000149011612
     """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(sorted(OPTIMIZERS))}")
     if not callable(learning_rate):
         learning_rate = _require_rate(learning_rate)
-    return _by_name(name, learning_rate, tuple(sorted(options.items())))
+    return _by_name(name, learning_rate, _hashable(f"the optimizer {name}", options))
 
 
 @lru_cache(maxsize=256)
 def _by_name(name: str, learning_rate: Any, options: tuple[tuple[str, Any], ...]) -> Any:
-    kinds = {"momentum": momentum, "nesterov": nesterov}
-    theirs = {each: kind for each, kind in vars(optax).items() if _is_optimizer(each, kind)}
-    kinds = theirs | kinds
-    if name not in kinds:
-        raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(sorted(kinds))}")
-    kind: Any = kinds[name]
-
     def with_rate(learning_rate):
-        return _call(kind, f"the optimizer {name}", learning_rate=learning_rate, **dict(options))
+        what = f"the optimizer {name}"
+        return _call(OPTIMIZERS[name], what, learning_rate=learning_rate, **dict(options))
 
     with_rate(learning_rate)  # refuses wrong options here, by their values
     return optax.inject_hyperparams(with_rate)(learning_rate=learning_rate)
+
+
+def require_optimizer(optimizer: Any) -> None:
+    """Raise TypeError unless it is an optimizer in the form of optax: with `init` and `update`.
+
+    Example:
+        >>> from nnjax.training import optimizers
+        >>> optimizers.require_optimizer(0.5)
+        Traceback (most recent call last):
+        ...
+        TypeError: optimizer is 0.5; expected an optax.GradientTransformation such as optax.sgd(0.5)
+    """
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise TypeError(
+            f"optimizer is {optimizer!r}; expected an optax.GradientTransformation such as "
+            "optax.sgd(0.5)"
+        )
+
+
+def start(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """Return the state of an optimizer before its first step, if it can train these parameters.
+
+    Args:
+        optimizer: from optax.
+        params: the parameters that it is to train.
+
+    Raises:
+        TypeError: if it is not an optimizer, or needs more than gradients, as a line search does.
+        ValueError: if it divides by zero where a gradient is 0, as Adam does in float16, in which
+            its ε = 1e-8 is 0.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from nnjax.training import optimizers
+        >>> optimizers.start(optax.sgd(0.1), jnp.zeros(3))
+        (EmptyState(), EmptyState())
+    """
+    require_optimizer(optimizer)
+    state = optimizer.init(params)
+
+    def first_update(params, state):
+        return optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)[0]
+
+    try:
+        jax.eval_shape(first_update, params, state)
+    except TypeError as error:
+        raise TypeError(
+            f"optimizer cannot follow a gradient alone: {error}; expected one such as "
+            "optax.sgd(0.5), not a line search such as optax.lbfgs"
+        ) from None
+    if any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(params)):
+        updates = jax.tree.leaves(jax.jit(first_update)(params, state))
+        if not all(bool(jnp.all(jnp.isfinite(update))) for update in updates):
+            raise ValueError(
+                "optimizer divides by zero in float16 where a gradient is 0: its eps is rounded to "
+                "0 there; give a larger eps, such as eps=1e-4, or parameters in bfloat16 or float32"
+            )
+    return state
 
 
 def rate(opt_state: Any) -> jax.Array | None:
@@ -245,29 +347,43 @@ def scale_rate(opt_state: Any, factor: float | jax.Array) -> Any:
 
 
 def _require_rate(value: Any) -> float:
-    largest = float(jnp.finfo(jnp.float32).max)
-    return require_number(value, "the learning rate", "a finite number of at least 0", 0, largest)
+    largest, dtype = float(_FLOAT32.max), jnp.result_type(float)
+    rate = require_number(value, "the learning rate", "a finite number of at least 0", 0, largest)
+    least = float(jnp.finfo(dtype).tiny)
+    if 0 < rate < least:
+        raise ValueError(
+            f"the learning rate is {value!r}, which is 0 in {dtype}; expected 0, or at least "
+            f"{least:.3g}"
+        )
+    return rate
 
 
 def _require_mu(mu: Any) -> None:
     why = (
         "0 ≤ μ ≤ 1: with μ > 1 the velocity would grow by itself at every step, with μ < 0 it "
-        "would turn round"
+        "would change its sign at every step"
     )
     require_number(mu, "mu", why, 0, 1)
 
 
-def _is_optimizer(name: str, kind: Any) -> bool:
-    """Whether optax makes an optimizer of a learning rate by this; lbfgs searches along lines."""
-    if not inspect.isfunction(kind) or name.startswith(("_", "scale_by_")) or name == "lbfgs":
-        return False
-    return next(iter(inspect.signature(kind).parameters), None) == "learning_rate"
+def _hashable(what: str, options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return options as a key of a cache."""
+    for name, value in options.items():
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(
+                f"{name} of {what} is {value!r}; expected a number, or another value that has a "
+                "hash"
+            ) from None
+    return tuple(sorted(options.items()))
 
 
 def _call(function: Callable, what: str, **options: Any) -> Any:
     """Call a function, or say which options it takes."""
-    known = [name for name in inspect.signature(function).parameters if name != "learning_rate"]
-    unknown = sorted(set(options) - set(known) - {"learning_rate"})
+    given = {"learning_rate", "peak", "steps"}
+    known = [name for name in inspect.signature(function).parameters if name not in given]
+    unknown = sorted(options.keys() - set(known) - given)
     if unknown:
         takes = ", ".join(known) or "none"
         raise ValueError(f"{what} has no option {', '.join(unknown)}; it takes {takes}")

@@ -1,45 +1,50 @@
 """A run: the folder that one training leaves behind.
 
     config.json                             what was asked for
-    history.jsonl                           one line an epoch, written as the run goes on
-    params.safetensors                      the parameters that it ended with
-    checkpoints/epoch-000012.safetensors    all that is needed to go on after 12 epochs
+    history.jsonl                           one line per epoch, written during training
+    params.safetensors                      the parameters at the end of the run
+    checkpoints/epoch-000012.safetensors    everything needed to continue after 12 epochs
 
-Whoever trains opens the folder by `Run.create` or `Run.resume` and holds its lock, which falls
-with the process, however that ends. Whoever only reads opens it by `Run(folder)`.
+Training opens the folder with `Run.create` or `Run.resume` and holds its lock, which is released
+with the process, however that ends. To read, `Run(folder)` is enough.
+
+A checkpoint knows the settings of its run and the history up to it, so that `Run.restore` refuses
+the checkpoint of another run, and a history that was cut or edited.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from nnjax.checks import require_size
+from nnjax.files import write_atomically
 from nnjax.training import checkpoint
 
-__all__ = ["Run"]
+__all__ = ["Run", "plain_json"]
 
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that lies in a folder, to read from.
+    """A run in a folder, to read from.
 
     Args:
-        folder: where it lies.
+        folder: of the run.
 
     Raises:
-        FileNotFoundError: if there is no run.
+        FileNotFoundError: if the folder holds no run.
         ValueError: if it was written in a newer format or its configuration is damaged.
 
     Example:
@@ -69,11 +74,11 @@ class Run:
         """Make a new run and hold its lock: a context manager that gives the `Run`.
 
         Args:
-            folder: where; it is made, or must be empty.
+            folder: created if missing; otherwise it must be empty.
             config: what was asked for, of the kinds that JSON has.
 
         Raises:
-            FileExistsError: if something lies there already.
+            FileExistsError: if the folder is not empty.
             BlockingIOError: if another process trains in it.
             OSError: if it cannot be written.
         """
@@ -81,12 +86,11 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(error.errno, f"cannot make {folder}: {error.strerror}") from None
+            raise OSError(error.errno, f"cannot create {folder}: {error.strerror}") from None
         if not (folder / ".lock").is_file():
-            _require_empty(folder)  # before a lock is left in the folder of somebody else
+            _require_empty(folder)  # before a lock is left in a folder that is not ours
         with _locked(folder):
-            for left_over in folder.glob(".config.json.*.tmp"):  # killed while it was written
-                left_over.unlink()
+            _remove_temporary(folder)
             _require_empty(folder)
             try:
                 _write_config(folder, config)
@@ -98,16 +102,15 @@ class Run:
     @staticmethod
     @contextmanager
     def resume(folder: str | os.PathLike[str]) -> Iterator[Run]:
-        """Open a run to go on with it and hold its lock: a context manager that gives the `Run`.
+        """Open a run to continue it and hold its lock: a context manager that gives the `Run`.
 
         Raises:
-            FileNotFoundError, ValueError: if there is no run, or a damaged one.
+            FileNotFoundError, ValueError: if the folder holds no run, or a damaged one.
             BlockingIOError: if another process trains in it.
         """
         run = Run(Path(folder))
         with _locked(run.folder):
-            for left_over in run.folder.rglob(".*.tmp"):
-                left_over.unlink()
+            _remove_temporary(run.folder)
             yield run
 
     # ------------------------------------------------------------ reading
@@ -117,12 +120,12 @@ class Run:
         """What the run was asked to do, as given to `create`."""
         path = self.folder / "config.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} is no run: it has no config.json")
+            raise FileNotFoundError(f"{self.folder} is not a run folder (config.json not found)")
         try:
-            content = json.loads(path.read_text())
-            version, config = content["version"], content["config"]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version, config = content["version"], dict(content["config"])
             newer = version > _VERSION
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{path}: damaged, or not written by nnjax") from None
         if newer:
             raise ValueError(
@@ -133,12 +136,30 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The records, oldest first; a last line that is not complete yet is left out."""
-        path = self.folder / "history.jsonl"
-        try:
-            return [_with_nan(json.loads(line)) for line in self._lines()]
-        except ValueError as error:
-            raise ValueError(f"{path}: damaged: {error}") from None
+        """The records, oldest first; a last line that is not complete yet is left out.
+
+        Raises:
+            ValueError: if a line is damaged, has other names or shapes than the first one, or an
+                epoch is missing.
+        """
+        records: list[dict[str, Any]] = []
+        first: dict[str, Any] = {}
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                record = _with_nan(json.loads(line))
+                shapes = {name: np.asarray(value, float).shape for name, value in record.items()}
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                self._damaged(number, "not a record of numbers by name")
+            first = shapes if number == 1 else first
+            if shapes != first:
+                self._damaged(number, "other names or shapes than in line 1")
+            if record.get("epoch", number - 1) != number - 1:
+                self._damaged(number, f"epoch {record['epoch']}; expected epoch {number - 1}")
+            records.append(record)
+        return records
+
+    def _damaged(self, line: int, what: str) -> NoReturn:
+        raise ValueError(f"{self.folder / 'history.jsonl'}: damaged: line {line}: {what}")
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -152,93 +173,146 @@ class Run:
         return max(scores, key=lambda path: scores[path], default=None)
 
     def load_params(self, template: Any) -> Any:
-        """Return the parameters that the run ended with.
+        """Return the parameters at the end of the run.
 
         Args:
             template: parameters, or their shapes, of the network: `nnjax.init(net, key)`.
 
         Raises:
-            FileNotFoundError: if the run has saved none yet.
-            ValueError: if they are damaged or of another network.
+            FileNotFoundError: if the run has not saved any yet.
+            ValueError: if they are damaged or belong to another network.
         """
         path = self.folder / "params.safetensors"
         if not path.is_file():
-            hint = f"; nnjax train --resume {self.folder} goes on with it" * bool(self.checkpoints)
-            raise FileNotFoundError(f"{self.folder}: this run has saved no parameters yet{hint}")
+            hint = f"; continue it with nnjax train --resume {self.folder}" * bool(self.checkpoints)
+            raise FileNotFoundError(
+                f"{self.folder}: this run has not saved its parameters yet{hint}"
+            )
         return checkpoint.load(path, template)
+
+    def load_best_params(self, template: Any) -> Any:
+        """Return the parameters, `tree.params`, of the best checkpoint.
+
+        Args:
+            template: parameters, or their shapes, of the network: `nnjax.init(net, key)`.
+
+        Raises:
+            FileNotFoundError: if no checkpoint has a score.
+            ValueError: if the checkpoint is damaged or belongs to another network.
+        """
+        if self.best_checkpoint is None:
+            raise FileNotFoundError(
+                f"{self.folder} has no checkpoint with a validation accuracy; train with "
+                "--save-every on data with a validation part"
+            )
+        return checkpoint.load(self.best_checkpoint, template, under="params")
 
     # ------------------------------------------------------------ writing, under the lock
 
     def save_config(self, config: Mapping[str, Any]) -> None:
-        """Write down what the run is asked for from now on, in the place of what `create` wrote."""
-        if json.loads(_json(config)) != self.config:
+        """Replace the configuration; nothing is written where it is the same."""
+        unchanged = (self.folder / "config.json").is_file() and self.config == plain_json(config)
+        if not unchanged:
             _write_config(self.folder, config)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Add a record to the history: names with numbers or arrays of them.
+        """Add a record to the history: numbers, or arrays of numbers, by name.
 
         What is not finite is written as null, and read as NaN.
+
+        Raises:
+            OSError: if it cannot be written, or the history was deleted since the first epoch.
         """
+        begun = record.get("epoch", 0) > 0
         try:
-            with open(self.folder / "history.jsonl", "ab") as file:
+            with open(self.folder / "history.jsonl", "r+b" if begun else "ab") as file:
+                file.seek(0, os.SEEK_END)
                 file.write(_json(record) + b"\n")
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot write to {self.folder / 'history.jsonl'}: {error.strerror}"
             ) from None
 
+    def save_history(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the whole history at once, in place of what `log` has written."""
+        lines = b"".join(_json(record) + b"\n" for record in records)
+        write_atomically(self.folder / "history.jsonl", lines)
+
     def save_params(self, params: Any) -> None:
         """Write the parameters of the network to `params.safetensors`."""
         checkpoint.save(self.folder / "params.safetensors", params)
 
     def save_checkpoint(
-        self, tree: Any, epoch: int, *, score: float | None = None, keep: int = 3
+        self,
+        tree: Any,
+        epoch: int,
+        *,
+        score: float | None = None,
+        keep: int = 3,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a checkpoint; of the older ones keep the last few, and the best.
 
         Args:
-            tree: all that is needed to go on, a pytree of arrays.
-            epoch: how many epochs lie behind it.
-            score: how good it is, the largest is the best, of equals the first; None or NaN: no
-                candidate.
-            keep: how many of the last are kept, at least 1.
+            tree: everything needed to continue, a pytree of arrays.
+            epoch: the number of epochs trained so far.
+            score: the larger the better, of equal ones the first; None or NaN: never the best.
+            keep: how many of the last checkpoints are kept, at least 1.
+            settings: what the run is made of, by name, which `restore` compares.
 
         Raises:
-            ValueError: if keep is no positive integer.
+            ValueError: if keep is not a positive integer.
             OSError: if it cannot be written; the one before is still there.
         """
         require_size(keep, "keep")
         (self.folder / "checkpoints").mkdir(exist_ok=True)
-        info = _plain({"epoch": epoch, "records": len(self._lines()), "score": score})
+        self._sync_history()  # a checkpoint must never know more than the history on the disk
+        lines = self._lines()
+        info = {"epoch": epoch, "records": len(lines), "score": score, "history": _sha256(lines)}
+        info["settings"] = settings or {}
         path = self.folder / "checkpoints" / f"epoch-{epoch:06d}.safetensors"
-        checkpoint.save(path, tree, info)
+        checkpoint.save(path, tree, plain_json(info))
         best = self.best_checkpoint
         for path in self.checkpoints[:-keep]:
             if path != best:
                 path.unlink()
 
-    def restore(self, template: Any) -> Any:
+    def restore(self, template: Any, settings: Mapping[str, Any] | None = None) -> Any:
         """Return what the last checkpoint holds, and cut the history back to that moment.
 
         Args:
             template: a pytree of the structure, shapes and dtypes that `save_checkpoint` was given.
+            settings: what `save_checkpoint` was given.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
-            ValueError: if it is damaged or of another network.
+            ValueError: if it is damaged, of another network or of another run, or if the history
+                is not the one that was written up to it.
         """
         if not self.checkpoints:
-            raise FileNotFoundError(
-                f"{self.folder} has no checkpoint to resume from; train with --save-every"
-            )
+            raise FileNotFoundError(f"{self.folder} has no checkpoint to resume from")
         path = self.checkpoints[-1]
         try:
             tree = checkpoint.load(path, template)
         except ValueError as error:
-            hint = "; without that file the one before it is used"
+            hint = "; delete that file to resume from the one before"
             raise ValueError(f"{error}{hint if len(self.checkpoints) > 1 else ''}") from None
-        lines = self._lines()[: checkpoint.read_info(path)["records"]]
-        checkpoint.write_atomically(self.folder / "history.jsonl", b"".join(lines))
+        info = checkpoint.read_info(path)
+        written = info.get("settings", {})
+        for name, value in plain_json(settings or {}).items():
+            if name in written and written[name] != value:
+                raise ValueError(
+                    f"{path}: was written with {name} {written[name]}, but config.json has "
+                    f"{value}: it belongs to another run, or config.json was edited"
+                )
+        lines = self._lines()[: info["records"]]
+        if info.get("history", _sha256(lines)) != _sha256(lines):
+            raise ValueError(
+                f"{self.folder / 'history.jsonl'}: the {info['records']} records up to "
+                f"{path.name} are not there as they were written; restore the file, or start a "
+                "new run"
+            )
+        write_atomically(self.folder / "history.jsonl", b"".join(lines))
         return tree
 
     def _lines(self) -> list[bytes]:
@@ -246,22 +320,38 @@ class Run:
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         return [line for line in lines if line.endswith(b"\n")]
 
+    def _sync_history(self) -> None:
+        path = self.folder / "history.jsonl"
+        if path.is_file():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+
 
 def _require_empty(folder: Path) -> None:
     ours = (".lock", ".config.json.")
     if any(not file.name.startswith(ours) for file in folder.iterdir()):
         raise FileExistsError(
-            f"{folder} is not empty; resume the run that lies there, or name another folder"
+            f"{folder} is not empty; resume that run with --resume {folder}, or choose another "
+            "folder"
         )
+
+
+def _remove_temporary(folder: Path) -> None:
+    """Remove what a kill has left of the files of a run while they were written; nothing else."""
+    for name in ("config.json", "history.jsonl", "params.safetensors"):
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink()
+    for path in (folder / "checkpoints").glob(".epoch-*.safetensors.*.tmp"):
+        path.unlink()
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     content = {"format": "nnjax run", "version": _VERSION, "config": dict(config)}
-    checkpoint.write_atomically(folder / "config.json", _json(content, indent=2))
+    write_atomically(folder / "config.json", _json(content, indent=2))
 
 
 def _score(path: Path) -> float | None:
-    """The score of a checkpoint; None where it has none, or is damaged and so no candidate."""
+    """The score of a checkpoint; None where it has none, or is damaged."""
     try:
         score = checkpoint.read_info(path).get("score")
     except ValueError:
@@ -274,14 +364,30 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         import filelock
     except ImportError:
-        raise ImportError('runs take filelock: pip install "nnjax[cli]"') from None
+        raise ImportError('runs require filelock: pip install "nnjax[cli]"') from None
     try:
         with filelock.FileLock(folder / ".lock", timeout=0):
             yield
     except filelock.Timeout:
         raise BlockingIOError(
-            f"{folder} is in use: another process trains in it; wait for it, or name another folder"
+            f"{folder} is in use: another process trains in it; wait, or choose another folder"
         ) from None
+
+
+def _sha256(lines: Sequence[bytes]) -> str:
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value as it comes back from JSON: lists for tuples, None for NaN and infinity.
+
+    Example:
+        >>> import math
+        >>> from nnjax.training.run import plain_json
+        >>> plain_json({"sizes": (2, 3), "loss": math.nan})
+        {'sizes': [2, 3], 'loss': None}
+    """
+    return json.loads(_json(value))
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:

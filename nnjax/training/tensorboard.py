@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,21 @@ __all__ = ["tensorboard"]
 
 @contextmanager
 def tensorboard(
-    folder: str | os.PathLike[str], often: Collection[str] = ()
+    folder: str | os.PathLike[str],
+    often: Collection[str] = (),
+    records: Iterable[Mapping[str, Any]] = (),
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Give a function that writes a record where TensorBoard looks for it.
 
-    Of an array, such as one norm a layer, each element becomes a curve of its own: `error_norms/0`.
+    Each element of an array, such as one norm per layer, becomes a curve of its own:
+    `error_norms/0`. What another writer left in the folder is replaced, so that no point is there
+    twice when a run continues.
 
     Args:
         folder: what `tensorboard --logdir` is then given.
-        often: names of what was measured several times an epoch (`monitor_every`), a row a time;
-            their curves go by those times.
+        often: names of what was measured several times per epoch (`monitor_every`), one row for
+            each time; their curves go by those times.
+        records: those of the epochs so far, written first.
 
     Raises:
         ImportError: if tensorboardX is missing.
@@ -40,8 +46,10 @@ def tensorboard(
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        missing = 'TensorBoard takes tensorboardX: pip install "nnjax[tensorboard]"'
+        missing = 'TensorBoard output requires tensorboardX: pip install "nnjax[tensorboard]"'
         raise ImportError(missing) from None
+    for file in Path(folder).glob("events.out.tfevents.*"):
+        file.unlink()
     with SummaryWriter(os.fspath(folder)) as writer:
 
         def write(record: Mapping[str, Any]) -> None:
@@ -56,4 +64,6 @@ def tensorboard(
                         writer.add_scalar(tag, float(row[index]), step)
             writer.flush()
 
+        for record in records:
+            write(record)
         yield write

@@ -1,4 +1,4 @@
-"""`nnjax evaluate` and `nnjax plot`; `nnjax predict` is tested in test_cli.py."""
+"""What is done with saved runs: `nnjax evaluate`, `nnjax plot`, `nnjax.load_run`."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from PIL import Image
 import nnjax
 from nnjax import data
 from nnjax.cli import main
-from nnjax.cli.saved import open_run
+from nnjax.cli.loaded import load_run
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,10 @@ def test_evaluate_counts_what_was_read(trained, capsys, part):
     assert main(["evaluate", str(trained / "dense"), "--part", part]) == 0
     out = capsys.readouterr().out
     x, y = getattr(data.load("digits"), part)
-    right, n = map(int, re.match(r"(\d+) / (\d+) right", out).groups())
+    right, n = map(int, re.match(r"accuracy \S+ % \((\d+)/(\d+)\)", out).groups())
     assert n == len(x)
-    run, _, net, _ = open_run(trained / "dense")
-    params = run.load_params(nnjax.init(net, nnjax.cli.config.TrainConfig().key()))
-    assert right == int(nnjax.evaluate(net, params, x, y).correct)
+    run = load_run(trained / "dense")
+    assert right == int(nnjax.evaluate(run.net, run.params, x, y).correct)
     matrix = [list(map(int, line.split()[1:])) for line in out.splitlines()[-10:]]
     assert np.trace(matrix) == right
     assert np.sum(matrix, axis=1).tolist() == np.bincount(y).tolist()
@@ -52,9 +51,9 @@ def test_evaluate_takes_other_data(trained, here, capsys):
     np.savez("mine.npz", x=x[:7], y=y[:7])
     argv = ["evaluate", str(trained / "dense"), "--data", "mine.npz"]
     assert main([*argv, "--part", "train"]) == 0
-    assert re.match(r"\d / 7 right", capsys.readouterr().out)
+    assert re.match(r"accuracy \S+ % \(\d/7\)", capsys.readouterr().out)
     assert main(argv) == 2
-    assert "mine.npz has no test data; ask for another --part" in capsys.readouterr().err
+    assert "mine.npz has no test data; choose another --part" in capsys.readouterr().err
     np.savez("wide.npz", x=np.zeros((2, 9, 9, 1), np.float32), y=y[:2])
     assert main([*argv[:-1], "wide.npz", "--part", "train"]) == 2
     assert "x has shape (2, 9, 9, 1); this network takes (n, 64)" in capsys.readouterr().err
@@ -62,7 +61,8 @@ def test_evaluate_takes_other_data(trained, here, capsys):
 
 def test_plot_draws_one_run(trained, here, capsys):
     assert main(["plot", str(trained / "dense")]) == 0
-    kinds = ["curves", "weight_norms", "dead", "weights", "activations", "confusion", "misread"]
+    kinds = ["curves", "weight_norms", "dead", "weights", "activations", "confusion"]
+    kinds.append("misclassified")
     files = [Path("plots", f"{kind}.png") for kind in kinds]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
     for file in files:
@@ -74,7 +74,12 @@ def test_plot_draws_several_runs(trained, here, capsys):
     runs = [str(trained / "dense"), str(trained / "conv")]
     assert main(["plot", *runs, "--format", "svg", "--out", "drawn", "--part", "validation"]) == 0
     names = {Path(line).name for line in capsys.readouterr().out.split()}
-    assert {"curves.svg", "dense-weights.svg", "conv-weights.svg", "conv-misread.svg"} <= names
+    assert {
+        "curves.svg",
+        "dense-weights.svg",
+        "conv-weights.svg",
+        "conv-misclassified.svg",
+    } <= names
     curves = Path("drawn", "curves.svg").read_text()
     assert curves.startswith("<?xml")
 
@@ -82,9 +87,9 @@ def test_plot_draws_several_runs(trained, here, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["plot"], "no run to draw: name at least one folder"),
-        (["plot", "no-run"], r"no-run is no run: it has no config\.json"),
-        (["evaluate", "no-run"], r"no-run is no run: it has no config\.json"),
+        (["plot"], "no run to plot: give at least one folder"),
+        (["plot", "no-run"], r"no-run is not a run folder \(config\.json not found\)"),
+        (["evaluate", "no-run"], r"no-run is not a run folder \(config\.json not found\)"),
     ],
 )
 def test_what_is_not_there_is_refused(here, capsys, argv, message):
@@ -109,12 +114,69 @@ def test_runs_of_one_name_do_not_share_pictures(trained, here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("activation", "abc"), ("loss", None), ("net", 3), ("distort", [1])]
+    ("name", "value", "message"),
+    [
+        ("activation", "abc", "activation is 'abc'; expected one of"),
+        ("init", "annotations", "init is 'annotations'; expected one of"),
+        ("loss", None, "loss is None; expected one of"),
+        ("evaluate_on", ["foo"], "evaluate_on is 'foo'; expected one of"),
+        ("distort", [1], r"distort is \(1,\); expected strengths"),
+        ("net", 3, "damaged, or not the configuration of a training run"),
+    ],
 )
-def test_an_edited_configuration_is_said_to_be_damaged(trained, here, capsys, name, value):
+def test_an_edited_configuration_is_refused(trained, here, capsys, name, value, message):
     shutil.copytree(trained / "conv", here / "run")
     config = json.loads(Path("run/config.json").read_text())
     config["config"]["train"][name] = value
     Path("run/config.json").write_text(json.dumps(config))
     assert main(["evaluate", "run"]) == 2
-    assert capsys.readouterr().err == "nnjax: run/config.json: damaged, or not of a training run\n"
+    assert re.match(rf"nnjax: run/config\.json: {message}", capsys.readouterr().err)
+
+
+def test_a_damaged_history_is_not_plotted(trained, here, capsys):
+    shutil.copytree(trained / "dense", here / "run")
+    path = Path("run/history.jsonl")
+    path.write_text(path.read_text().replace('"train_loss"', '"train_lose"', 1))
+    assert main(["plot", "run"]) == 2
+    assert "run/history.jsonl: damaged: line 2: other names" in capsys.readouterr().err
+    assert not Path("plots").exists()
+
+
+def test_evaluate_prints_json(trained, capsys):
+    assert main(["evaluate", str(trained / "conv"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["examples"] == 360
+    assert np.sum(result["confusion"]) == 360
+
+
+def test_the_best_checkpoint_is_evaluated(here, capsys):
+    argv = "train --hidden 16 --epochs 3 --rate 0.3 --save-every 1 --patience 5 --out run"
+    assert main(argv.split()) == 0  # patience keeps the best parameters, the reference here
+    capsys.readouterr()
+    run = load_run("run")
+    scores = run.history["validation_accuracy"]
+    assert run.run.best_checkpoint.stem == f"epoch-{1 + np.argmax(scores):06d}"
+    np.testing.assert_array_equal(run.best_params[0].w, run.params[0].w)
+    assert main(["evaluate", "run", "--best", "--part", "validation"]) == 0
+    assert f"({run.history['validation_correct'].max()}/180)" in capsys.readouterr().out
+
+
+def test_what_belongs_to_others_is_shown_harmlessly(trained, here, capsys):
+    shutil.copytree(trained / "conv", here / "a\x1b[2Jrun")
+    assert main(["plot", "a\x1b[2Jrun", "--out", "b\x1b[2J"]) == 0
+    assert main(["evaluate", "no\x1b[2Jrun"]) == 2
+    config = Path("a\x1b[2Jrun/config.json")
+    config.write_text(config.read_text().replace('"seed"', '"se\\u001b[2Jed"'))
+    assert main(["evaluate", "a\x1b[2Jrun"]) == 2
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "b\\x1b[2J/curves.png" in out
+    assert "nnjax: no\\x1b[2Jrun is not a run folder" in err
+
+
+def test_a_run_is_loaded(trained):
+    run = nnjax.load_run(trained / "dense")
+    assert nnjax.accuracy(run.net, run.params, *data.load("digits").test) > 0.9
+    assert run.config.epochs == 2
+    assert run.history["epoch"].tolist() == [0, 1]
+    assert run.input_shape == (8, 8, 1)

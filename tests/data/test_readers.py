@@ -42,10 +42,10 @@ ZIPPED = gzip.compress(idx_bytes(IMAGES), mtime=0)  # the same bytes whenever te
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no IDX file.*got nothing"),
-        (b"\0\0\x08", "no IDX file.*got 00 00 08"),
-        (b"\x89PNG....", "no IDX file.*got 89 50 4e 47"),
-        (b"\0\0\x0a\x01\0\0\0\0", "no IDX file.*got 00 00 0a 01"),
+        (b"", "not an IDX file.*got nothing"),
+        (b"\0\0\x08", "not an IDX file.*got 00 00 08"),
+        (b"\x89PNG....", "not an IDX file.*got 89 50 4e 47"),
+        (b"\0\0\x0a\x01\0\0\0\0", "not an IDX file.*got 00 00 0a 01"),
         (idx_bytes(IMAGES)[:10], "truncated: it ends within its header of 16 bytes"),
         (
             idx_bytes(IMAGES)[:-1],
@@ -99,7 +99,7 @@ def test_damaged_npz_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"truncated or corrupt \.npz"):
         read_npz(path)
     path.write_bytes(b"\x93NUMPY")
-    with pytest.raises(ValueError, match=r"no \.npz file"):
+    with pytest.raises(ValueError, match=r"not an \.npz file"):
         read_npz(path)
 
 

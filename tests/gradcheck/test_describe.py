@@ -3,7 +3,7 @@
 import pytest
 
 import nnjax
-from nnjax.gradcheck.network import describe
+from nnjax.gradcheck.backprop import describe
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "sigmoid", "absolute"])

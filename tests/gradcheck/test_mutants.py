@@ -10,7 +10,7 @@ from mutants import mutant, prime, through, value
 
 import nnjax
 from nnjax import Dense, Network, regularizers
-from nnjax.activations import LeakyReLU, relu, softmax, tanh
+from nnjax.activations import LeakyReLU, Softmax, relu, softmax, tanh
 from nnjax.gradcheck import check_backprop
 from nnjax.layers import Conv, Dropout, Flatten, L2Pool, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
@@ -21,6 +21,8 @@ LIKELIHOOD = nnjax.mlp([11, 7, 5, 3], activation=tanh, loss=log_likelihood)
 RELU = nnjax.mlp([11, 7, 5, 3], activation=relu, output=nnjax.identity, loss=quadratic)
 LEAKY = nnjax.mlp([11, 7, 5, 3], activation=LeakyReLU(0.1))
 SQUARE = nnjax.mlp([4, 4, 4, 4], activation=tanh, loss=quadratic)
+PROBABLE = nnjax.mlp([11, 7, 5, 3], output=nnjax.sigmoid, loss=log_likelihood)
+SCALED = Network(11, [Dense(7, tanh), Dense(5, Softmax(2.0)), Dense(3, softmax)], quadratic)
 SOFT = Network(11, [Dense(7, softmax), Dense(5, tanh), Dense(3, softmax)], quadratic)
 
 
@@ -314,6 +316,144 @@ MUTANTS = [
         LEAKY,
         {"through": only(2, lambda h, l, g: g * np.where(h.z[l] > 0, 1, 0.3))},
     ),
+    (
+        "a − y where σ' does not cancel",
+        "layer 3",
+        PROBABLE,
+        {"output_error": lambda h: h.a[-1] - h.y},
+    ),
+    (
+        "z for a in the output error",
+        "layer 3",
+        CROSS,
+        {"output_error": lambda h: h.z[-1] - h.y},
+    ),
+    (
+        "ReLU mask of the error",
+        "every hidden layer",
+        RELU,
+        {"through": hidden(lambda h, l, g: np.maximum(g, 0))},
+    ),
+    ("half of σ' missing: a", "layer 2", CROSS, {"through": only(2, lambda h, l, g: g * h.a[l])}),
+    (
+        "half of σ' missing: 1 − a",
+        "layer 1",
+        LIKELIHOOD,
+        {"through": only(1, lambda h, l, g: g * (1 - h.a[l]))},
+    ),
+    (
+        "half of σ' missing: 1 + a",
+        "layer 1",
+        LIKELIHOOD,
+        {"through": only(1, lambda h, l, g: g * (1 + h.a[l]))},
+    ),
+    (
+        "σ' of the wrong function (a(1 − a))",
+        "layer 2",
+        LIKELIHOOD,
+        {"through": only(2, lambda h, l, g: g * h.a[l] * (1 - h.a[l]))},
+    ),
+    (
+        "σ' of the wrong function (1 − a²)",
+        "layer 2",
+        CROSS,
+        {"through": only(2, lambda h, l, g: g * (1 - h.a[l] ** 2))},
+    ),
+    (
+        "the error divided by n*",
+        "layer 2",
+        CROSS,
+        {"through": only(2, lambda h, l, g: g * prime(h.act(l), h.z[l]) / h.n)},
+    ),
+    (
+        "the error scaled",
+        "layer 2",
+        CROSS,
+        {"through": only(2, lambda h, l, g: 0.7 * g * prime(h.act(l), h.z[l]))},
+    ),
+    (
+        "softmax: ⟨g, a⟩ over the wrong axis*",
+        "layer 1",
+        SOFT,
+        {"through": only(1, lambda h, l, g: h.a[l] * (g - (g * h.a[l]).sum(0)))},
+    ),
+    (
+        "softmax scale dropped",
+        "layer 2",
+        SCALED,
+        {"through": only(2, lambda h, l, g: h.a[l] * (g - (g * h.a[l]).sum(1, keepdims=True)))},
+    ),
+    (
+        "the error of the wrong layer",
+        "from layer 2 back to layer 1",
+        SQUARE,
+        {"back": lambda h, l, delta: (h.delta[3] if l == 2 else delta) @ h.params[l][0]},
+    ),
+    (
+        "σ' missing in the gradient of the weights",
+        "layer 2",
+        CROSS,
+        {
+            "grad_w": lambda h, l, delta: (
+                (h.delta[3] @ h.params[3][0] if l == 2 else delta).T @ h.a[l - 1] / h.n
+            )
+        },
+    ),
+    (
+        "σ' missing in the gradient of the biases",
+        "layer 2",
+        CROSS,
+        {
+            "grad_b": lambda h, l, delta: (
+                (h.delta[3] @ h.params[3][0] if l == 2 else delta).sum(0) / h.n
+            )
+        },
+    ),
+    (
+        "the error of the wrong layer in the gradient of the weights",
+        "layer 2",
+        SQUARE,
+        {"grad_w": lambda h, l, delta: (h.delta[3] if l == 2 else delta).T @ h.a[l - 1] / h.n},
+    ),
+    (
+        "the error of the wrong layer in the gradient of the biases",
+        "layer 2",
+        SQUARE,
+        {"grad_b": lambda h, l, delta: (h.delta[3] if l == 2 else delta).sum(0) / h.n},
+    ),
+    (
+        "b summed over the wrong axis, over n*",
+        "every layer",
+        CROSS,
+        {"grad_b": lambda h, l, delta: delta.sum(1) / h.n},
+    ),
+    (
+        "b summed over both axes",
+        "every layer",
+        CROSS,
+        {"grad_b": lambda h, l, delta: np.full(delta.shape[1], delta.sum() / h.n)},
+    ),
+    (
+        "activation missing in the forward pass",
+        "layer 2",
+        SQUARE,
+        {"activate": lambda h, l, z: z if l == 2 else value(h.act(l), z)},
+    ),
+    (
+        "activation applied twice in the forward pass",
+        "layer 2",
+        SQUARE,
+        {"activate": lambda h, l, z: value(h.act(l), value(h.act(l), z) if l == 2 else z)},
+    ),
+    (
+        "first example left out*",
+        "the whole gradient",
+        CROSS,
+        {
+            "grad_w": lambda h, l, delta: delta[1:].T @ h.a[l - 1][1:] / h.n,
+            "grad_b": lambda h, l, delta: delta[1:].sum(0) / h.n,
+        },
+    ),
 ]
 
 
@@ -373,12 +513,51 @@ def test_the_first_wrong_step_is_found_and_those_after_it_are_not_blamed():
     assert first.startswith("first wrong: BP2, from δ³ to δ²; wrong on their own too: BP2, from δ²")
 
 
-def test_claimed_errors_are_compared_directly():
+def test_claimed_errors_are_compared_like_gradients():
     def wrong(params, x, y):
         bp = nnjax.backprop(QUADRATIC, params, x, y)
         return bp._replace(errors=(2 * bp.errors[0], *bp.errors[1:]))
 
-    assert check_backprop(QUADRATIC, wrong).ok  # the gradients are right
+    assert check_backprop(QUADRATIC, lambda p, x, y: nnjax.backprop(QUADRATIC, p, x, y)).ok
+    report = check_backprop(QUADRATIC, wrong)
+    assert report.verdict == "WRONG"
+    assert [leaf.path for leaf in report.leaves if not leaf.ok] == ["layer 1 error"]
+    assert [(f.name, f.where) for f in report.mistakes] == [("factor 2", "layer 1 error")]
+
+
+def test_two_mistakes_at_once_are_both_named():
+    steps = {
+        "through": only(1, lambda h, l, g: g),
+        "grad_b": lambda h, l, delta: delta.mean(1) if l == 3 else delta.sum(0) / h.n,
+    }
+    report = check_backprop(CROSS, mutant(CROSS, **steps))
+    assert [(f.name, f.where) for f in report.mistakes] == [
+        ("b averaged over the wrong axis", "layer 3"),
+        ("σ' missing", "layer 1"),
+    ]
+    assert report.mistakes[0].leaves == ("layer 3 b",)
+    assert report.mistakes[1].leaves == ("layer 1 w", "layer 1 b")
+
+
+def test_each_wrong_array_is_explained_by_itself():
+    def finish(hand, grads):
+        return [(-grads[0][0], grads[0][1]), (grads[1][0], 2 * grads[1][1]), *grads[2:]]
+
+    report = check_backprop(CROSS, mutant(CROSS, finish=finish))
+    assert {(f.name, f.leaves) for f in report.mistakes} == {
+        ("sign", ("layer 1 w",)),
+        ("factor 2", ("layer 2 b",)),
+    }
+
+
+def test_a_finding_says_where_the_function_is_defined():
+    def backward(params, x, y):
+        return jax.tree.map(jnp.negative, nnjax.backprop(QUADRATIC, params, x, y).grads)
+
+    (finding,) = check_backprop(QUADRATIC, backward).mistakes
+    assert finding.file == __file__
+    assert finding.line == backward.__code__.co_firstlineno
+    assert finding.source == "def backward(params, x, y):"
 
 
 # Regularizers.
@@ -536,6 +715,44 @@ def channels_first(self, params, cache, delta):
     return delta.reshape(channels, height, width).transpose(1, 2, 0)
 
 
+def mean_to(shares):
+    """Return a pull-back of a mean pool that gives each input of a window its share of δ."""
+    return {"pull_back": lambda s, p, c, d: add_up([d * share for share in shares], c.shape)}
+
+
+def to_the_largest(self, params, cache, delta):
+    inputs = inputs_of(cache)
+    best = jnp.stack(inputs).max(0)
+    return add_up([delta * (one == best) for one in inputs], cache.shape)
+
+
+def of_last(layer, cache, delta):
+    """Return the gradients of the last place alone."""
+    last = jnp.zeros(delta.shape).at[..., -1, -1, :].set(delta[..., -1, -1, :])
+    return Conv.gradients(layer, cache, last)
+
+
+def biased(layer, cache, delta, b):
+    return Conv.gradients(layer, cache, delta)._replace(b=b)
+
+
+def turned(params):
+    return params._replace(w=params.w[:, ::-1, ::-1])
+
+
+def correlated(layer, cache, delta, stride, before):
+    """Return the gradients of a 3×3 kernel, the padding of 1 laid `before` and behind the image."""
+    a = jnp.pad(cache, ((0, 0),) * (cache.ndim - 3) + ((before, 2 - before),) * 2 + ((0, 0),))
+    a, rows = a.reshape(-1, *a.shape[-3:]), delta.reshape(-1, *delta.shape[-3:])
+    w = sum(
+        jnp.einsum("nj,nikc->jikc", rows[:, y, x], a[:, i : i + 3, k : k + 3])
+        for y in range(rows.shape[1])
+        for x in range(rows.shape[2])
+        for i, k in [(stride * y, stride * x)]
+    )
+    return Conv.gradients(layer, cache, delta)._replace(w=w)
+
+
 LAYERS = [
     ("kernel not turned", CONV, 1, with_kernel(lambda w: w[:, ::-1, ::-1])),
     ("kernel channels reversed", CONV, 1, with_kernel(lambda w: w[..., ::-1])),
@@ -588,6 +805,94 @@ LAYERS = [
         {
             "pull_back": channels_first,
             "forward": lambda s, p, a, key: (a.transpose(2, 0, 1).reshape(-1), a),
+        },
+    ),
+    ("max-pool to the first entry", POOLED, 1, max_to(lambda inputs, best: [1.0, 0.0, 0.0, 0.0])),
+    (
+        "max-pool to the smallest",
+        POOLED,
+        1,
+        max_to(lambda inputs, best: [one == jnp.stack(inputs).min(0) for one in inputs]),
+    ),
+    ("mean pool to the first entry", STRIDED, 2, mean_to([1.0, 0.0, 0.0, 0.0])),
+    ("mean pool with 1/k for 1/k²", STRIDED, 2, mean_to([0.5] * 4)),
+    ("mean pool to the largest entry", STRIDED, 2, {"pull_back": to_the_largest}),
+    (
+        "L2 pool without its numerator",
+        POOLED,
+        3,
+        {
+            "pull_back": lambda s, p, c, d: jnp.pad(
+                (d / c[1]).repeat(2, 0).repeat(2, 1), ((0, 0), (0, 1), (0, 0))
+            )
+        },
+    ),
+    (
+        "L2 pool with 2a for a",
+        POOLED,
+        3,
+        {"pull_back": lambda s, p, c, d: L2Pool.pull_back(s, p, c, 2 * d)},
+    ),
+    (
+        "flattened in another order (columns first)",
+        CONV,
+        2,
+        {
+            "pull_back": lambda s, p, c, d: d.reshape(c.shape[1], c.shape[0], c.shape[2]).transpose(
+                1, 0, 2
+            )
+        },
+    ),
+    (
+        "flattened in another order (Fortran)",
+        CONV,
+        2,
+        {"pull_back": lambda s, p, c, d: d.reshape(c.shape[::-1]).transpose(2, 1, 0)},
+    ),
+    (
+        "last place only in the gradient of the kernel",
+        CONV,
+        1,
+        {"gradients": lambda s, c, d: Conv.gradients(s, c, d)._replace(w=of_last(s, c, d).w)},
+    ),
+    (
+        "last place only in the gradient of b",
+        CONV,
+        1,
+        {"gradients": lambda s, c, d: Conv.gradients(s, c, d)._replace(b=of_last(s, c, d).b)},
+    ),
+    (
+        "b averaged over the places",
+        CONV,
+        1,
+        {"gradients": lambda s, c, d: biased(s, c, d, d.mean((-3, -2)).reshape(-1, 2).sum(0))},
+    ),
+    (
+        "b not summed over the places",
+        CONV,
+        1,
+        {"gradients": lambda s, c, d: biased(s, c, d, d.reshape(-1, *d.shape[-3:]).sum(0))},
+    ),
+    (
+        "stride ignored in the gradient of the kernel",
+        STRIDED,
+        1,
+        {"gradients": lambda s, c, d: correlated(s, c, d, 1, 1)},
+    ),
+    (
+        "padding shifted in the gradient of the kernel",
+        STRIDED,
+        1,
+        {"gradients": lambda s, c, d: correlated(s, c, d, 2, 0)},
+    ),
+    (
+        "kernel turned, forward and backward",
+        CONV,
+        1,
+        {
+            "forward": lambda s, p, a, key: Conv.forward(s, turned(p), a, key),
+            "pull_back": lambda s, p, c, d: Conv.pull_back(s, turned(p), c, d),
+            "gradients": lambda s, c, d: turned(Conv.gradients(s, c, d)),
         },
     ),
 ]
@@ -647,8 +952,9 @@ def test_another_one_of_tied_entries_is_a_convention_and_is_named():
         ("dropout mask not applied", lambda s, p, c, d: d / (1 - s.rate)),
         ("dropout left out of the backward pass", lambda s, p, c, d: d),
         ("dropout not rescaled", lambda s, p, c, d: jnp.where(c, d, 0.0)),
+        ("dropout rescaled twice", lambda s, p, c, d: jnp.where(c, d, 0.0) / (1 - s.rate) ** 2),
         (
-            "dropout mask drawn anew",
+            "dropout mask drawn again",
             lambda s, p, c, d: Dropout.pull_back(
                 s, p, jax.random.bernoulli(jax.random.key(9), 0.6, d.shape), d
             ),

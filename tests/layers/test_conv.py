@@ -17,8 +17,9 @@ from strategies import relative_errors
 import nnjax
 from nnjax.descent import loss_and_gradient
 from nnjax.layers.conv import Geometry, library, patches
+from nnjax.layers.rows import places_per_row
 from nnjax.layers.windows import fold, overlap_add
-from nnjax.network import piece_size
+from nnjax.network import microbatch_size
 
 TIGHT = 1e-11
 
@@ -109,7 +110,7 @@ def test_wide_images_are_unfolded_the_same():
 
 
 @pytest.mark.parametrize(
-    ("width", "filters", "channels", "stride", "abreast"),
+    ("width", "filters", "channels", "stride", "places"),
     [
         (14, 20, 1, 1, 4),
         (11, 20, 1, 1, 3),
@@ -119,11 +120,11 @@ def test_wide_images_are_unfolded_the_same():
         (14, 20, 5, 1, 1),  # many weights
     ],
 )
-def test_places_that_share_a_row_of_patches(width, filters, channels, stride, abreast):
+def test_places_that_share_a_row_of_patches(width, filters, channels, stride, places):
     geometry = Geometry((2, 3), (1, stride), ((1, 0), (0, 0)))
     with jax.enable_x64(True):
         x, w = normal(0, 2, 4, width, channels), normal(1, filters, 2, 3, channels)
-        assert patches.abreast(w.shape, x.shape, geometry) == abreast
+        assert places_per_row(w.shape, x.shape, geometry) == places
         z = library.correlate(w, x, geometry)
         delta = normal(2, *z.shape)
         gradient = library.weight_gradient(x, delta, geometry)
@@ -222,10 +223,12 @@ def test_a_mini_batch_in_pieces_gives_the_same(monkeypatch):
         x, y, key = normal(0, 7, 8, 8, 1), jnp.asarray([0, 1, 2, 0, 1, 2, 0]), jax.random.key(1)
         whole = nnjax.backprop(net, params, x, y, key)
         outputs = nnjax.feedforward(net, params, x, key)
-        assert piece_size(net, 7) == 7
+        assert microbatch_size(net, 7) == 7
         for size in (1, 4):  # 7 examples: none and some left over
-            monkeypatch.setattr(nnjax.network, "_SCRATCH", size * net.layers[0].scratch((8, 8, 1)))
-            assert piece_size(net, 7) == size
+            monkeypatch.setattr(
+                nnjax.network, "_PATCH_NUMBERS", size * net.layers[0].patch_numbers((8, 8, 1))
+            )
+            assert microbatch_size(net, 7) == size
             jax.clear_caches()
             found = loss_and_gradient(net, params, x, y, key)
             errors = relative_errors(found, (whole.loss, whole.grads))
@@ -238,9 +241,9 @@ def test_a_mini_batch_in_pieces_gives_the_same(monkeypatch):
 
 def test_pieces_divide_the_mini_batch_if_they_can():
     net = nnjax.architecture.parse(BOOK, (28, 28, 1), 10)
-    sizes = {n: piece_size(net, n) for n in (10, 100, 101, 4096, 50_000)}
+    sizes = {n: microbatch_size(net, n) for n in (10, 100, 101, 4096, 50_000)}
     assert sizes == {10: 10, 100: 25, 101: 26, 4096: 32, 50_000: 25}
-    assert piece_size(nnjax.mlp([784, 30, 10]), 50_000) == 50_000
+    assert microbatch_size(nnjax.mlp([784, 30, 10]), 50_000) == 50_000
 
 
 def test_memory_of_a_large_mini_batch_is_that_of_a_piece():
@@ -327,7 +330,7 @@ def step(params, x, y):
 specs = {"in_specs": (P(), P("n"), P("n")), "out_specs": P()}
 several = jax.jit(jax.shard_map(step, mesh=mesh, **specs))(params, x, y)
 one = nnjax.sgd_step(net, params, x, y, 0.1)
-assert nnjax.network.piece_size(net, 101) < 101
+assert nnjax.network.microbatch_size(net, 101) < 101
 print(max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), several, one))))
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}

@@ -160,3 +160,14 @@ def test_equal_descriptions_are_equal():
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float16", 300.0), ("float16", 1e-4), ("float32", 1e30)]
+)
+def test_l2_pool_where_squares_overflow_or_vanish(dtype, size):
+    a = jnp.asarray(np.array([3.0, -4.0, 0.0, 0.0]).reshape(2, 2, 1) * size, dtype)
+    z, cache = nnjax.L2Pool(2).forward((), a, None)
+    np.testing.assert_allclose(np.float64(z).ravel(), [5 * size], rtol=2e-3)
+    g = nnjax.L2Pool(2).pull_back((), cache, jnp.ones((1, 1, 1), dtype))
+    np.testing.assert_allclose(np.float64(g).ravel(), [0.6, -0.8, 0, 0], rtol=2e-3)

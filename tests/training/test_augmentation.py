@@ -192,3 +192,20 @@ def test_a_wrong_number_of_pixels_is_refused(pixels):
 def test_whole_numbers_other_than_grey_levels_are_refused():
     with pytest.raises(TypeError, match="x is int32; expected uint8 grey levels or floating-point"):
         Distortion(shift=1)(KEY, jnp.ones((1, 8, 8, 1), jnp.int32))
+
+
+def test_images_cannot_be_shifted_out_of_sight():
+    with pytest.raises(
+        ValueError, match="shift of Distortion is 5; expected less than the 5 pixels"
+    ):
+        Distortion(shift=5)(jax.random.key(0), jnp.ones((2, 6, 5, 1)))
+
+
+def test_coordinates_of_bfloat16_images_are_those_of_float32():
+    """In bfloat16 itself pixel 100.3 would be at 100.5."""
+    x = jax.random.uniform(jax.random.key(1), (2, 120, 120, 1)).astype(jnp.bfloat16)
+    distort = Distortion(rotation=10.0, scaling=0.1)
+    low = distort(jax.random.key(0), x)
+    high = distort(jax.random.key(0), x.astype(jnp.float32))
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(low, high.astype(jnp.bfloat16))

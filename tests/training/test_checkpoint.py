@@ -117,7 +117,7 @@ def test_another_network_is_refused(tmp_path):
 def test_a_truncated_file_is_refused(tmp_path, length):
     path = saved(tmp_path, PARAMS)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match="truncated, or no safetensors file"):
+    with pytest.raises(ValueError, match="truncated, or not a safetensors file"):
         checkpoint.load(path, PARAMS)
 
 
@@ -182,10 +182,61 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     path.write_bytes(json.dumps("old").encode())
     killed = textwrap.dedent("""
         import os, signal, sys
-        from nnjax.training import checkpoint
+        from nnjax.files import write_atomically
         os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
-        checkpoint.write_atomically(sys.argv[1], b'"new"')
+        write_atomically(sys.argv[1], b'"new"')
     """)
     done = subprocess.run([sys.executable, "-c", killed, str(path)], check=False)
     assert done.returncode == -9
     assert json.loads(path.read_text()) == "old"
+
+
+@pytest.mark.parametrize(
+    "leaf", [np.array([2**40, -1]), np.array([1e300, 1 / 3]), np.float64(1e300), np.uint64(2**63)]
+)
+def test_numpy_arrays_keep_what_jax_cannot_hold(tmp_path, leaf):
+    again = checkpoint.load(saved(tmp_path, {"a": leaf}), {"a": leaf})["a"]
+    assert again.dtype == leaf.dtype
+    np.testing.assert_array_equal(again, leaf)
+
+
+def test_the_order_of_bytes_does_not_matter(tmp_path):
+    leaf = np.array([1.0, 2.5], ">f4")
+    again = checkpoint.load(saved(tmp_path, {"a": leaf}), {"a": leaf})["a"]
+    np.testing.assert_array_equal(again, leaf)
+
+
+def test_a_part_of_the_tree_can_be_loaded(tmp_path):
+    path = saved(tmp_path, {"params": PARAMS, "epoch": 3})
+    assert bits(checkpoint.load(path, PARAMS, under="params")) == bits(PARAMS)
+    with pytest.raises(ValueError, match=r"0\.w is missing"):
+        checkpoint.load(path, PARAMS, under="stopping")
+
+
+def test_the_digest_depends_on_values_shapes_dtypes_and_paths():
+    trees = [
+        {"a": np.arange(4)},
+        {"b": np.arange(4)},
+        {"a": np.arange(4)[::-1]},
+        {"a": np.arange(4).reshape(2, 2)},
+        {"a": np.arange(4, dtype=np.uint64)},
+    ]
+    assert len({checkpoint.digest(tree) for tree in trees}) == len(trees)
+
+
+@pytest.mark.parametrize(
+    ("tree", "error", "message"),
+    [
+        ({"a": {"b": 1}, "a.b": 2}, ValueError, r"two leaves have the path a\.b; rename one"),
+        ({"a": 1e300}, ValueError, r"a is 1e\+300, which is too large for JAX's default dtype"),
+        ({"a": 2**40}, ValueError, "a is 1099511627776, which is too large"),
+        ({"a": "text"}, TypeError, "a is 'text'; expected an array, a number or a random key"),
+        ({"a": jnp.zeros(2, jnp.int4)}, TypeError, "a has dtype int4, which safetensors files can"),
+        ({"a": jnp.zeros(2, jnp.float8_e5m2)}, TypeError, "a has dtype float8_e5m2, which saf"),
+        ({"a": np.array(["x"])}, TypeError, "a has dtype <U1, which safetensors"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_refused(tmp_path, tree, error, message):
+    with pytest.raises(error, match=message):
+        saved(tmp_path, tree)
+    assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,7 @@ def test_the_first_parameters_are_kept_by_value():
         ({"patience": 0}, "patience is 0; expected an integer of at least 1"),
         ({"patience": 1.5}, "patience is 1.5; expected an integer of at least 1"),
         ({"patience": 1, "measure": 3}, "measure is 3; expected a name in the records"),
+        ({"patience": 1, "better": "bigger"}, "better is 'bigger'; expected 'smaller' or 'larger'"),
         ({"patience": 1, "lower_rate_to": 0.0}, "lower_rate_to is 0.0; expected a fraction of"),
         ({"patience": 1, "lower_rate_to": 2}, "lower_rate_to is 2; expected a fraction of"),
     ],

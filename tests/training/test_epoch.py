@@ -11,9 +11,15 @@ import pytest
 import nnjax
 from nnjax.data import Dataset
 from nnjax.regularizers import L1, L2, MaxNorm
-from nnjax.training import EarlyStopping, initial_state, optimizers, train_epochs
+from nnjax.training import (
+    EarlyStopping,
+    Recipe,
+    initial_state,
+    optimizers,
+    run_epoch,
+    train_epochs,
+)
 from nnjax.training.augmentation import Distortion
-from nnjax.training.epoch import observed_epoch
 
 NET = nnjax.mlp([4, 5, 3], nnjax.tanh, loss=nnjax.log_likelihood)
 RNG = np.random.default_rng(0)
@@ -56,14 +62,22 @@ def test_l2_shrinks_the_weights_before_it_moves_them():
     CLOSE(history["penalty"][-1], lmbda / (2 * n) * sum(float((p.w**2).sum()) for p in params))
 
 
-def test_max_norm_holds_after_every_step():
-    lengths = lambda params: jnp.linalg.norm(params[0].w, axis=1)  # noqa: E731
-    optimizer, key = optax.sgd(3.0), jax.random.key(0)
-    state = initial_state(NET, optimizer, key)
-    regularizer = L1(0.1) + MaxNorm(0.7)
-    _, _, seen = observed_epoch(
-        NET, optimizer, 5, state, jnp.asarray(X), jnp.asarray(Y), regularizer, None, lengths
+def observed(optimizer, monitor, every, **options):
+    """Return the state after an epoch, its loss, and what a monitor gave on the way."""
+    recipe = Recipe(
+        optimizer=optimizer, batch_size=5, monitors=[monitor], monitor_every=every, **options
     )
+    state = initial_state(NET, optimizer, jax.random.key(0))
+    data = Dataset((jnp.asarray(X), jnp.asarray(Y)), None, None)
+    after, loss, seen = run_epoch(NET, recipe, state, data)
+    return after, loss, seen[monitor.__name__]
+
+
+def test_max_norm_holds_after_every_step():
+    def lengths(net, params, data):
+        return jnp.linalg.norm(params[0].w, axis=1)
+
+    _, _, seen = observed(optax.sgd(3.0), lengths, 1, regularizer=L1(0.1) + MaxNorm(0.7))
     assert seen.shape == (4, 5)
     assert seen.max() <= 0.7 + 1e-6
 
@@ -98,14 +112,10 @@ def test_images_can_be_distorted():
 
 
 def test_observations_are_those_of_a_run_step_by_step():
-    optimizer, key = optax.sgd(0.5), jax.random.key(0)
-    state = initial_state(NET, optimizer, key)
-    x, y = jnp.asarray(X), jnp.asarray(Y)
-
-    def bias(params):
+    def bias(net, params, data):
         return params[1].b
 
-    epoch = partial(observed_epoch, NET, optimizer, 5, state, x, y, None, None, bias)
+    epoch = partial(observed, optax.sgd(0.5), bias)
     after, loss, each = epoch(every=1)
     same, same_loss, second = epoch(every=2)
     third = epoch(every=3)[2]
@@ -113,8 +123,8 @@ def test_observations_are_those_of_a_run_step_by_step():
     np.testing.assert_array_equal(third, each[2:3])
     CLOSE(loss, same_loss)
     jax.tree.map(CLOSE, after.params, same.params)
-    params = nnjax.init(NET, jax.random.split(key)[0])
-    order = next(orders(key, 1, 23))
+    params = nnjax.init(NET, jax.random.split(jax.random.key(0))[0])
+    order = next(orders(jax.random.key(0), 1, 23))
     for step in range(4):
         rows = order[5 * step : 5 * step + 5]
         params = nnjax.sgd_step(NET, params, X[rows], Y[rows], 0.5)
@@ -216,7 +226,7 @@ def test_monitors_every_k_steps():
         (
             {"early_stopping": EarlyStopping(2, "test_accuracy")},
             ValueError,
-            "early stopping watches test_accuracy, which is not measured as one number",
+            "early stopping cannot monitor 'test_accuracy'; available: train_loss",
         ),
         (
             {"early_stopping": EarlyStopping(2, lower_rate_to=0.5), "optimizer": optax.sgd(0.1)},

@@ -1,5 +1,6 @@
 """The training loop against a loop by hand, and what it does with bad data and divergence."""
 
+import inspect
 import re
 from functools import partial
 
@@ -11,14 +12,15 @@ import pytest
 
 import nnjax
 from nnjax.data import Dataset
-from nnjax.training import DivergedError, TrainState, run_epoch, train_epochs
+from nnjax.training import DivergedError, Interrupted, Recipe, TrainState, run_epoch, train_epochs
 from nnjax.training.early_stopping import EarlyStopping
 
 NET = nnjax.mlp([4, 5, 3], nnjax.tanh, loss=nnjax.log_likelihood)
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(23, 4)).astype(np.float32), RNG.integers(3, size=23)
 DATA = Dataset((X, Y), (X[:7], Y[:7]), (X[7:12], Y[7:12]))
-SETTING = {"optimizer": optax.sgd(0.5), "epochs": 2, "batch_size": 5, "key": jax.random.key(0)}
+KEY = jax.random.key(0)
+SETTING = {"optimizer": optax.sgd(0.5), "epochs": 2, "batch_size": 5, "key": KEY}
 
 
 def train(net=NET, data=DATA, **changed):
@@ -94,16 +96,15 @@ def test_grey_levels_stay_bytes():
 
 
 def test_vmap_over_networks():
-    optimizer = optax.sgd(0.5)
-    keys = jax.random.split(jax.random.key(0), 3)
+    recipe, keys = Recipe(optimizer=optax.sgd(0.5), batch_size=5), jax.random.split(KEY, 3)
     params = jax.vmap(partial(nnjax.init, NET))(keys)
-    states = TrainState(params, jax.vmap(optimizer.init)(params), keys, jnp.zeros(3, jnp.int32))
-    step = jax.vmap(partial(run_epoch, NET, optimizer, 5), in_axes=(0, None, None))
-    together, losses = step(states, jnp.asarray(X), jnp.asarray(Y))
+    opt_states = jax.vmap(recipe.optimizer.init)(params)
+    states = TrainState(params, opt_states, keys, jnp.zeros(3, jnp.int32))
+    data = Dataset((jnp.asarray(X), jnp.asarray(Y)), None, None)
+    epoch = partial(run_epoch, NET, recipe)
+    together, losses, _ = jax.vmap(epoch, in_axes=(0, None))(states, data)
     assert losses.shape == (3,)
-    alone, loss = run_epoch(
-        NET, optimizer, 5, jax.tree.map(lambda a: a[1], states), jnp.asarray(X), jnp.asarray(Y)
-    )
+    alone, loss, _ = epoch(jax.tree.map(lambda a: a[1], states), data)
     np.testing.assert_allclose(together.params[0].w[1], alone.params[0].w, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(losses[1], loss, rtol=1e-5)
 
@@ -158,6 +159,22 @@ def test_data_that_are_not_finite(part, value):
         ({"evaluate_on": ["tset"]}, ValueError, "evaluate_on is ['tset']; expected some of"),
         ({"data": (X, Y)}, TypeError, "data is a tuple; expected nnjax.data.Dataset(train=(x, y)"),
         ({"data": Dataset(None, None, None)}, ValueError, "data.train is None; expected (x, y)"),
+        (
+            {"data": DATA._replace(train=X)},
+            TypeError,
+            "data.train is an array of shape (23, 4); exp",
+        ),
+        (
+            {"data": DATA._replace(test=(X, Y, Y))},
+            TypeError,
+            "data.test is a tuple of length 3; exp",
+        ),
+        ({"net": None}, TypeError, "net is None; expected a Network, such as nnjax.mlp("),
+        ({"evaluate_on": None}, ValueError, "evaluate_on is None; expected some of ['train'"),
+        ({"monitors": None}, TypeError, "monitors is None; expected a list of names and functions"),
+        ({"state": (1, 2)}, TypeError, "state is a tuple; expected the TrainState that an earlier"),
+        ({"optimizer": optax.lbfgs()}, TypeError, "optimizer cannot follow a gradient alone: "),
+        ({"momentum": 0.9}, TypeError, "train(): got an unexpected keyword argument 'momentum'"),
         ({"data": DATA._replace(test=(X, Y[:3]))}, ValueError, "data.test: y has shape (3,), but"),
         (
             {"data": Dataset((X[:, :3], Y), None, None)},
@@ -183,6 +200,104 @@ def test_optimizers_that_keep_the_parameters_they_start_from():
     jax.tree.map(np.testing.assert_array_equal, state.opt_state[0], start)
 
 
+@pytest.mark.parametrize(("bytes_in", "floats_in"), [("train", "test"), ("validation", "train")])
+def test_bytes_beside_numbers_of_another_scale_are_refused(bytes_in, floats_in):
+    x = RNG.integers(256, size=(23, 4), dtype=np.uint8)
+    x[0, :2] = 0, 255
+    part = {bytes_in: (x, Y), floats_in: (x.astype(np.float32), Y)}
+    data = Dataset(**({"train": None, "validation": None, "test": None} | part))
+    sentence = (
+        f"data.{floats_in}: x lies between 0 and 255, but data.{bytes_in} holds uint8, which is "
+        "divided by 255; give both in the same dtype and scale"
+    )
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        train(data=data)
+    part[floats_in] = (x / np.float32(255), Y)
+    train(data=Dataset(**({"train": None, "validation": None, "test": None} | part)))
+
+
+def test_the_signature_is_that_of_the_arguments():
+    parameters = inspect.signature(nnjax.train).parameters
+    names = {"net", "data", "optimizer", "epochs", "batch_size", "key", "params", "evaluate_on"}
+    names |= {"regularizer", "augment", "monitors", "monitor_every", "early_stopping", "feedback"}
+    assert set(parameters) == names | {"state"}
+    assert inspect.signature(train_epochs).parameters == parameters
+    assert all(name in (nnjax.train.__doc__ or "") for name in parameters)
+
+
+def test_parts_to_evaluate_may_come_from_a_generator():
+    assert "test_loss" in train(evaluate_on=(part for part in ["test"]))[1]
+
+
+def test_divergence_names_the_likely_reasons():
+    net = nnjax.mlp([4, 3], nnjax.identity, nnjax.identity, nnjax.quadratic)
+    data = Dataset((100 * X, Y), None, None)
+    optimizer = nnjax.training.optimizers.by_name("sgd", 30.0)
+    reasons = r"likely reasons: a learning rate that is too large \(30\); inputs as large as \d+"
+    with pytest.raises(DivergedError, match=reasons):
+        train(net, data, optimizer=optimizer, epochs=50)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_the_loss_of_an_epoch_is_added_up_in_float32(dtype):
+    """With rate 0 it is the mean over mini-batches; bfloat16 cannot count beyond 256."""
+    x = np.tile(X, (100, 1))
+    y = np.tile(Y, 100)
+    params = jax.tree.map(lambda a: a.astype(dtype), nnjax.init(NET, KEY))
+    setting = {"optimizer": optax.sgd(0.0), "epochs": 1, "evaluate_on": (), "params": params}
+    history = train(data=Dataset((x.astype(dtype), y), None, None), **setting)[1]
+    exact = float(nnjax.loss(NET, nnjax.init(NET, KEY), X, Y))
+    np.testing.assert_allclose(history["train_loss"], exact, rtol=1e-2)
+
+
+def test_an_optimizer_whose_eps_is_0_in_float16_is_refused():
+    params = jax.tree.map(lambda a: a.astype(jnp.float16), nnjax.init(NET, KEY))
+    data = Dataset((X.astype(np.float16), Y), None, None)
+    with jax.numpy_dtype_promotion("standard"):
+        with pytest.raises(ValueError, match="divides by zero in float16 where a gradient is 0"):
+            train(data=data, optimizer=optax.adam(1e-3), params=params)
+        history = train(data=data, optimizer=optax.adam(1e-3, eps=1e-4), params=params)[1]
+    assert np.isfinite(history["train_loss"]).all()
+
+
+def test_ctrl_c_hands_back_the_state_and_the_history(monkeypatch):
+    """It comes within the third epoch; training on from there ends as if nothing had happened."""
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    often = {"evaluate_on": ["validation"], "epochs": 5}
+    whole, history = train(**often)
+    epochs = train_epochs(NET, DATA, **(SETTING | often))
+    kept = [next(epochs), next(epochs)]
+    monkeypatch.setattr(jax, "device_get", interrupt)
+    with pytest.raises(Interrupted) as stop:
+        next(epochs)
+    monkeypatch.undo()
+    assert isinstance(stop.value, KeyboardInterrupt)
+    assert "interrupted in epoch 2; the parameters from before that epoch are kept" in str(
+        stop.value
+    )
+    assert int(stop.value.state.epoch) == 2
+    assert stop.value.state.params is kept[1][0].params
+    resumed, after = train(**often, state=stop.value.state)
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    both = np.concatenate([stop.value.history["train_loss"], after["train_loss"]])
+    np.testing.assert_array_equal(both, history["train_loss"])
+
+
+def test_early_stopping_works_while_jax_looks_for_nan_and_infinity():
+    with jax.debug_nans(True), jax.debug_infs(True):
+        train(early_stopping=EarlyStopping(2), epochs=3)
+
+
+def test_nothing_goes_to_the_device_unasked():
+    rule, rate = EarlyStopping(1, lower_rate_to=0.5), nnjax.training.optimizers.by_name("sgd", 0.5)
+    with jax.transfer_guard("disallow"):
+        train(optimizer=rate, early_stopping=rule)
+        train()
+
+
 def named(name, shape=()):
     def monitor(net, params, data):
         return {name: jnp.zeros(shape)}
@@ -200,12 +315,32 @@ def named(name, shape=()):
             "a monitor gives the name validation_loss, which every record has already",
         ),
         (
+            {"monitors": [named("margin")], "early_stopping": EarlyStopping(3, "margin")},
+            "nothing says whether a smaller or a larger margin is better; give Earl",
+        ),
+        (
             {"monitors": [named("two", (2,))], "early_stopping": EarlyStopping(3, "two")},
-            "early stopping watches two, which is not measured as one number an epoch; such are "
-            "train_loss, test_accuracy, test_correct, test_loss, validation_accuracy",
+            "early stopping cannot monitor 'two'; available: train_loss, test_accuracy, "
+            "test_correct, test_loss, validation_accuracy",
         ),
     ],
 )
 def test_names_of_what_is_measured(changed, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         train(**changed)
+
+
+def test_a_monitor_declares_which_way_its_value_is_better():
+    """It falls in every epoch, so the first is the best; a name that ends in loss says nothing."""
+
+    def steps_to_loss(net, params, data):
+        return {"gain_loss": -jnp.sum(params[0].b ** 2)}
+
+    steps_to_loss.better = {"gain_loss": "larger"}
+    rule = EarlyStopping(9, "gain_loss")
+    _, declared = train(monitors=[steps_to_loss], early_stopping=rule, epochs=3)
+    best = int(np.argmax(declared["gain_loss"]))
+    assert declared["best_epoch"][-1] == best
+    other = EarlyStopping(9, "gain_loss", better="smaller")
+    _, said = train(monitors=[steps_to_loss], early_stopping=other, epochs=3)
+    assert said["best_epoch"][-1] == int(np.argmin(said["gain_loss"])) != best

@@ -102,6 +102,14 @@ def test_what_is_no_monitor_is_refused(monitor, error, sentence):
         monitors.by_name(monitor)
 
 
+def test_a_monitor_that_returns_text_is_refused():
+    def mood(net, params, data):
+        return "good"
+
+    with pytest.raises(TypeError, match="the monitor mood gives 'good' as mood; expected an array"):
+        measure(NET, [mood], PARAMS, DATA)
+
+
 @pytest.mark.parametrize("kind", [type(monitor) for monitor in MONITORS.values()][:2])
 def test_a_wrong_number_of_examples_is_refused(kind):
     with pytest.raises(ValueError, match="examples is 0; expected an integer of at least 1"):

@@ -167,6 +167,27 @@ def test_a_wrong_rate_is_refused(value):
         optimizers.schedule("cosine", value, 10)
 
 
+def test_a_rate_that_is_0_in_float32_is_refused():
+    with pytest.raises(
+        ValueError, match="the learning rate is 1e-50, which is 0 in float32; expec"
+    ):
+        optimizers.by_name("sgd", 1e-50)
+    with jax.enable_x64(True):
+        optimizers.by_name("sgd", 1e-50)
+    optimizers.by_name("sgd", 0.0)
+
+
+@pytest.mark.parametrize("value", [np.float32(-1), jnp.float32(-1), 1j, [0.1]])
+def test_a_rate_of_another_type_is_refused(value):
+    with pytest.raises(ValueError, match=r"the learning rate is .*; expected a finite number of"):
+        optimizers.by_name("sgd", value)
+
+
+def test_an_option_without_a_hash_is_refused():
+    with pytest.raises(TypeError, match=r"b1 of the optimizer adam is \[0.9\]; expected a number"):
+        optimizers.by_name("adam", 0.1, b1=[0.9])
+
+
 @pytest.mark.parametrize("name", ["adaam", "cosine_decay_schedule", "scale", "__doc__", ""])
 def test_an_unknown_optimizer_is_refused_with_those_there_are(name):
     with pytest.raises(ValueError, match=r"optimizer is .*expected one of .*adamw.*, sgd,"):
@@ -198,6 +219,11 @@ def test_wrong_options_of_a_schedule_are_refused():
         optimizers.schedule("step", 0.1, 10, every=0)
     with pytest.raises(ValueError, match="factor is 2; expected a number between 0 and 1"):
         optimizers.schedule("step", 0.1, 10, factor=2)
+    for value in (-0.1, 2, "half"):
+        with pytest.raises(ValueError, match=r"pct_start is .*; expected a fraction of the steps"):
+            optimizers.schedule("one_cycle", 0.1, 10, pct_start=value)
+    with pytest.raises(ValueError, match="div_factor is 0; expected a finite number of at least 1"):
+        optimizers.schedule("one_cycle", 0.1, 10, div_factor=0)
     with pytest.raises(ValueError, match="steps is 0; expected an integer of at least 1"):
         optimizers.schedule("cosine", 0.1, 0)
 

@@ -1,6 +1,7 @@
 """A run's folder: its history, its checkpoints, its lock."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -53,7 +54,7 @@ def test_a_line_that_is_not_complete_is_left_out(run):
 
 def test_a_damaged_history_is_said(run):
     (run.folder / "history.jsonl").write_text('{"epoch": 0}\n{"epoch"\n')
-    with pytest.raises(ValueError, match=r"history\.jsonl: damaged: "):
+    with pytest.raises(ValueError, match=r"history\.jsonl: damaged: line 2: not a record of"):
         _ = run.history
 
 
@@ -88,9 +89,13 @@ def test_resuming_goes_on_from_the_last_checkpoint_and_clears_what_a_kill_left(t
             run.save_checkpoint({"epoch": jnp.array(epoch)}, epoch)
     left_over = run.folder / "checkpoints" / ".epoch-000003.safetensors.1.tmp"
     left_over.write_bytes(b"half")
+    mine = [run.folder / ".notes.tmp", run.folder / "checkpoints" / ".mine.tmp"]
+    for file in mine:
+        file.touch()
     with Run.resume(run.folder) as run:
         assert int(run.restore({"epoch": jnp.array(0)})["epoch"]) == 2
         assert not left_over.exists()
+        assert all(file.exists() for file in mine)
 
 
 def test_a_damaged_last_checkpoint_is_said_with_what_to_do(run):
@@ -98,7 +103,7 @@ def test_a_damaged_last_checkpoint_is_said_with_what_to_do(run):
         run.save_checkpoint(PARAMS, epoch)
     path = run.checkpoints[-1]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"epoch-000002.*without that file the one before"):
+    with pytest.raises(ValueError, match=r"epoch-000002.*delete that file to resume from the one"):
         run.restore(PARAMS)
     path.unlink()
     assert bool((run.restore(PARAMS)[0].w == PARAMS[0].w).all())
@@ -138,12 +143,12 @@ def test_a_folder_that_holds_something_is_not_overwritten(run, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot make"), Run.create(tmp_path / "file" / "run", {}):
+    with pytest.raises(OSError, match="cannot create"), Run.create(tmp_path / "file" / "run", {}):
         pass
 
 
 def test_a_folder_without_a_run_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no run: it has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder \(config\.json not found\)"):
         Run(tmp_path)
 
 
@@ -164,7 +169,7 @@ def test_a_newer_run_is_refused(run):
 
 
 def test_parameters_or_a_checkpoint_that_are_not_there_are_said(run):
-    with pytest.raises(FileNotFoundError, match="has saved no parameters yet"):
+    with pytest.raises(FileNotFoundError, match="has not saved its parameters yet"):
         run.load_params(PARAMS)
     with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):
         run.restore(PARAMS)
@@ -177,4 +182,116 @@ def test_keep_is_checked(run):
 
 def test_checkpoints_are_complete_pytrees(run):
     run.save_checkpoint({"a": jnp.ones(2)}, 1, score=0.25)
-    assert checkpoint.read_info(run.checkpoints[0]) == {"epoch": 1, "records": 0, "score": 0.25}
+    info = checkpoint.read_info(run.checkpoints[0])
+    assert {name: info[name] for name in ("epoch", "records", "score", "settings")} == {
+        "epoch": 1,
+        "records": 0,
+        "score": 0.25,
+        "settings": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("5", "line 2: not a record of numbers by name"),
+        ("{}", "line 2: other names or shapes than in line 1"),
+        ('{"epoch": 1, "lose": 2}', "line 2: other names"),
+        ('{"epoch": 1, "loss": [1, 2]}', "line 2: other names or shapes"),
+        ('{"epoch": 1, "loss": "abc"}', "line 2: not a record"),
+        ('{"epoch": 1, "loss": [1, [2]]}', "line 2: not a record"),
+        ('{"epoch": 2, "loss": 1}', "line 2: epoch 2; expected epoch 1"),
+        ("[" * 100_000, "line 2: not a record"),
+    ],
+)
+def test_a_history_that_cannot_be_one_is_refused(run, second, message):
+    (run.folder / "history.jsonl").write_text(f'{{"epoch": 0, "loss": 1.5}}\n{second}\n')
+    with pytest.raises(ValueError, match=rf"history\.jsonl: damaged: {message}"):
+        _ = run.history
+
+
+def history_of(run, change):
+    """Write three records and a checkpoint, then change the lines of the history."""
+    for epoch in range(3):
+        run.log({"epoch": epoch, "loss": 0.5})
+    run.save_checkpoint(PARAMS, 3)
+    path = run.folder / "history.jsonl"
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [],
+        lambda lines: lines[:2],
+        lambda lines: lines[::-1],
+        lambda lines: [b"{}\n"] * 3,
+        lambda lines: [lines[0], lines[1].replace(b"0.5", b"0.4"), lines[2]],
+    ],
+)
+def test_a_history_other_than_the_one_up_to_the_checkpoint_is_refused(run, change):
+    history_of(run, change)
+    before = (run.folder / "history.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"the 3 records up to epoch-000003\.safetensors are not"):
+        run.restore(PARAMS)
+    assert (run.folder / "history.jsonl").read_bytes() == before
+
+
+def test_a_longer_history_is_cut_back(run):
+    history_of(run, lambda lines: [*lines, b'{"epoch": 3, "loss": 0.1}\n', b'{"ep'])
+    run.restore(PARAMS)
+    assert [record["epoch"] for record in run.history] == [0, 1, 2]
+
+
+def test_a_checkpoint_of_another_run_is_refused(run):
+    run.save_checkpoint(PARAMS, 1, settings={"seed": 0, "sizes": (4, 3)})
+    run.restore(PARAMS, {"seed": 0, "sizes": [4, 3], "new": True})
+    with pytest.raises(ValueError, match=r"with seed 0, but config\.json has 1: it belongs"):
+        run.restore(PARAMS, {"seed": 1, "sizes": (4, 3)})
+
+
+def test_the_history_is_on_the_disk_before_the_checkpoint(run, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    run.log({"epoch": 0})
+    history = (run.folder / "history.jsonl").stat().st_ino
+    run.save_checkpoint(PARAMS, 1)
+    assert synced[0] == history
+    assert len(synced) > 1
+
+
+def test_a_history_that_was_deleted_is_not_begun_again(run):
+    run.log({"epoch": 0})
+    (run.folder / "history.jsonl").unlink()
+    with pytest.raises(OSError, match=r"cannot write to .*history\.jsonl: No such file"):
+        run.log({"epoch": 1})
+
+
+def test_the_whole_history_can_be_written_at_once(run):
+    records = [{"epoch": 0, "loss": np.float32(0.1), "norms": np.array([1.0, np.nan])}]
+    run.log(records[0])
+    before = (run.folder / "history.jsonl").read_bytes()
+    run.save_history(records)
+    assert (run.folder / "history.jsonl").read_bytes() == before
+
+
+def test_the_parameters_of_the_best_checkpoint_come_back(run):
+    with pytest.raises(FileNotFoundError, match="no checkpoint with a validation accuracy; train"):
+        run.load_best_params(PARAMS)
+    for epoch, score in enumerate([0.1, 0.9, 0.3], start=1):
+        tree = {"params": jax.tree.map(lambda leaf, k=epoch: k + 0 * leaf, PARAMS), "other": 1}
+        run.save_checkpoint(tree, epoch, score=score)
+    assert float(run.load_best_params(PARAMS)[0].w[0, 0]) == 2
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"version": 1, "config": 5}'])
+def test_nonsense_for_a_configuration_is_said(run, content):
+    (run.folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json: damaged, or not written by nnjax"):
+        Run(run.folder)
+
+
+def test_a_configuration_that_was_deleted_is_written_again(run):
+    (run.folder / "config.json").unlink()
+    run.save_config({"eta": 0.5})
+    assert run.config == {"eta": 0.5}

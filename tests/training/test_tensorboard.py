@@ -1,5 +1,6 @@
 """What TensorBoard reads back is what was recorded."""
 
+import struct
 import sys
 
 import numpy as np
@@ -56,3 +57,31 @@ def test_without_tensorboardx_the_way_to_it_is_said(tmp_path, monkeypatch):
         tensorboard(tmp_path),
     ):
         pass
+
+
+def steps(folder, tag):
+    """Return the steps of all points of a curve, from the event files (TFRecords) in a folder."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for file in folder.glob("events.out.tfevents.*"):
+        content, start = file.read_bytes(), 0
+        while start < len(content):
+            (length,) = struct.unpack_from("<Q", content, start)
+            event = Event.FromString(content[start + 12 : start + 12 + length])
+            found += [event.step for value in event.summary.value if value.tag == tag]
+            start += 12 + length + 4
+    return sorted(found)
+
+
+def test_a_run_that_continues_writes_every_point_once(tmp_path):
+    records = [{"epoch": epoch, "train_loss": 1.0 / (1 + epoch)} for epoch in range(4)]
+    with tensorboard(tmp_path) as write:
+        for record in records[:3]:
+            write(record)
+    (tmp_path / "notes.txt").touch()
+    with tensorboard(tmp_path, records=records[:2]) as write:  # the third was after the checkpoint
+        for record in records[2:]:
+            write(record)
+    assert steps(tmp_path, "train_loss") == [0, 1, 2, 3]
+    assert (tmp_path / "notes.txt").exists()

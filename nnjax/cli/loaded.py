@@ -1,0 +1,123 @@
+"""A saved run, opened: what it was asked for, its network, its parameters and its history."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.cli.config import TrainConfig
+from nnjax.layers.base import Shape
+from nnjax.network import Network, Params, init
+from nnjax.training import History, history
+from nnjax.training.run import Run
+
+__all__ = ["LoadedRun", "load_run"]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A saved run, as `load_run` returns it.
+
+    Attributes:
+        run: its folder, for everything else that lies there.
+        config: what it was asked for.
+        net: its network.
+        input_shape: of one example of its data, such as (28, 28, 1).
+    """
+
+    run: Run
+    config: TrainConfig
+    net: Network
+    input_shape: Shape
+
+    @property
+    def params(self) -> Params:
+        """The parameters that the run ended with.
+
+        Raises:
+            FileNotFoundError: if the run has not saved any yet.
+            ValueError: if they are damaged or belong to another network.
+        """
+        return self.run.load_params(self._template)
+
+    @property
+    def best_params(self) -> Params:
+        """The parameters in the checkpoint with the highest validation accuracy.
+
+        Raises:
+            FileNotFoundError: if there is no checkpoint with a validation accuracy.
+            ValueError: if the checkpoint is damaged or belongs to another network.
+        """
+        return self.run.load_best_params(self._template)
+
+    @property
+    def history(self) -> History:
+        """What was measured, as `nnjax.train` returns it: arrays by name, one value per epoch.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        return history(self.run.history)
+
+    def part(self, name: str, data_dir: Path | None = None) -> tuple[jax.Array, jax.Array]:
+        """Return one part of the data set of the run, on the device.
+
+        Args:
+            name: train, validation or test.
+            data_dir: where the files of mnist or fashion-mnist are, if not where they were.
+
+        Raises:
+            ValueError: if the data set has no such part.
+        """
+        config = replace(self.config, data_dir=data_dir or self.config.data_dir)
+        part = getattr(config.dataset(), name)
+        if part is None:
+            raise ValueError(f"{config.data} has no {name} data; choose another --part")
+        x, y = part
+        return jnp.asarray(x), jnp.asarray(y)
+
+    @property
+    def _template(self) -> Params:
+        return jax.eval_shape(lambda key: init(self.net, key), jax.random.key(0))
+
+
+def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
+    """Return the run that `nnjax train` saved in a folder.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        A `LoadedRun` with `.net`, `.params`, `.history` and `.config`. The parameters and the
+        history are read when they are asked for.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run.
+        ValueError: if its configuration is damaged or was written by a newer version.
+
+    Example:
+        >>> import contextlib, io, tempfile, nnjax
+        >>> from nnjax.cli import main
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with contextlib.redirect_stdout(io.StringIO()):
+        ...         _ = main(["train", "--hidden", "16", "--epochs", "2", "--out", f"{folder}/run"])
+        ...     run = nnjax.load_run(f"{folder}/run")
+        ...     run.net.shapes, run.params[0].w.shape, run.history["epoch"], run.config.epochs
+        (((64,), (16,), (10,)), (16, 64), array([0, 1]), 2)
+    """
+    run = Run(Path(folder))
+    path = run.folder / "config.json"
+    content = run.config
+    try:
+        fields, shape, n_out = content["train"], tuple(content["input_shape"]), content["n_out"]
+        config = TrainConfig.from_json(fields)
+        net = config.network(shape, n_out)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"{path}: damaged, or not the configuration of a training run") from None
+    return LoadedRun(run, config, net, shape)

@@ -1,0 +1,71 @@
+"""What ends a command from outside: Ctrl-C, SIGTERM (a scheduler, a container), SIGHUP (a closed
+terminal). All of them end it in order, so that what was trained is kept."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["Saved", "Terminated", "terminable", "undisturbed"]
+
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP came: to be handled as Ctrl-C is.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+class Saved(Exception):
+    """Training ended early, for the reason in `__cause__`, and what was trained is saved.
+
+    Args:
+        folder: where.
+        epoch: the last complete one, counted from 1.
+    """
+
+    def __init__(self, folder: Path, epoch: int):
+        super().__init__(folder, epoch)
+        self.folder, self.epoch = folder, epoch
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise `Terminated` where SIGTERM or SIGHUP comes, unless it is ignored (as under nohup)."""
+    with _handled(_ENDING, _terminate):
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C, SIGTERM and SIGHUP: for the moment in which results are saved."""
+    with _handled([signal.SIGINT, *_ENDING], signal.SIG_IGN):
+        yield
+
+
+def _terminate(number, frame):
+    raise Terminated(number)
+
+
+@contextmanager
+def _handled(signals, handler) -> Iterator[None]:
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other may change handlers
+        for number in signals:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

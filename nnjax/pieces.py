@@ -1,0 +1,111 @@
+"""Examples worked through in pieces, in the memory of one piece, whatever the function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["UNROLL", "at_least_float32", "equal_size", "map_in_pieces", "sum_in_pieces"]
+
+UNROLL = 2  # small pieces side by side: while one waits for memory, another computes
+
+
+def equal_size(n: int, limit: int) -> int:
+    """Return a size of at most `limit` that divides n; if none is near, the most equal one.
+
+    Examples left over are a second program to compile.
+
+    Example:
+        >>> from nnjax.pieces import equal_size
+        >>> equal_size(100, 30), equal_size(101, 30), equal_size(20, 30)
+        (25, 26, 20)
+    """
+    if n <= limit:
+        return n
+    dividing = (size for size in range(limit, limit // 2, -1) if n % size == 0)
+    return next(dividing, -(-n // -(-n // limit)))
+
+
+def map_in_pieces(f: Callable[[Any], Any], xs: Any, size: int, unroll: int = 1) -> Any:
+    """Return f(xs), where f takes a batch, computed for `size` examples at a time.
+
+    Args:
+        f: from arrays with examples on the first axis to such arrays.
+        xs: a pytree of arrays (n, ...).
+        size: of a piece, at least 1; what is left over is a piece of its own.
+        unroll: how many pieces are worked through side by side.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.pieces import map_in_pieces
+        >>> map_in_pieces(lambda x: x + jnp.max(x), jnp.arange(5), size=2).tolist()
+        [1, 2, 5, 6, 8]
+    """
+    n = jax.tree.leaves(xs)[0].shape[0]
+    if n <= size:
+        return f(xs)
+    pieces, rest = _split(xs, n, size)
+    _, out = jax.lax.scan(lambda _, x: (None, f(x)), None, pieces, unroll=unroll)
+    out = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), out)
+    if n % size == 0:
+        return out
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, f(rest))
+
+
+def sum_in_pieces(f: Callable[[Any], Any], xs: Any, size: int, unroll: int = 1) -> Any:
+    """Return the sum of f over pieces of `size` examples, added up in float32 at least.
+
+    Args:
+        f: from arrays with examples on the first axis to what is added up.
+        xs: a pytree of arrays (n, ...), the first of real numbers.
+        size: of a piece, at least 1; what is left over is a piece of its own.
+        unroll: how many pieces are worked through side by side.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.pieces import sum_in_pieces
+        >>> int(sum_in_pieces(jnp.max, jnp.arange(5), size=2))
+        8
+    """
+    n = jax.tree.leaves(xs)[0].shape[0]
+    if n <= size:
+        return f(xs)
+    pieces, rest = _split(xs, n, size)
+    like = jax.eval_shape(f, jax.tree.map(lambda x: x[0], pieces))
+    # Always false, but inside `shard_map` it varies with the data, as the sum over them will.
+    never = jnp.zeros((), bool) & (jax.tree.leaves(xs)[0].ravel()[0] > 0)
+
+    def zero(leaf):
+        wide = jnp.zeros(leaf.shape, at_least_float32(leaf.dtype))
+        return jnp.where(never, jnp.ones_like(wide), wide)
+
+    def add(total, piece):
+        return jax.tree.map(lambda t, v: t + v.astype(t.dtype), total, f(piece)), None
+
+    total, _ = jax.lax.scan(add, jax.tree.map(zero, like), pieces, unroll=unroll)
+    if n % size:
+        total, _ = add(total, rest)
+    return jax.tree.map(lambda t, leaf: t.astype(leaf.dtype), total, like)
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """Return the dtype to add up many numbers of this dtype in: float32 for 16 bits and fewer.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.pieces import at_least_float32
+        >>> at_least_float32(jnp.bfloat16), at_least_float32(jnp.float64)
+        (dtype('float32'), dtype('float64'))
+    """
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.dtype(jnp.float32) if narrow else jnp.dtype(dtype)
+
+
+def _split(xs, n, size):
+    """Return the whole pieces, (n // size, size, ...), and the examples left over."""
+    whole = n - n % size
+    pieces = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
+    return pieces, jax.tree.map(lambda x: x[whole:], xs)

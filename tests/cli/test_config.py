@@ -1,0 +1,63 @@
+"""The description of a run: its choices against the tables of their kinds, and what is refused."""
+
+import re
+from typing import get_args, get_type_hints
+
+import pytest
+
+import nnjax
+from nnjax import activations, initializers, losses
+from nnjax.cli.config import TrainConfig
+from nnjax.data import Dataset
+from nnjax.training.monitors import MONITORS
+from nnjax.training.optimizers import OPTIMIZERS, SCHEDULES
+
+HINTS = get_type_hints(TrainConfig)
+
+
+def choices(field):
+    """Return the words that a field takes, or some of which it takes."""
+    arguments = get_args(HINTS[field])
+    return set(get_args(arguments[0]) or arguments)
+
+
+@pytest.mark.parametrize(
+    ("field", "table"),
+    [
+        ("monitors", MONITORS),
+        ("schedule", SCHEDULES),
+        ("feedback", nnjax.feedback.rules),
+        ("evaluate_on", Dataset._fields),
+    ],
+)
+def test_the_choices_are_those_of_the_table(field, table):
+    assert choices(field) == set(table)
+
+
+@pytest.mark.parametrize(
+    ("field", "module"), [("activation", activations), ("loss", losses), ("init", initializers)]
+)
+def test_every_choice_is_in_the_module_of_its_kind(field, module):
+    assert choices(field) <= set(module.__all__)
+
+
+def test_the_optimizers_named_in_the_help_are_there():
+    assert {"sgd", "momentum", "nesterov", "adam"} <= OPTIMIZERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"init": "Normal"}, "init is 'Normal'; expected one of default, large, he, glorot, zeros"),
+        ({"init": "annotations"}, "init is 'annotations'; expected one of"),
+        ({"loss": ["quadratic"]}, "loss is ('quadratic',); expected one of cross_entropy"),
+        ({"evaluate_on": ["foo"]}, "evaluate_on is 'foo'; expected one of train, validation, test"),
+        ({"monitors": "dead"}, "monitors is 'dead'; expected several words"),
+        ({"distort": 5}, "distort is 5; expected strengths of shift, rotation"),
+        ({"distort": {"turn": 5}}, "distort is {'turn': 5}; expected strengths of shift"),
+        ({"wings": 2}, "the configuration holds wings: update nnjax"),
+    ],
+)
+def test_a_damaged_configuration_is_refused(changed, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        TrainConfig.from_json(TrainConfig().to_json() | changed)
