@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Who may import whom: a module imports only from lines above its own (and from its own line). A
 # name stands for the modules below it too, unless they have a line of their own.
 ORDER = [
-    ["notation", "checks", "pieces", "files", "data.pickles", "data.images"],
+    ["notation", "checks", "pieces", "files", "data.pickles", "data.image_format", "data.images"],
     ["activations", "data.readers", "data.dataset"],
     ["losses", "initializers", "data"],
     ["layers.base"],
@@ -32,10 +32,10 @@ ORDER = [
     ["contractions"],
     ["per_example", "curvature"],
     ["training", "plots", "gradcheck"],
-    ["training.run", "book_json"],
+    ["training.run", "book_json", "storage"],
     ["cli.config"],
     ["cli.console"],
-    ["cli"],
+    ["cli", "__main__"],
     [""],
 ]
 LEVEL = {name: i for i, names in enumerate(ORDER) for name in names}

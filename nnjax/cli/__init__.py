@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from nnjax.cli.console import printable
+from nnjax.cli.console import complain
 from nnjax.cli.stop import Saved, Terminated, terminable
 
 __all__ = ["main"]
@@ -54,7 +54,7 @@ def _conclude(error: BaseException, leave: bool) -> int:
     if isinstance(reason, KeyboardInterrupt | Terminated):
         number = reason.number if isinstance(reason, Terminated) else signal.SIGINT
         after = f" after epoch {error.epoch}" if isinstance(error, Saved) else ""
-        _complain(f"{'Interrupted' if number == signal.SIGINT else 'Terminated'}{after}{saved}")
+        complain(f"{'Interrupted' if number == signal.SIGINT else 'Terminated'}{after}{saved}")
         if leave:  # at once: jax may still compile in a thread, and would crash
             with suppress(OSError):
                 sys.stdout.flush()
@@ -62,13 +62,8 @@ def _conclude(error: BaseException, leave: bool) -> int:
         return 128 + number
     if not isinstance(reason, Exception):
         raise error
-    _complain(_sentence(reason) + saved)
+    complain(_sentence(reason) + saved)
     return 2
-
-
-def _complain(sentence: str) -> None:
-    with suppress(OSError):  # after SIGHUP nobody may be there to read it
-        print(printable(f"nnjax: {sentence}"), file=sys.stderr)
 
 
 def _print_anything() -> None:

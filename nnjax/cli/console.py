@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from nnjax.data import Dataset
 from nnjax.training import Record
 
-__all__ = ["epoch_line", "loss_text", "printable", "progress", "show"]
+__all__ = ["complain", "epoch_line", "loss_text", "printable", "progress", "show"]
 
 
 def printable(text: str) -> str:
@@ -31,6 +31,12 @@ def printable(text: str) -> str:
 def show(text: str) -> None:
     """Print a text, its control characters as escapes, and flush: a reader may wait for it."""
     print(printable(text), flush=True)
+
+
+def complain(sentence: str) -> None:
+    """Write a sentence about what is wrong to stderr, its control characters as escapes."""
+    with suppress(OSError):  # after SIGHUP nobody may be there to read it
+        print(printable(f"nnjax: {sentence}"), file=sys.stderr)
 
 
 def epoch_line(record: Record, sizes: Mapping[str, int], epochs: int) -> str:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.cli.config import TrainConfig
+from nnjax.data.image_format import ImageFormat
 from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, init
 from nnjax.training import History, history
@@ -27,12 +28,14 @@ class LoadedRun:
         config: what it was asked for.
         net: its network.
         input_shape: of one example of its data, such as (28, 28, 1).
+        images: the form of its training images; None if it was not trained on images.
     """
 
     run: Run
     config: TrainConfig
     net: Network
     input_shape: Shape
+    images: ImageFormat | None
 
     @property
     def params(self) -> Params:
@@ -116,8 +119,9 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
         fields, shape, n_out = content["train"], tuple(content["input_shape"]), content["n_out"]
         config = TrainConfig.from_json(fields)
         net = config.network(shape, n_out)
+        images = content.get("images") and ImageFormat(**content["images"]).checked()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: damaged, or not the configuration of a training run") from None
-    return LoadedRun(run, config, net, shape)
+    return LoadedRun(run, config, net, shape, images)

@@ -9,7 +9,7 @@ from typing import Annotated
 import jax.numpy as jnp
 import tyro
 
-from nnjax.cli.console import show
+from nnjax.cli.console import complain, show
 from nnjax.cli.loaded import load_run
 from nnjax.network import feedforward
 
@@ -20,7 +20,8 @@ __all__ = ["Predict"]
 class Predict:
     """Classify pictures, and print the network's output for the two likeliest classes in percent.
 
-    Pictures may be of any size, dark on light or light on dark. With log_likelihood the outputs
+    Pictures may be of any size, dark on light or light on dark; they are brought to the form of the
+    images that the network was trained on. With log_likelihood the outputs
     are probabilities; sigmoid outputs need not add up to 100 %.
     """
 
@@ -29,7 +30,7 @@ class Predict:
     images: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...")]]
     """Picture files."""
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         import numpy as np
 
         from nnjax.data.images import prepare
@@ -43,9 +44,23 @@ class Predict:
                 f"{self.run}: was trained on examples of shape {shape}; expected grey pictures "
                 "(height, width, 1)"
             )
-        params = loaded.params
-        x = np.stack([prepare(path, shape[:2]) for path in self.images])
-        outputs = np.asarray(feedforward(loaded.net, params, jnp.asarray(x)))
-        for path, row in zip(self.images, outputs, strict=True):
-            best = [f"{k} ({100 * row[k]:.1f} %)" for k in np.argsort(row)[:-3:-1]]
-            show(f"{path}: {', then '.join(best)}")
+        if loaded.images is None:
+            raise ValueError(
+                f"{self.run}: has no record of the form of its training images; train it again"
+            )
+        params, prepared, refused = loaded.params, [], []
+        for path in self.images:  # one bad picture does not hide the results of the others
+            try:
+                picture = prepare(path, (shape[0], shape[1]))
+                prepared.append((path, loaded.images.converted(picture)))
+            except (OSError, ValueError) as error:
+                refused.append(str(error))
+        if prepared:
+            x = jnp.asarray(np.stack([picture for _, picture in prepared]))
+            outputs = np.asarray(feedforward(loaded.net, params, x))
+            for (path, _), row in zip(prepared, outputs, strict=True):
+                best = [f"{k} ({100 * row[k]:.1f} %)" for k in np.argsort(row)[:-3:-1]]
+                show(f"{path}: {', then '.join(best)}")
+        for sentence in refused:
+            complain(sentence)
+        return 2 if refused else 0

@@ -22,6 +22,7 @@ from nnjax.cli.console import loss_text, progress, show
 from nnjax.cli.loaded import load_run
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.data import Dataset
+from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.network import Network
 from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
@@ -68,6 +69,7 @@ class Train:
             "input_shape": shape,
             "n_out": n_out,
             "data_sha256": digest(data),
+            "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
             "tensorboard": self.tensorboard,
         }
         with self._run(content) as run:

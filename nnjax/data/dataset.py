@@ -3,7 +3,8 @@
 Every part is a pair `(x, y)`:
 
 - x, images (n, h, w, channels): uint8 grey levels 0 to 255 as in the file (the training step
-  scales them by 1/255), or float32 as they are. Rows of features (n, features) stay rows.
+  scales them by 1/255), or float32 as they are. Rows of features (n, features) stay rows, and
+  their values, whole or not, become float32 as they are.
 - y, classes (n,): int32, counted from 0.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+from nnjax.data.image_format import require_scale
 
 __all__ = ["Dataset", "Part", "checked_dataset", "checked_part"]
 
@@ -44,7 +47,7 @@ class Dataset(NamedTuple):
 def checked_part(x: Any, y: Any, what: str) -> Part:
     """`(x, y)` in the form that the module promises, or a sentence that says what is wrong."""
     x, y = np.asarray(x), np.asarray(y)
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+    if y.ndim != 1 or y.dtype.kind not in "iu":
         raise ValueError(
             f"{what}: y must be integer classes of shape (n,), got {y.dtype} of shape {y.shape}"
             + ("; one-hot rows become classes by y.argmax(axis=1)" if y.ndim == 2 else "")
@@ -63,26 +66,30 @@ def checked_part(x: Any, y: Any, what: str) -> Part:
             f"{what}: classes must be counted from 0 and fit int32, got {y.min()} to {y.max()}"
         )
 
-    if np.issubdtype(x.dtype, np.floating):
+    if x.ndim == 2 and x.shape[1] == 784:
+        x = x.reshape(-1, 28, 28)
+    if x.dtype.kind == "f" or (x.dtype.kind in "biu" and (x.ndim == 2 or x.dtype == bool)):
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf: found below
             x = x.astype(np.float32, copy=False)
         if not np.isfinite(x).all():
             raise ValueError(
                 f"{what}: x has {np.sum(~np.isfinite(x)):,} NaN or Inf among its values"
             )
-    elif np.issubdtype(x.dtype, np.integer) or x.dtype == bool:
-        if x.dtype != np.uint8 and (x.min() < 0 or x.max() > 255):
+    elif x.dtype.kind in "iu":
+        if x.min() < 0 or x.max() > 255:
             raise ValueError(
-                f"{what}: whole numbers in x are taken as grey levels 0 to 255, got "
+                f"{what}: whole numbers in images are taken as grey levels 0 to 255, got "
                 f"{x.min()} to {x.max()}; store other quantities as float32"
             )
-        x = x.astype(np.float32 if x.dtype == bool else np.uint8, copy=False)
+        x = x.astype(np.uint8, copy=False)
     else:
         raise ValueError(f"{what}: x must hold real numbers, got dtype {x.dtype}")
 
-    if x.ndim == 2 and x.shape[1] == 784:
-        x = x.reshape(-1, 28, 28)
-    return x[..., None] if x.ndim == 3 else x, y.astype(np.int32, copy=False)
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim == 4:
+        require_scale(x, what)
+    return x, y.astype(np.int32, copy=False)
 
 
 def checked_dataset(
@@ -99,5 +106,14 @@ def checked_dataset(
         raise ValueError(
             f"{what}: training, validation and test data must hold examples of one dtype and "
             f"shape, got {' and '.join(sorted(kinds))}"
+        )
+    largest, most = (
+        max(int(part[1].max()) for part in data if part),
+        max(10_000, len(data.train[0])),
+    )
+    if largest >= most:
+        raise ValueError(
+            f"{what}: labels are classes counted from 0, and {largest:,} among them would take "
+            f"{largest + 1:,} output neurons; expected labels below {most:,}"
         )
     return data

@@ -1,6 +1,11 @@
 """A picture of a handwritten digit, in the form in which networks have learnt digits."""
 
+from __future__ import annotations
+
 import os
+import struct
+import warnings
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,12 +17,13 @@ __all__ = ["prepare"]
 def prepare(
     path_or_array: str | os.PathLike[str] | np.ndarray, shape: tuple[int, int] = (28, 28)
 ) -> np.ndarray:
-    """Returns the picture prepared as MNIST was: light on dark, scaled, centred by mass.
+    """Return the picture prepared as MNIST was: light on dark, scaled, centred by mass.
 
     1. ink = closing(grey) - grey, how much darker a place is than the paper around it. The closing
        (the maximum, then the minimum over a window wider than a stroke) is the picture without
-       its strokes, so paper in the shade is no ink. A picture that is dark at its edges is light
-       on dark and turned into its negative first.
+       its strokes, so paper in the shade is not ink. A picture that is dark at its edges is light
+       on dark and turned into its negative first; a thin frame around it is cut off before, and
+       a margin of paper is added, as the digit may fill the picture.
     2. The noise of the paper becomes 0, the typical stroke 1.
     3. The picture is cropped to the ink and scaled, its proportions kept, to fit a box of 20/28
        of the shape, as in MNIST (20x20 in 28x28). In 8x8 the box is the whole picture, as in the
@@ -36,7 +42,7 @@ def prepare(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no picture, or a blank one.
+        ValueError: it is not a picture, or a blank one.
         ImportError: Pillow is missing; says how to install it.
 
     Example:
@@ -52,16 +58,23 @@ def prepare(
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError('reading pictures takes Pillow: pip install "nnjax[images]"') from None
-    if len(shape) != 2 or min(shape) < 4:
-        raise ValueError(f"shape must be a height and a width of at least 4 pixels, got {shape}")
+        raise ImportError('reading pictures requires Pillow: pip install "nnjax[images]"') from None
+    if not (
+        isinstance(shape, tuple | list)
+        and len(shape) == 2
+        and all(isinstance(side, Integral) and 4 <= side <= _LARGE for side in shape)
+    ):
+        raise ValueError(
+            f"shape must be a height and a width of 4 to {_LARGE} pixels, such as (28, 28), got "
+            f"{shape!r}"
+        )
     if isinstance(path_or_array, str | os.PathLike):
         what = os.fspath(path_or_array)
-        picture = _open(what)
+        grey = _read(what)
     else:
         what = "the array"
-        picture = _from_array(np.asarray(path_or_array))
-    ink = _ink(_grey(picture))
+        grey = _grey(_from_array(np.asarray(path_or_array)))
+    ink = _ink(grey)
     if ink is None:
         raise ValueError(f"{what}: a blank picture: nothing stands out from its background")
 
@@ -94,20 +107,42 @@ def prepare(
 _LARGE = 512
 """Longer sides are scaled down to this first: pixels enough, and the noise of a photo is gone."""
 
+_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO")
+"""Of photographs, scans and drawings. Pillow knows more; for some it starts other programs."""
 
-def _open(path: str) -> Any:
-    """The picture in a file, upright."""
+_UNREADABLE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error),
+)
+"""What Pillow raises, while it opens or decodes a file that is damaged or unusual."""
+
+
+def _read(path: str) -> np.ndarray:
+    """The grey levels of the picture in a file, upright."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
     try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata that do not matter here
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # over 89 megapixels
+            with Image.open(path, formats=formats) as picture:
+                return _grey(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such picture") from None
+        raise FileNotFoundError(f"{path}: file not found") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: no picture, or of a kind that Pillow cannot read") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as a picture ({error})") from None
+        raise ValueError(
+            f"{path}: not an image, or in a format that is not read (expected one of "
+            f"{', '.join(formats)})"
+        ) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(
+            f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down first"
+        ) from None
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: cannot be read as an image ({reason})") from None
 
 
 def _from_array(array: np.ndarray) -> Any:
@@ -137,6 +172,8 @@ def _grey(picture: Any) -> np.ndarray:
 
     if picture.mode == "F" or picture.mode.startswith("I"):  # levels of any range
         levels = np.asarray(picture, np.float64)
+        if not np.isfinite(levels).all():
+            raise ValueError("it holds NaN or infinite levels")
         levels = levels - levels.min()
         picture = Image.fromarray(np.rint(255 * levels / max(levels.max(), 1)).astype(np.uint8))
     if picture.has_transparency_data:
@@ -154,16 +191,62 @@ def _grey(picture: Any) -> np.ndarray:
 
 def _ink(grey: np.ndarray) -> np.ndarray | None:
     """How much ink there is, from 0 to 1, (h, w); None where nothing stands out."""
-    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(edge) < (grey.min() + grey.max()) / 2:
+    grey = _without_frame(grey)
+    if np.median(_edge(grey)) < (grey.min() + grey.max()) / 2:
         grey = 1 - grey
-    ink = _closing(grey) - grey
-    middle = np.median(ink)
-    noise = middle + 6 * np.median(np.abs(ink - middle))  # 4 standard deviations of the paper
-    stroke = np.median(ink[ink >= ink.max() / 2])
+    ink = _dark_ink(grey)  # a stroke may fill the edges, and the picture: then it is the other way
+    return _dark_ink(1 - grey) if ink is None else ink
+
+
+def _dark_ink(grey: np.ndarray) -> np.ndarray | None:
+    margin = max(grey.shape) // 4
+    paper = _closing(_with_margin(grey, margin))
+    ink = paper[margin:-margin, margin:-margin] - grey if margin else paper - grey
+    strong = ink >= ink.max() / 2
+    stroke, rest = np.median(ink[strong]), ink[~strong] if strong.mean() < 1 else ink
+    middle = np.median(rest)
+    noise = middle + 6 * np.median(np.abs(rest - middle))  # 4 standard deviations of the paper
     if stroke < max(0.05, 1.25 * noise):
         return None
     return np.clip((ink - noise) / (stroke - noise), 0, 1)
+
+
+def _edge(array: np.ndarray) -> np.ndarray:
+    return np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
+
+
+def _without_frame(grey: np.ndarray) -> np.ndarray:
+    """The picture within the frame, if it has one: lines of one shade along all four edges, with
+    lines of the other shade next to them."""
+    dark = grey < (grey.min() + grey.max()) / 2
+    cut = []
+    for lines in (dark, dark[::-1], dark.T, dark.T[::-1]):
+        share = lines[: max(2, len(lines) // 10)].mean(1)  # of dark pixels, in line after line
+        if share[0] < 0.5:
+            share = 1 - share
+        inside = np.flatnonzero(share < 0.2)
+        if share[0] < 0.9 or not len(inside):
+            return grey
+        cut.append(inside[0] + 1)  # one more, for a soft edge
+    top, bottom, left, right = cut
+    return grey[top : len(grey) - bottom, left : grey.shape[1] - right]
+
+
+def _with_margin(grey: np.ndarray, margin: int) -> np.ndarray:
+    """The picture with paper around it, whose shade goes on as a plane from that on the edges."""
+    height, width = grey.shape
+    y, x = np.mgrid[-margin : height + margin, -margin : width + margin]
+    plane = np.stack([np.ones(y.shape), y / height, x / width], -1)
+    inner = np.s_[margin : margin + height, margin : margin + width]
+    levels, places = _edge(grey), _edge(plane[inner])
+    light = np.ones(len(levels), bool)
+    for _ in range(5):  # strokes may reach the edge: the lightest quarter of it is paper
+        shade = np.linalg.lstsq(places[light], levels[light], rcond=None)[0]
+        rest = levels - places @ shade
+        light = rest >= np.quantile(rest, 0.75)
+    padded = (plane @ shade).astype(np.float32)
+    padded[inner] = grey
+    return padded
 
 
 def _closing(grey: np.ndarray) -> np.ndarray:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import hashlib
 import importlib.util
 import os
+import re
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +27,7 @@ __all__ = ["load"]
 def load(
     name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
 ) -> Dataset:
-    """Returns the data set of that name, or the one that lies at that path.
+    """Load a data set by name or from a path.
 
     Names:
 
@@ -39,7 +46,8 @@ def load(
     - a folder with the four IDX files of an MNIST-like set (`train-images-idx3-ubyte`, ...,
       gzipped or not); the last sixth of the training images is for validation
     - `.npz` with arrays `x_train, y_train` (or `x, y`) and, optionally, `x_validation,
-      y_validation` and `x_test, y_test`; so also the `mnist.npz` of Keras
+      y_validation` and `x_test, y_test`; also `X` for x, `val` or `valid` for validation; so also
+      the `mnist.npz` of Keras
     - `.pkl` or `.pkl.gz`: the `mnist.pkl.gz` of the book, three pairs (x, y). Only NumPy arrays
       are read from it: a pickle that asks for anything else is refused and nothing of it is run.
 
@@ -56,7 +64,8 @@ def load(
     Raises:
         FileNotFoundError: there is no such path, or files are missing in the folder.
         ValueError: a file is truncated, corrupt, or holds no data set: NaN or Inf, labels that
-            are no classes, x and y of different lengths, nothing at all.
+            are not classes, x and y of different lengths, images of a scale that cannot be meant,
+            nothing at all.
         ConnectionError: no mirror gave the published file; says where to put which files.
         ImportError: an optional package is missing; says how to install it.
 
@@ -75,6 +84,10 @@ def load(
     Differs from `sklearn.datasets.load_digits` and its usual split into first and second half:
     there the two halves come from different writers; here writers are shared, which is easier.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise TypeError(
+            f"name_or_path must be the name of a data set or a path, got {name_or_path!r:.60}"
+        )
     name = os.fspath(name_or_path)
     if name in _SOURCES:
         return _load_source(name, data_dir)
@@ -88,9 +101,12 @@ def load(
     if path.is_dir():
         return _from_folder(path)
     if not path.exists():
+        known = ["digits", *_SOURCES]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise FileNotFoundError(
-            f"{name!r} is no file or folder, and no data set of that name is known: expected "
-            f"digits, {', '.join(_SOURCES)} or a path"
+            f"unknown data set {name!r}{hint} Expected {', '.join(known)} or a path to a file or "
+            "folder"
         )
     if path.name.endswith(".npz"):
         return _from_npz(path)
@@ -134,23 +150,38 @@ def _from_folder(folder: Path) -> Dataset:
 
 
 def _from_npz(path: Path) -> Dataset:
-    arrays = read_npz(path)
-    if "x_train" not in arrays and {"x", "y"} <= arrays.keys():
-        arrays |= {"x_train": arrays["x"], "y_train": arrays["y"]}
+    arrays, parts = read_npz(path), {}
+    for name, array in arrays.items():
+        spelt = re.fullmatch(r"([xy])(?:_(train|validation|valid|val|test))?", name.lower())
+        axis, part = spelt.groups() if spelt else ("", "")
+        key = axis, {None: "train", "val": "validation", "valid": "validation"}.get(part, part)
+        if key in parts or not spelt:
+            raise ValueError(
+                f"{path}: expected arrays x_train and y_train (or x and y), and where there are "
+                "such x_validation, y_validation, x_test and y_test, each once; got "
+                f"{', '.join(sorted(map(_shown, arrays)))}"
+            )
+        parts[key] = array
 
     def pair(part: str) -> Part | None:
-        there = [name for name in (f"x_{part}", f"y_{part}") if name in arrays]
+        there = [axis for axis in "xy" if (axis, part) in parts]
         if len(there) == 1:
-            raise ValueError(f"{path}: x_{part} and y_{part} go together, only {there[0]} is there")
-        return (arrays[there[0]], arrays[there[1]]) if there else None
+            raise ValueError(
+                f"{path}: x_{part} and y_{part} go together, only {there[0]}_{part} is there"
+            )
+        return (parts["x", part], parts["y", part]) if there else None
 
     train = pair("train")
     if train is None:
         raise ValueError(
             f"{path}: expected arrays x_train and y_train (or x and y), got "
-            f"{', '.join(sorted(arrays)) or 'none'}"
+            f"{', '.join(sorted(map(_shown, arrays))) or 'none'}"
         )
     return checked_dataset(path, train, pair("validation"), pair("test"))
+
+
+def _shown(name: str) -> str:
+    return ascii(name)[1:-1]  # a file may name its arrays so that a terminal obeys them
 
 
 def _from_pickle(path: Path) -> Dataset:
@@ -232,6 +263,13 @@ def _file_list() -> str:
     return ", ".join(f"{file}.gz" for file in IDX_FILES)
 
 
+_LARGEST = 2**25
+"""Of a file to download, in bytes: the largest published one has 26 million."""
+
+_GRACE, _SLOWEST = 20, 2**16
+"""A mirror has 20 seconds, and a second more for every 64 KiB that it has sent."""
+
+
 def _download(name: str) -> Path:
     """The folder in the user's cache that holds the published files, downloaded where missing."""
     try:
@@ -239,12 +277,13 @@ def _download(name: str) -> Path:
         import requests
     except ImportError:
         raise ImportError(
-            f'downloading {name} takes pooch: pip install "nnjax[data]"; or put {_file_list()} '
+            f'downloading {name} requires pooch: pip install "nnjax[data]"; or put {_file_list()} '
             "into a folder and name it by data_dir or NNJAX_DATA"
         ) from None
     folder = Path(pooch.os_cache("nnjax"), name)
     bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
-    downloader: Any = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=20)
+
+    downloader: Any = functools.partial(_save_url, bar=bar)
 
     def fetch(file: str, sha256: str) -> None:
         failures = []
@@ -264,9 +303,10 @@ def _download(name: str) -> Path:
             except ValueError:
                 failures.append(f"{mirror}: wrong SHA-256")
             except OSError as error:
-                raise OSError(f"{folder}: cannot store {name} there: {error.strerror}") from None
+                reason = error.strerror or "the folder cannot be written to"
+                raise OSError(f"{folder}: cannot store {name} there: {reason}") from None
         raise ConnectionError(
-            f"no mirror gave {file}.gz of {name} ({'; '.join(failures)}): put {_file_list()} "
+            f"could not download {file}.gz of {name} ({'; '.join(failures)}): put {_file_list()} "
             "into a folder and name it by data_dir or NNJAX_DATA"
         )
 
@@ -274,8 +314,70 @@ def _download(name: str) -> Path:
     disabled = logger.disabled
     logger.disabled = not bar  # what it says goes with the bar
     try:
+        _remove_left_over(folder)
         for file, sha256 in zip(IDX_FILES, _SOURCES[name].sha256, strict=True):
             fetch(file, sha256)
     finally:
         logger.disabled = disabled
     return folder
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Remove what downloads that were killed have left: files older than any download takes."""
+    for path in folder.glob("tmp*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _GRACE + _LARGEST / _SLOWEST:
+                path.unlink()
+
+
+def _save_url(url: str, output: Any, pooch: Any, *, bar: bool) -> None:
+    """Download a file, in bounded time and memory whatever the server does.
+
+    A server that sends a byte now and then never lets a read time out, so that the reading is done
+    in a thread which can be left behind.
+    """
+    import requests
+
+    content, failures, given_up = bytearray(), [], threading.Event()
+
+    def read() -> None:
+        try:
+            with requests.get(url, stream=True, timeout=_GRACE) as response:
+                response.raise_for_status()
+                for piece in _with_bar(response, bar):
+                    content.extend(piece)
+                    if given_up.is_set():
+                        return
+                    if len(content) > _LARGEST:
+                        raise requests.exceptions.ContentDecodingError("too large")
+        except BaseException as error:
+            failures.append(error)
+
+    start = time.monotonic()
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+            if time.monotonic() - start > _GRACE + len(content) / _SLOWEST:
+                raise requests.Timeout("too slow")
+    finally:
+        given_up.set()
+    if failures:
+        raise failures[0]
+    Path(output).write_bytes(content)
+
+
+def _with_bar(response: Any, bar: bool) -> Iterator[bytes]:
+    """The pieces of a response, with a bar that says how many have come."""
+    pieces = response.iter_content(chunk_size=2**12)
+    if not bar:
+        yield from pieces
+        return
+    from tqdm import tqdm
+
+    total = int(response.headers.get("content-length", 0))
+    with tqdm(total=total, unit="B", unit_scale=True, leave=True) as shown:
+        for piece in pieces:
+            shown.update(len(piece))
+            yield piece

@@ -56,9 +56,6 @@ def no_folder_named(monkeypatch):
     monkeypatch.delenv("NNJAX_DATA", raising=False)
 
 
-# ---------------------------------------------------------------- digits
-
-
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")
@@ -98,9 +95,6 @@ def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "nnjax\[data\]"'):
         load("digits")
-
-
-# ---------------------------------------------------------------- folders
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
@@ -159,7 +153,10 @@ def test_missing_files_and_folders(tmp_path, monkeypatch):
 
 
 def test_unknown_names(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"'minst' is no file or folder.*mnist"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"data set 'minst'; did you mean 'mnist'\? Expected digits",
+    ):
         load("minst")
     with pytest.raises(ValueError, match=r"data_dir says where .* 'digits' takes none"):
         load("digits", data_dir=tmp_path)
@@ -176,9 +173,6 @@ def test_a_damaged_file_is_named(tmp_path):
     images.write_bytes(images.read_bytes()[:-1])
     with pytest.raises(ValueError, match="train-images-idx3-ubyte: truncated"):
         load(tmp_path)
-
-
-# ---------------------------------------------------------------- npz and pickle
 
 
 def test_npz_by_either_spelling(tmp_path):
@@ -255,6 +249,9 @@ X, Y = np.ones((2, 3, 3), np.float32), np.array([0, 1])
         (X, np.eye(2, dtype=int), r"got int64 of shape \(2, 2\); one-hot .*argmax\(axis=1\)"),
         (X.astype(str), Y, "x must hold real numbers, got dtype <U32"),
         (X * 1j, Y, "x must hold real numbers, got dtype complex64"),
+        (X * 255, Y, "real numbers should lie between about 0 and 1, and these reach 255; divide"),
+        (X.astype(int) * 16, Y, r"grey levels 0 to 255, and these reach only 16; store x / 16"),
+        (X, Y.astype("m8[s]"), r"y must be integer classes of shape \(n,\), got timedelta64"),
         (X.astype(int) * 256, Y, "grey levels 0 to 255, got 256 to 256"),
         (X.astype(int) - 2, Y, "grey levels 0 to 255, got -1 to -1"),
         (np.ones(2), Y, r"x must be images .* got shape \(2,\)"),
@@ -270,6 +267,43 @@ def test_what_is_no_data_is_refused(tmp_path, x, y, message):
         load(tmp_path / "a.npz")
 
 
+def test_a_label_that_is_not_a_class(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y, x_test=X, y_test=Y + 10**8)
+    with pytest.raises(ValueError, match=r"labels are .* and 100,000,001 among them"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("names", ["X_train Y_train X_val y_val", "X y x_valid y_valid"])
+def test_common_spellings_of_the_names(tmp_path, names):
+    x, y, x_validation, y_validation = names.split()
+    arrays = {x: X, y: Y, x_validation: X[:1], y_validation: Y[:1]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    data = load(tmp_path / "a.npz")
+    assert (len(data.train[0]), len(data.validation[0])) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("extra", "shown"), [("x_tset", "x_tset"), ("x", "x"), ("\x1b[2J", r"\\x1b\[2J")]
+)
+def test_arrays_that_would_be_ignored_are_named(tmp_path, extra, shown):
+    np.savez(tmp_path / "a.npz", **{"x_train": X, "y_train": Y, extra: X})
+    with pytest.raises(ValueError, match=f"x_validation, y_validation, .*each once; got .*{shown}"):
+        load(tmp_path / "a.npz")
+
+
+def test_features_stay_what_they_are(tmp_path):
+    """Whole numbers are grey levels only in images."""
+    x = np.array([[1800, -3], [70, 400]])
+    np.savez(tmp_path / "a.npz", x=x, y=Y)
+    np.testing.assert_array_equal(load(tmp_path / "a.npz").train[0], x.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", [None, 5, ["digits"], X])
+def test_names_that_are_not_names(name):
+    with pytest.raises(TypeError, match="name_or_path must be the name of a data set or a path"):
+        load(name)
+
+
 def test_whole_numbers_and_truth_values(tmp_path):
     np.savez(tmp_path / "a.npz", x=X.astype(np.int64) * 255, y=Y)
     assert load(tmp_path / "a.npz").train[0].dtype == np.uint8
@@ -277,9 +311,6 @@ def test_whole_numbers_and_truth_values(tmp_path):
     x, _ = load(tmp_path / "a.npz").train
     assert x.dtype == np.float32
     assert x.max() == 1
-
-
-# ---------------------------------------------------------------- downloads, from this machine
 
 
 @contextlib.contextmanager
@@ -391,7 +422,7 @@ def test_what_is_not_the_published_file_is_refused(published, answer, reason):
     with mirror(lambda name: answer(published.files[name])) as (address, _):
         published.mirrors(address)
         with pytest.raises(
-            ConnectionError, match=rf"no mirror gave train-im.*{reason}\): put"
+            ConnectionError, match=rf"could not download train-im.*{reason}\): put"
         ) as c:
             load("mnist")
     assert published.cached() == []
