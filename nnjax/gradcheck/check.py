@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -507,7 +508,7 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
     args = probes[0].args
     kept = [i for i, argument in enumerate(args) if all(map(is_array, jax.tree.leaves(argument)))]
     if len(kept) == len(args):
-        return explain_residual(subject.function, probes, subject.argnums)
+        return _search(subject.function, probes, subject.argnums)
 
     @functools.wraps(subject.function)
     def of_arrays(*arrays):  # with flags and the like as they are
@@ -533,7 +534,16 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
         )
         for probe in probes
     ]
-    return explain_residual(of_arrays, points, [kept.index(i) for i in subject.positions])
+    return _search(of_arrays, points, [kept.index(i) for i in subject.positions])
+
+
+def _search(function, points, argnums) -> Sequence[Finding]:
+    """Return what the search in the function's computation finds; a verdict does not hang on it."""
+    try:
+        return explain_residual(function, points, argnums)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        warnings.warn(f"the search for the line ended early: {error!r:.200}", stacklevel=2)
+        return ()
 
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:

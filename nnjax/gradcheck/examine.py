@@ -184,13 +184,11 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
     found by the one is the place of what is named by the other.
     """
     named, placed = ([one for one in found if _telling(one)] for found in (named, placed))
-    if not named:
-        return tuple(placed)
+    if not named or not placed:
+        return tuple(named or placed)
     exact = [finding for finding in placed if "place only" not in finding.name.lower()]
-    if not exact:
-        return tuple(named)
-    line = exact[0]
-    if all(one.name.startswith("scaled") for one in named) and "factor" not in line.name:
+    line = (exact or placed)[0]
+    if exact and all(f.name.startswith("scaled") for f in named) and "factor" not in line.name:
         return tuple(placed)  # which says where the number comes from
     return tuple(
         replace(
