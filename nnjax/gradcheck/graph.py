@@ -290,8 +290,8 @@ class Graph:
         """Return the cotangents of all nodes, and what flows along every edge.
 
         Args:
-            edits: for some edges, change(edge, out's cotangent, what flows) -> what flows instead,
-                all for `count` passes side by side; (TOTAL, node) stands for all that arrives at
+            edits: for some edges, change(edge, out's cotangent, what flows, cotangents of all nodes
+                so far) -> what flows instead, all for `count` passes side by side; (TOTAL, node) stands for all that arrives at
                 a node.
             count: the number of passes C.
         """
@@ -303,21 +303,23 @@ class Graph:
             for node in equation.outputs:
                 if (TOTAL, node) in edits and node in cotangents:
                     total = cotangents[node]
-                    cotangents[node] = edits[TOTAL, node]((TOTAL, node), total, total)
+                    change = edits[TOTAL, node]
+                    cotangents[node] = change((TOTAL, node), total, total, cotangents)
             given = [cotangents.get(node) for node in equation.outputs]
             if all(g is None for g in given):
                 continue
             for j, flow in self.pull_back(k, given).items():
                 if (k, j) in edits:
                     g = next(g for g in given if g is not None)
-                    flow = edits[k, j]((k, j), g, flow)
+                    flow = edits[k, j]((k, j), g, flow, cotangents)
                 flows[k, j] = flow
                 node = equation.inputs[j]
                 cotangents[node] = cotangents[node] + flow if node in cotangents else flow
         for leaf in self.leaves:
             total = cotangents.setdefault(leaf, np.zeros((count, *self.shape(leaf))))
             if (TOTAL, leaf) in edits:
-                cotangents[leaf] = edits[TOTAL, leaf]((TOTAL, leaf), total, total)
+                change = edits[TOTAL, leaf]
+                cotangents[leaf] = change((TOTAL, leaf), total, total, cotangents)
         return cotangents, flows
 
     @functools.cached_property

@@ -95,7 +95,9 @@ class Spot:
         together = dict(edits)
         for edge in edits.keys() & self.edits.keys():  # the earlier mistake first
             one, two = self.edits[edge], edits[edge]
-            together[edge] = lambda e, g, flow, one=one, two=two: two(e, g, one(e, g, flow))
+            together[edge] = lambda e, g, flow, c, one=one, two=two: two(
+                e, g, one(e, g, flow, c), c
+            )
         together = {**self.edits, **together}
         return Spot(self.graph, self.claimed, self.noise, together, self.shared)
 

@@ -237,8 +237,10 @@ def _restricted(function, inputs, operands, outputs):
 
 def _dense(name, function, inputs, shapes, operands, outputs, sizes):
     restricted, at = _restricted(function, inputs, operands, outputs)
-    # A loop with an end that is not known beforehand has no other.
-    make = jax.jacfwd if sizes[0] <= sizes[1] or name == "while" else jax.jacrev
+    # A loop whose end is not known beforehand cannot be gone through backwards, a function with a
+    # rule of its own for the way back not forwards.
+    forwards = sizes[0] <= sizes[1] and not name.startswith("custom_")
+    make = jax.jacfwd if forwards or name == "while" else jax.jacrev
     found = make(restricted, argnums=tuple(range(len(at))))(*at)
     jacobians = {
         (i, j): np.asarray(found[a][b], np.float64).reshape(math.prod(shapes[i]), -1)

@@ -10,7 +10,7 @@ variable of f is mixed up with them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,7 @@ class Flow(NamedTuple):
         edge: (k, j).
         arriving: d[v].
         flow: what rightly flows on to u.
+        cotangents, which: of the nodes calculated later, for passes side by side, and which it is.
     """
 
     spot: Spot
@@ -43,6 +44,8 @@ class Flow(NamedTuple):
     edge: Edge
     arriving: np.ndarray
     flow: np.ndarray
+    cotangents: Mapping[int, np.ndarray]
+    which: int
 
     @property
     def partial(self) -> Any:
@@ -167,6 +170,7 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
     if k == TOTAL:
         yield from _wholes(graph, where)
     else:
+        yield from _later(graph, where)
         yield from _axes(graph, where)
         if graph.partials(k) is not None:
             yield from _elementwise(graph, where, fitting)
@@ -290,6 +294,40 @@ def _wholes(graph, where):
                 lambda e, t, edge=(k, j): e.spot.flow(edge),
                 1.6,
             )
+
+
+def _later(graph, where):
+    """The cotangent of a later variable, which v's own follows from."""
+    k, j = where.edges[-1]
+    if len(graph.equations[k].outputs) != 1:
+        return
+    u, v = _names(graph, where)
+    node = graph.equations[k].outputs[0]
+    for steps in range(1, 6):
+        edges = graph.consumers.get(node, [])
+        if len(edges) != 1 or graph.partials(edges[0][0]) is None:
+            return
+        node = graph.equations[edges[0][0]].outputs[0]
+        if graph.shape(node) != graph.shape(graph.equations[k].outputs[0]):
+            return
+        if graph.inner(node):
+            continue
+        yield Slip(
+            "derivative missing",
+            f"what `{v}` carries back into `{u}` is calculated from the error of "
+            f"`{graph.name(node)}`, without the derivative in between",
+            f"from d[{graph.name(node)}] instead of d[{v}]",
+            lambda e, t, steps=steps: e.pull(_error_after(e, steps)),
+            1.7 + 0.05 * steps,
+        )
+
+
+def _error_after(e, steps):
+    node = _equation(e).outputs[0]
+    for _ in range(steps):
+        ((k, _),) = e.spot.graph.consumers[node]
+        node = e.spot.graph.equations[k].outputs[0]
+    return e.cotangents[node][e.which]
 
 
 def _axes(graph, where):
@@ -532,6 +570,14 @@ def _operations(graph, where, fitting):
                     lambda e, t, o=operand, a=axes: e.pull_at(o, np.flip(e.inputs[o], a)),
                     1.6,
                 )
+    if equation.name == "transpose":
+        yield Slip(
+            "axes not interchanged (not transposed)",
+            f"what arrives at `{v}` is brought to the shape of `{u}` without interchanging axes",
+            f"d[{v}].reshape",
+            lambda e, t: e.arriving.reshape(e.flow.shape),
+            1.5,
+        )
     if equation.name in MOVES:
         for name, order in (("last", 1), ("first", -1)):
             yield Slip(
@@ -578,6 +624,19 @@ def _operations(graph, where, fitting):
             lambda e, t: _own_share(e),
             1.8,
         )
+        right = equation.params["axes"]
+        for axis in range(len(graph.shape(equation.inputs[0]))):
+            if (axis,) != tuple(right):
+                yield Slip(
+                    "summed over the wrong axis",
+                    f"what belongs to the sum in `{v}` is summed over axis {axis}, not over "
+                    f"{', '.join(map(str, right))}",
+                    f"sum over axis {axis}",
+                    lambda e, t, axis=axis: np.broadcast_to(
+                        _own_share(e).sum(axis=axis, keepdims=True), e.flow.shape
+                    ),
+                    1.85,
+                )
 
 
 def _interchanged(array, sizes, axis, a, b):
@@ -610,19 +669,23 @@ def _own_share(e):
     """Return what an entry would carry back if the sum were over itself alone."""
     graph = e.spot.graph
     node = _equation(e).outputs[0]
-    for _ in range(4):
-        if graph.shape(node) == e.flow.shape:
-            return e.spot.cotangents[node][0]
+    along = np.ones(graph.shape(node))
+    for _ in range(12):
         edges = graph.consumers[node]
         if len(edges) != 1:
             raise ValueError("several uses")
         k, j = edges[0]
         following = graph.equations[k]
         partials, out = graph.partials(k), following.outputs[0]
-        if partials is not None and graph.shape(out) == e.flow.shape:
-            return np.broadcast_to(e.spot.cotangents[out][0] * partials[j], e.flow.shape)
-        if following.name not in MOVES:
+        if partials is not None:
+            along = along * partials[j]
+        elif following.name in MOVES:
+            others = [graph.values[n] for n in following.inputs[1:]]
+            along = np.asarray(following.function(along, *others)[0])
+        else:
             raise ValueError("something else happens in between")
+        if graph.shape(out) == e.flow.shape:
+            return np.broadcast_to(e.cotangents[out][e.which] * along, e.flow.shape)
         node = out
     raise ValueError("something else happens in between")
 
@@ -682,6 +745,8 @@ def _partners_of(graph, node, name) -> set[int]:
     k = graph.producer.get(node)
     if k is None or graph.equations[k].name != name:
         return set()
+    if name == "div" and graph.equations[k].inputs[0] not in graph.active:
+        return set()  # a power, rather than a factor
     found = set()
     for other in graph.equations[k].inputs[1 if name == "div" else 0 :]:
         found.add(other)

@@ -387,7 +387,7 @@ class Search:
         for edge in where.edges:
             node = edge[1] if edge[0] == TOTAL else spot.graph.equations[edge[0]].inputs[edge[1]]
             flow, arriving = spot.flow(edge), spot.arriving(edge)
-            at = Flow(spot, where.turn(edge), edge, arriving, flow)
+            at = Flow(spot, where.turn(edge), edge, arriving, flow, spot.cotangents, 0)
             changed = np.stack([_apply(term, at, t) for term in terms])
             total += spot.effect(node, changed - flow)
         return total
@@ -505,9 +505,12 @@ def _apply(slip: Slip, flow: Flow, t: float) -> np.ndarray:
 def _edits(spot: Spot, where: Site, chosen: Sequence[Slip], t: float) -> dict[Edge, Callable]:
     """Return the edits that slips stand for, one in each of the passes side by side."""
 
-    def change(edge, arriving, flow):
+    def change(edge, arriving, flow, cotangents):
         each = chosen if len(chosen) == len(flow) else [*chosen] * len(flow)
-        flows = (Flow(spot, where.turn(edge), edge, arriving[c], flow[c]) for c in range(len(flow)))
+        flows = (
+            Flow(spot, where.turn(edge), edge, arriving[c], flow[c], cotangents, c)
+            for c in range(len(flow))
+        )
         return np.stack([_apply(slip, f, t) for slip, f in zip(each, flows, strict=True)])
 
     return dict.fromkeys(where.edges, change)
