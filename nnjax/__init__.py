@@ -55,6 +55,7 @@ from nnjax.gradcheck import (
 from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
+from nnjax.storage import load, save
 from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "initializers",
     "layers",
     "leaky_relu",
+    "load",
     "load_run",
     "log_likelihood",
     "loss",
@@ -121,6 +123,7 @@ __all__ = [
     "quadratic",
     "regularizers",
     "relu",
+    "save",
     "sgd_step",
     "sigmoid",
     "sign",

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,7 +36,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, Params]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no such file, or its parts do not fit together.
+        ValueError: if it is not such a file, its parts do not fit together, or a number is not finite
+            in the precision of the network.
 
     Example:
         >>> import pathlib, tempfile
@@ -75,10 +77,18 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, Params]:
         came = [array.shape for array in arrays]
         if came != shapes:
             raise ValueError(f"{path}: {what} have the shapes {came}; of sizes {sizes}, {shapes}")
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise ValueError(f"{path}: {what} hold NaN or infinity")
+        if not all(_finite(array) for array in arrays):
+            raise ValueError(
+                f"{path}: {what} hold NaN or infinity, or a number beyond {jnp.result_type(float)}"
+            )
     pairs = zip(weights, biases, strict=True)
     return net, tuple(Affine(jnp.asarray(w, float), jnp.asarray(b[:, 0], float)) for w, b in pairs)
+
+
+def _finite(array):
+    """Return whether all numbers are finite in the precision that they are computed with."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(array.astype(jnp.result_type(float))).all()
 
 
 def save(path: str | os.PathLike[str], net: Network, params: Params) -> None:
@@ -90,7 +100,8 @@ def save(path: str | os.PathLike[str], net: Network, params: Params) -> None:
         params: its parameters.
 
     Raises:
-        ValueError: if the book's code has no such network, or the parameters do not fit.
+        ValueError: if the book's code has no such network, or the parameters do not fit or are not
+            finite.
         OSError: if the file cannot be written.
 
     Example:
@@ -116,6 +127,8 @@ def save(path: str | os.PathLike[str], net: Network, params: Params) -> None:
             f"the book's code has no {foreign}; it has dense layers of sigmoid neurons, with "
             "cross_entropy or quadratic"
         )
+    if not all(np.isfinite(np.asarray(leaf, float)).all() for leaf in jax.tree.leaves(params)):
+        raise ValueError("params hold NaN or infinity, which JSON has no numbers for")
     content = {
         "sizes": [size for (size,) in net.shapes],
         "weights": [np.asarray(layer.w, float).tolist() for layer in params],

@@ -175,7 +175,7 @@ def ggn_diagonal(net: Network, params: Params, bp: Backprop, seeds: jax.Array | 
     n = require_plain_bp(net, params, bp, "ggn_diagonal")
     errors = backward(net, params, bp, exact_seeds(net, bp) if seeds is None else seeds)
     squares = _each_layer(contractions.sum_of_squares, net, params, bp, errors)
-    return jax.tree.map(lambda total: total / n, squares)
+    return jax.tree.map(lambda total: (total / n).astype(bp.errors[-1].dtype), squares)
 
 
 class KroneckerFactors(NamedTuple):
@@ -446,7 +446,8 @@ def neural_tangent_kernel(
         seeds = jnp.broadcast_to(unit[:, None, :], (net.n_out, n, net.n_out))
     errors = backward(net, params, bp, seeds)
     grams = _each_layer(contractions.gram, net, params, bp, errors)
-    return jnp.transpose(jax.tree.reduce(jnp.add, grams), (1, 3, 0, 2))
+    kernel = jax.tree.reduce(jnp.add, grams).astype(bp.errors[-1].dtype)
+    return jnp.transpose(kernel, (1, 3, 0, 2))
 
 
 _each_layer = jax.jit(contractions.each_layer, static_argnums=0)

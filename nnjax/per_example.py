@@ -141,6 +141,7 @@ def gradients(
     return jax.lax.map(one, examples, batch_size=chunk)
 
 
+@checked(_arguments)
 def squared_norms(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     """Return ‖g_n‖², the squared norm of every example's gradient, (n,).
 
@@ -161,7 +162,7 @@ def squared_norms(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     Reference: Goodfellow 2015, arXiv:1510.01799; convolutions: Rochette et al. 2019,
     arXiv:1912.06015, Bu et al. 2022, arXiv:2205.10683.
     """
-    return jax.tree.reduce(jnp.add, squared_norms_by_layer(net, params, bp))
+    return _narrow(_squared_norms(net, params, bp), bp)
 
 
 @checked(_arguments)
@@ -182,7 +183,7 @@ def squared_norms_by_layer(net: Network, params: Params, bp: BackwardPass) -> An
         [(3,), (3,)]
     """
     norms = _each_layer(contractions.squared_norms, net, params, bp)
-    return jax.tree.map(lambda v: jnp.squeeze(v, axis=0), norms)
+    return _narrow(jax.tree.map(lambda v: jnp.squeeze(v, axis=0), norms), bp)
 
 
 @checked(_arguments)
@@ -210,9 +211,10 @@ def sum_of_squares(net: Network, params: Params, bp: BackwardPass) -> Any:
     Reference: Dangel, Kunstner and Hennig 2020, arXiv:1912.10985. Differs from BackPACK's
     SumGradSquared, which divides by n² where the loss is a mean.
     """
-    return _each_layer(contractions.sum_of_squares, net, params, bp)
+    return _narrow(_each_layer(contractions.sum_of_squares, net, params, bp), bp)
 
 
+@checked(_arguments)
 def variance(net: Network, params: Params, bp: BackwardPass) -> Any:
     """Return the variance of the gradients over the batch, element by element.
 
@@ -233,12 +235,13 @@ def variance(net: Network, params: Params, bp: BackwardPass) -> Any:
         >>> nnjax.per_example.variance(net, params, bp)[0].b.shape
         (2,)
     """
-    squares, n = sum_of_squares(net, params, bp), len(bp.errors[0])
-    return jax.tree.map(
+    squares, n = _each_layer(contractions.sum_of_squares, net, params, bp), len(bp.errors[0])
+    spread = jax.tree.map(
         lambda total, mean: jnp.maximum(total / n - mean.astype(total.dtype) ** 2, 0),
         squares,
         _mean(bp),
     )
+    return _narrow(spread, bp)
 
 
 @checked(_arguments)
@@ -265,7 +268,7 @@ def gram(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     Reference: Dangel et al. 2022 (ViViT), arXiv:2106.02624.
     """
     grams = _each_layer(contractions.gram, net, params, bp)
-    return jax.tree.reduce(jnp.add, grams)[0, :, 0, :]
+    return _narrow(jax.tree.reduce(jnp.add, grams)[0, :, 0, :], bp)
 
 
 def _arguments_of_weighted_gradient(net, params, bp, weights):
@@ -308,6 +311,13 @@ def weighted_gradient(net: Network, params: Params, bp: BackwardPass, weights: c
     return contractions.total(net, params, bp, [weighted(delta) for delta in bp.errors])
 
 
+def _arguments_of_clipped_gradient(net, params, bp, clip_norm):
+    _require_pass(net, params, bp)
+    require_scalar(clip_norm, "clip_norm", "a norm greater than 0 and finite", 1e-300, FINITE)
+    return net, params, bp, clip_norm
+
+
+@checked(_arguments_of_clipped_gradient)
 def clipped_gradient(
     net: Network, params: Params, bp: BackwardPass, clip_norm: chex.Numeric
 ) -> Any:
@@ -343,8 +353,7 @@ def clipped_gradient(
 
     Reference: Abadi et al. 2016, arXiv:1607.00133.
     """
-    require_scalar(clip_norm, "clip_norm", "a norm greater than 0 and finite", 1e-300, FINITE)
-    norms = jnp.sqrt(squared_norms(net, params, bp))
+    norms = jnp.sqrt(_squared_norms(net, params, bp))
     clip = jnp.asarray(clip_norm, norms.dtype)
     weights = clip / jnp.maximum(norms, clip) / len(norms)
     return weighted_gradient.unchecked(net, params, bp, weights)
@@ -365,6 +374,13 @@ class NoiseScale(NamedTuple):
     squared_norm: jax.Array
 
 
+def _arguments_of_noise_scale(net, params, bp):
+    if _require_pass(net, params, bp) < 2:
+        raise ValueError("bp holds 1 example; a noise scale needs at least 2 to compare")
+    return net, params, bp
+
+
+@checked(_arguments_of_noise_scale)
 def gradient_noise_scale(net: Network, params: Params, bp: BackwardPass) -> NoiseScale:
     """Return the simple gradient noise scale B = tr Σ / ‖G‖², from one batch.
 
@@ -384,14 +400,12 @@ def gradient_noise_scale(net: Network, params: Params, bp: BackwardPass) -> Nois
     Reference: McCandlish et al. 2018, arXiv:1812.06162, appendix A. Differs from it in that one
     batch gives both estimates, by its examples, where the paper compares two batch sizes.
     """
-    n = _require_pass(net, params, bp)
-    if n < 2:
-        raise ValueError("bp holds 1 example; a noise scale needs at least 2 to compare")
+    n = len(bp.errors[0])
     wide = [g.astype(at_least_float32(g.dtype)) for g in jax.tree.leaves(_mean(bp))]
     of_mean = sum(jnp.sum(g**2) for g in wide)
-    trace = (jnp.sum(squared_norms(net, params, bp)) - n * of_mean) / (n - 1)
+    trace = (jnp.sum(_squared_norms(net, params, bp)) - n * of_mean) / (n - 1)
     squared_norm = of_mean - trace / n
-    return NoiseScale(trace / squared_norm, trace, squared_norm)
+    return _narrow(NoiseScale(trace / squared_norm, trace, squared_norm), bp)
 
 
 def _arguments_of_input_gradients(net, params, bp):
@@ -429,6 +443,17 @@ def input_gradients(net: Network, params: Params, bp: Backprop) -> jax.Array:
 
 def _mean(bp):
     return bp.grads if isinstance(bp, Backprop) else bp.updates
+
+
+def _squared_norms(net, params, bp):
+    """Return ‖g_n‖² (n,) in float32 at least."""
+    norms = _each_layer(contractions.squared_norms, net, params, bp)
+    return jnp.squeeze(jax.tree.reduce(jnp.add, norms), axis=0)
+
+
+def _narrow(tree, bp):
+    """Return sums of squares, which are taken in float32 at least, in the network's own dtype."""
+    return jax.tree.map(lambda v: v.astype(bp.errors[-1].dtype), tree)
 
 
 def _each_layer(contract, net, params, bp):

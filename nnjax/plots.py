@@ -127,7 +127,8 @@ def layer_curves(history: Mapping[str, Any], name: str, title: str = "") -> Figu
         )
     if name.endswith("norms") and (values > 0).all():
         axes.set_yscale("log")
-    _finish(axes, "epoch", name.replace("_", " "))
+    fraction = name in ("dead", "saturated")
+    _finish(axes, "epoch", f"fraction of {name} neurons" if fraction else name.replace("_", " "))
     _legend(figure, [axes])
     return figure
 

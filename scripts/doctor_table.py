@@ -96,18 +96,18 @@ def mistake(case: Case, slips: list[Slip]) -> dict[str, Any]:
     """Check a gradient with these slips; return what was found of them."""
     start = time.perf_counter()
     gradient = case.gradient(*(slip.id for slip in slips))
-    report = nnjax.check_gradient(case.f, gradient, *case.args(), argnums=case.argnums)
-    seconds = time.perf_counter() - start
-    findings = getattr(report, "findings", None)
-    if findings is None:
-        findings = report.mistakes
+    try:
+        report = nnjax.check_gradient(case.f, gradient, *case.args(), argnums=case.argnums)
+        findings, verdict, else_found = report.findings, str(report.verdict), report.diagnosis
+    except Exception as error:  # a row of its own among the failures, not the end of the table
+        findings, verdict, else_found = (), "RAISED", repr(error)
     lines = [line_in(case, finding) for finding in findings]
     result = {
         "case": case.name,
-        "verdict": str(report.verdict),
-        "caught": str(report.verdict) in ("WRONG", "RIGHT BY ANOTHER CONVENTION"),
-        "seconds": seconds,
-        "found": "; ".join(summary(f) for f in findings[:3]) or report.diagnosis,
+        "verdict": verdict,
+        "caught": verdict in ("WRONG", "RIGHT BY ANOTHER CONVENTION"),
+        "seconds": time.perf_counter() - start,
+        "found": "; ".join(summary(f) for f in findings[:3]) or else_found,
     }
     if len(slips) == 2:
         wanted = [case.places(slip) for slip in slips]

@@ -5,8 +5,8 @@
 
 The first trains two convolutions with rectified linear units; the second is the first network of
 the chapter that convolves, where the book reports 98.78 %. The words of --net are explained in
-nnjax/architecture.py. The test images are classified once, with the parameters of the epoch that
-was best on the validation images.
+nnjax/architecture.py. The test images are used once, with the parameters of the epoch that was
+best on the validation images.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -99,3 +100,21 @@ def test_what_the_book_does_not_have_is_refused(tmp_path, net, name):
 def test_other_parameters_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"params\[0\]\.w has shape"):
         book_json.save(tmp_path / "net.json", nnjax.mlp([5, 3, 2]), PARAMS)
+
+
+def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path):
+    """1e300 is finite in the file and infinite in float32."""
+    net, path = nnjax.mlp([2, 1]), tmp_path / "network.json"
+    params = nnjax.init(net, jax.random.key(0))
+    for value in (jnp.nan, jnp.inf):
+        with pytest.raises(ValueError, match="params hold NaN or infinity, which JSON has no"):
+            book_json.save(path, net, (params[0]._replace(b=jnp.full(1, value)),))
+    assert not path.exists()
+    book_json.save(path, net, params)
+    content = json.loads(path.read_text())
+    content["biases"][0][0][0] = 1e300
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="biases hold NaN or infinity, or a number beyond float32"):
+        book_json.load(path)
+    with jax.enable_x64(True):
+        assert float(book_json.load(path)[1][0].b[0]) == 1e300

@@ -32,10 +32,10 @@ ORDER = [
     ["contractions"],
     ["per_example", "curvature"],
     ["training", "plots", "gradcheck"],
-    ["training.run", "book_json"],
+    ["training.run", "book_json", "storage"],
     ["cli.config"],
     ["cli.console"],
-    ["cli"],
+    ["cli", "__main__"],
     [""],
 ]
 LEVEL = {name: i for i, names in enumerate(ORDER) for name in names}

@@ -23,6 +23,7 @@ from nnjax.cli.loaded import load_run
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
 from nnjax.cli.refusals import did_you_mean, sentence
+from nnjax.cli.runs import Runs
 from nnjax.cli.train import Train
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Explain",
     "Plot",
     "Predict",
+    "Runs",
     "Train",
     "parse",
 ]
@@ -42,6 +44,7 @@ COMMANDS: dict[str, Any] = {
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,
+    "runs": Runs,
     "check": Check,
     "explain": Explain,
     "exercise": Exercise,

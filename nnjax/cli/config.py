@@ -29,6 +29,14 @@ __all__ = ["TrainConfig", "n_classes"]
 
 _RATES = {"sgd": 0.3, "momentum": 0.05, "nesterov": 0.05}  # others divide by the gradient's size
 
+_STARTS = {
+    "default": "N(0, 1/n)",
+    "large": "N(0, 1)",
+    "he": "He",
+    "glorot": "Glorot",
+    "zeros": "zero",
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -222,10 +230,10 @@ class TrainConfig:
         parts = [
             f"{self.data}: {layers}",
             self.activation,
-            self.loss,
-            f"{self.init} start",
+            self.loss.replace("_", "-"),
+            f"{_STARTS[self.init]} initialisation",
             f"{self.optimizer} {rate}{schedule}",
-            f"mini-batches of {self.batch_size}",
+            f"batch size {self.batch_size}",
         ]
         parts += [f"λ = {self.l2:g}"] * (self.l2 != 0) + [f"λ = {self.l1:g} (L1)"] * (self.l1 != 0)
         parts += ["expanded"] * self.expand + ["distorted"] * (self.distort != Distortion())

@@ -38,7 +38,8 @@ def sentence(box: str) -> str:
         --epochs: 'ten' is not an integer
     """
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    message, *others = re.split(r"─{3,}", "\n".join(lines))
+    sections = re.split(r"[─-]{5,}", "\n".join(lines))
+    message, *others = sections if "│" in box else sections[1:]  # without a frame the title is one
     message = " ".join(message.split())
     choice = r"invalid choice '(.*)' for argument '(\S+)'\. Expected .*?\((.*)\)"
     if found := re.match(choice, message):

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.forms import (
     Claim,
     checked_positions,
+    is_array,
     is_scalar,
     name_of,
     read_gradient,
@@ -279,11 +281,15 @@ class _Reader:
 
     def values(self, probe: Probe) -> Iterator[tuple[str, Any, Any]]:
         """Yield the value that stands beside the gradient, with what it should be."""
-        result = self.claim(*probe.args)
+        result, value = self.claim(*probe.args), probe.value(probe.args)
+        read = read_gradient(result, probe.parameters_tree, self.names, value)
+        if self.pair or read is result:
+            return
+        if isinstance(result, (tuple, list)):
+            result = tuple(part for part in result if part is not read)
         beside = value_in(result)
-        read = read_gradient(result, probe.parameters_tree, self.names, np.nan)
-        if not self.pair and beside is not result and read is not result and is_scalar(beside):
-            yield "the value beside it", beside, np.asarray(probe.value(probe.args))
+        if is_scalar(beside):
+            yield "the value beside it", beside, np.asarray(value)
 
 
 def _moved(before, after):
@@ -495,9 +501,38 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
     subject = probes[0].subject
     if subject.untraceable:
         return ()
-    with contextlib.suppress(jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+    if subject.program(probes[0].args) is None:
+        return ()  # Python looks at values in f: there is no one program to walk through
+    args = probes[0].args
+    kept = [i for i, argument in enumerate(args) if all(map(is_array, jax.tree.leaves(argument)))]
+    if len(kept) == len(args):
         return explain_residual(subject.function, probes, subject.argnums)
-    return ()  # Python looks at values in f: there is no one program to walk through
+
+    @functools.wraps(subject.function)
+    def of_arrays(*arrays):  # with flags and the like as they are
+        full = list(args)
+        for i, array in zip(kept, arrays, strict=True):
+            full[i] = array
+        return subject.function(*full)
+
+    of_arrays.__signature__ = inspect.Signature(  # pyright: ignore
+        [
+            p
+            for i, p in enumerate(inspect.signature(subject.function).parameters.values())
+            if i in kept
+        ]
+    )
+    points = [
+        SimpleNamespace(
+            args=tuple(probe.args[i] for i in kept),
+            claimed_arrays=probe.claimed_arrays,
+            expected=probe.expected,
+            noise=probe.noise,
+            names=probe.names,
+        )
+        for probe in probes
+    ]
+    return explain_residual(of_arrays, points, [kept.index(i) for i in subject.positions])
 
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:

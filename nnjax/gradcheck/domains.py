@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
@@ -95,7 +94,7 @@ def domains_of(said: Any, values: Sequence[np.ndarray], names: Sequence[str]) ->
     """
     if said is None:
         return {}
-    by_name = said if isinstance(said, dict) else dict.fromkeys(names, said)
+    by_name: dict[str, str] = said if isinstance(said, dict) else dict.fromkeys(names, str(said))
     if unknown := set(by_name) - set(names):
         raise ValueError(
             f"domain is given for {sorted(map(str, unknown))[0]!r}; the arguments are "
@@ -301,9 +300,8 @@ def _squares(probe) -> bool:
     """Return whether f is a sum of squares, up to constants."""
     if probe.subject.untraceable:
         return False
-    f = probe.subject.function
-    program = jax.make_jaxpr(lambda *p: f(*probe.with_parameters(p)))(*probe.parameters).jaxpr
-    return _is_square(program, program.outvars[0])
+    program = probe.subject.program(probe.args)
+    return program is not None and _is_square(program.jaxpr, program.jaxpr.outvars[0])
 
 
 def _is_square(program, variable) -> bool:

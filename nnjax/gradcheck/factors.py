@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.gradcheck.graph import TOTAL, Graph
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph
 from nnjax.gradcheck.places import Edge, Site
 
 __all__ = ["Reading", "local", "read_factor"]
@@ -48,7 +48,13 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
     """
     u, v = _names(graph, where)
     reason = _belongs(graph, where.edges[-1], t)
-    cost = 1.0 - (0.5 if reason else 0.0) + (0.1 if where.edges[0][0] == TOTAL else 0.0)
+    unlikely = {"the sum is taken": 0.1, "a mean of": 0.1, "counted twice": 0.2}
+    cost = (
+        1.0
+        - (0.5 if reason else 0.0)
+        + sum(c for r, c in unlikely.items() if r in reason)
+        + (0.1 if where.edges[0][0] == TOTAL else 0.0)
+    )
     if t == 0:
         shared = len(graph.consumers.get(where.nodes[-1], ())) > 1
         cost = 1.0 - 0.3 * shared + (0.5 if where.edges[0][0] == TOTAL else 0.0)
@@ -68,6 +74,10 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         return Reading(
             "sign", f"what `{v}` carries back into `{u}` has the wrong sign{why}", "−1", cost
         )
+    if "a mean of" in reason:
+        name = ("sign and " if t < 0 else "") + ("sum for mean" if abs(t) > 1 else "factor")
+        text = next(_numbers(graph, where, abs(t)), f"{abs(t):.6g}")
+        return Reading(f"{name} (wrong number of entries)", f"in `{v}` {reason}", text, cost)
     length = next(_lengths(graph, where, abs(t)), None)
     inverse = next(_lengths(graph, where, 1 / abs(t)), None)
     sign = "sign and " if t < 0 else ""
@@ -138,6 +148,13 @@ def _belongs(graph: Graph, edge: Edge, t: float) -> str:
             for sign in (1, -1):
                 if _same(t, sign * value):
                     return f"the factor {_short(constant)} is {what}"
+        n, summed = abs(1 / constant), _summed(graph, equation.inputs[j])
+        instead = n / abs(t) if t else 0.0
+        lengths = {m for node in graph.inputs for m in graph.shape(node)} | {n - 1, n + 1}
+        if _same(summed, n) and (
+            _near({n / m for m in lengths if m}, instead) or _near(lengths, instead)
+        ):
+            return f"a mean of {round(n)} numbers is divided by {round(instead)}"
     power = {"integer_pow": equation.params.get("y"), "square": 2, "sqrt": 0.5, "rsqrt": -0.5}
     p = power.get(name)
     if name == "pow" and j == 0:
@@ -160,6 +177,22 @@ def _belongs(graph: Graph, edge: Edge, t: float) -> str:
         if n > 1 and (_same(abs(t), n) or _same(abs(t), 1 / n)):
             return "the sum is taken for a mean, or a mean for the sum"
     return ""
+
+
+def _summed(graph, node) -> float:
+    """Return how many numbers are summed for each entry of a node."""
+    while node in graph.producer:
+        equation = graph.equations[graph.producer[node]]
+        if equation.name == "reduce_sum":
+            return np.size(graph.values[equation.inputs[0]]) / max(np.size(graph.values[node]), 1)
+        if equation.name not in MOVES:
+            return 0.0
+        node = equation.inputs[0]
+    return 0.0
+
+
+def _near(numbers, x) -> bool:
+    return any(n > 0 and _same(x, n) for n in numbers)
 
 
 def _carries(graph, where) -> bool:

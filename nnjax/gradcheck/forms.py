@@ -41,6 +41,7 @@ __all__ = [
     "as_numpy",
     "as_torch",
     "checked_positions",
+    "is_array",
     "is_scalar",
     "name_of",
     "raised",
@@ -58,7 +59,7 @@ def _as_they_are(tree: Any) -> Any:
 
 def as_numpy(tree: Any) -> Any:
     """Return the pytree with new NumPy arrays."""
-    return jax.tree.map(lambda leaf: np.array(leaf) if _is_array(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: np.array(leaf) if is_array(leaf) else leaf, tree)
 
 
 def as_torch(tree: Any) -> Any:
@@ -66,7 +67,7 @@ def as_torch(tree: Any) -> Any:
     torch = sys.modules["torch"]
 
     def convert(leaf):
-        if not _is_array(leaf):
+        if not is_array(leaf):
             return leaf
         array = np.array(leaf)
         return torch.tensor(array, requires_grad=array.dtype.kind == "f")
@@ -74,12 +75,13 @@ def as_torch(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def _is_array(leaf):
+def is_array(leaf: Any) -> bool:
+    """Return whether this is an array of numbers of JAX or NumPy."""
     return isinstance(leaf, (jax.Array, np.ndarray)) and not _is_key(leaf)
 
 
 def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _is_leaf(node):
@@ -350,8 +352,8 @@ def _renamed(result, names):
         return
     for form in ("d{}", "d_{}", "grad_{}", "{}_grad", "g_{}", "{}"):
         if all(form.format(name) in result for name in names):
-            entries = tuple(result[form.format(name)] for name in names)
-            yield entries if len(entries) > 1 else entries[0]
+            first, *others = (result[form.format(name)] for name in names)
+            yield (first, *others) if others else first
 
 
 def read_step(before: Any, after: Any, expected: Sequence[np.ndarray]) -> tuple[Any, float]:

@@ -163,6 +163,7 @@ class Graph:
         leaves: the nodes that the gradient is for.
         output: the node of the function's value.
         inputs: what the user calls f's arguments and their parts, by node.
+        constants: nodes that nothing is carried back through.
     """
 
     values: list[Any]
@@ -170,6 +171,7 @@ class Graph:
     leaves: list[int]
     output: int
     inputs: Mapping[int, str]
+    constants: frozenset[int] = frozenset()
 
     def __post_init__(self):
         # An edge (k, j) is operand j of equation k; it matters where a leaf is behind it and the
@@ -177,10 +179,12 @@ class Graph:
         behind, ahead = set(self.leaves), {self.output}
         for equation in self.equations:
             if behind.intersection(equation.inputs):
-                behind.update(o for o in equation.outputs if _is_real(self.values[o]))
+                real = {o for o in equation.outputs if _is_real(self.values[o])}
+                behind |= real - self.constants
         for equation in reversed(self.equations):
             # Nothing flows back through a comparison.
-            if any(o in ahead and _is_real(self.values[o]) for o in equation.outputs):
+            through = ahead.intersection(equation.outputs) - self.constants
+            if any(_is_real(self.values[o]) for o in through):
                 ahead.update(equation.inputs)
         self.active = behind & ahead
         self.producer: dict[int, int] = {}
@@ -350,7 +354,7 @@ class Graph:
                 for j, tangent in known.items():
                     # The operand may be spread over axes of length 1.
                     total = total + _spread(tangent, shape) * partials[j]
-                tangents[out] = total
+                tangents[out] = np.broadcast_to(total, (len(total), *shape))
                 continue
             for i, tangent in self._passage(k).push(known).items():
                 tangents[equation.outputs[i]] = tangent
@@ -388,9 +392,7 @@ def _is_real(value) -> bool:
 
 
 def _numpy(value):
-    if jnp.issubdtype(
-        jax.dtypes.dtype(value) if not hasattr(value, "dtype") else value.dtype, jax.dtypes.prng_key
-    ):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value
     return np.asarray(value)
 

@@ -150,9 +150,9 @@ class Pass(NamedTuple):
             if not callable(function) and not (name == "backward" and function is None):
                 kind = type(function).__name__
                 raise TypeError(f"{name} is a {kind}; expected a function, then the arguments")
-        owner = getattr(forward, "__self__", None)
-        if owner is not None and owner is getattr(backward, "__self__", None):
-            return cls._of_object(owner, forward.__name__, backward.__name__, args)
+        owner, other = (getattr(one, "__self__", None) for one in (forward, backward))
+        if owner is not None and owner is other:
+            return cls._of_object(owner, name_of(forward), name_of(backward), args)
         names = tuple(_parameters(forward, len(args)))
 
         def outputs(*args):
@@ -281,6 +281,6 @@ def _pairs(value, gradient, path, other) -> Iterator[tuple[str, tuple[tuple, tup
 
 def _at(node, path):
     for key in path:
-        indexed = isinstance(node, (Mapping, tuple, list))
-        node = node[key] if indexed else getattr(node, key)
+        held: Any = node if isinstance(node, (Mapping, tuple, list)) else vars(node)
+        node = held[key]
     return node

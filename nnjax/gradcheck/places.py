@@ -11,6 +11,7 @@ Every number is taken relative to the size of its leaf, so that leaves of all si
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,11 +41,22 @@ class Site:
             all that arrives at node j is meant.
         nodes: the operands themselves.
         serial: whether what flows along one of the edges goes on to another of them.
+        group: the equations of all turns, also of those in which nothing flows back.
     """
 
     edges: tuple[Edge, ...]
     nodes: tuple[int, ...]
     serial: bool
+    group: tuple[int, ...]
+
+    @property
+    def turns(self) -> int:
+        """In how many turns of a loop the operation is done."""
+        return len(self.group) or len(self.edges)
+
+    def turn(self, edge: Edge) -> int:
+        """Return the turn in which an edge lies."""
+        return self.group.index(edge[0]) if self.group else self.edges.index(edge)
 
 
 class Fit(NamedTuple):
@@ -117,6 +129,22 @@ class Spot:
             return self.cotangents[j][0]
         outputs = self.graph.equations[k].outputs
         return next(self.cotangents[node][0] for node in outputs if node in self.cotangents)
+
+    @property
+    def cancelled(self) -> set[int]:
+        """The nodes to which nothing is carried back, as it sums to zero whatever the values."""
+        return {
+            node
+            for node, edges in self.graph.consumers.items()
+            if node not in self.graph.leaves
+            and np.linalg.norm(self.cotangents[node])
+            <= 1e-12 * sum(np.linalg.norm(self.arriving(edge)) for edge in edges)
+        }
+
+    def without(self, nodes: set[int]) -> Spot:
+        """Return this point with nothing carried back through some nodes."""
+        graph = dataclasses.replace(self.graph, constants=frozenset(nodes))
+        return Spot(graph, self.claimed, self.noise)
 
     @functools.cached_property
     def gradient(self) -> list[np.ndarray]:
@@ -328,7 +356,7 @@ def sites(graph: Graph) -> list[Site]:
         for j in operands:
             edges = [(k, j) for k in group if (k, j) in known]
             if edges:
-                found.append(site(graph, edges))
+                found.append(site(graph, edges, group))
     totals = [[graph.equations[k].outputs[0] for k in group] for group in graph.groups]
     for nodes in (*totals, *([leaf] for leaf in graph.leaves)):
         used = [node for node in nodes if node in graph.active and node != graph.output]
@@ -338,10 +366,12 @@ def sites(graph: Graph) -> list[Site]:
     return found
 
 
-def site(graph: Graph, edges: Sequence[Edge]) -> Site:
-    """Return the site of these edges."""
+def site(graph: Graph, edges: Sequence[Edge], group: Sequence[int] = ()) -> Site:
+    """Return the site of these edges, of the equations of a group."""
     nodes = [j if k == TOTAL else graph.equations[k].inputs[j] for k, j in edges]
-    return Site(tuple(edges), tuple(dict.fromkeys(nodes)), _serial(graph, edges, nodes))
+    return Site(
+        tuple(edges), tuple(dict.fromkeys(nodes)), _serial(graph, edges, nodes), tuple(group)
+    )
 
 
 def _serial(graph, edges, nodes):

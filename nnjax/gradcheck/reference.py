@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 EPS = float(np.finfo(np.float64).eps)
+LARGEST = 5000
 
 
 @contextlib.contextmanager
@@ -286,6 +287,9 @@ def numerical_gradient(
         value: leaves ↦ a number.
         leaves: arrays of float64.
 
+    Raises:
+        TypeError: if there are too many entries.
+
     Example:
         >>> import numpy as np
         >>> (g,), (off,) = numerical_gradient(lambda p: (p[0] ** 3).sum(), [np.array([1.0, 2.0])])
@@ -304,6 +308,11 @@ def numerical_gradient(
         return one
 
     places = [(i, k) for i, p in enumerate(leaves) for k in range(p.size)]
+    if len(places) > LARGEST:
+        raise TypeError(
+            f"the gradient has {len(places)} entries, too many to find one by one by differences; "
+            f"give a smaller example (at most {LARGEST}), or a function that JAX can trace"
+        )
     found, error = ([np.zeros(p.shape) for p in leaves] for _ in range(2))
     by_step = _complex_steps(value, leaves, places)
     if by_step is not None:

@@ -9,6 +9,7 @@ variable of f is mixed up with them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class Flow(NamedTuple):
 
     Attributes:
         spot: the point.
-        turn: the number of the edge within its site.
+        turn: the turn of the loop in which the edge lies.
         edge: (k, j).
         arriving: d[v].
         flow: what rightly flows on to u.
@@ -101,6 +102,7 @@ class Slip(NamedTuple):
         change: (flow, t) -> what flows on to u instead.
         cost: how far-fetched it is; the plainest explanation has the least.
         fitted: whether the number t is to be found.
+        at: the equation at which a person would look for it; None for that of the site.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Slip(NamedTuple):
     change: Callable[[Flow, float], Any]
     cost: float
     fitted: bool = False
+    at: int | None = None
 
 
 class Family(NamedTuple):
@@ -156,10 +159,10 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
         known: `families(graph)`.
     """
     k, j = where.edges[0]
-    fitting = [f for f in known if len(f.nodes) in (1, len(where.edges))]
+    fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
     yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
     if len(where.edges) > 2:
-        yield from _turns(len(where.edges))
+        yield from _turns(where)
     yield from _shapes(graph, where)
     if k == TOTAL:
         yield from _wholes(graph, where)
@@ -179,20 +182,21 @@ def _names(graph, where):
     return graph.name(graph.equations[k].inputs[j]), graph.name(graph.equations[k].outputs[0])
 
 
-def _turns(n):
-    for name, chosen in (("last", n - 1), ("first", 0)):
+def _turns(where):
+    n = len(where.edges)
+    for name, chosen in (("last", where.edges[-1]), ("first", where.edges[0])):
         yield Slip(
             f"{name} step only",
             f"only the {name} of {n} steps counts",
             f"that of the {name} step alone",
-            lambda e, t, chosen=chosen: e.flow * (e.turn == chosen),
+            lambda e, t, chosen=chosen: e.flow * (e.edge == chosen),
             1.9,
         )
         yield Slip(
             f"{name} step left out",
             f"the {name} of {n} steps is left out",
             f"without the {name} step",
-            lambda e, t, chosen=chosen: e.flow * (e.turn != chosen),
+            lambda e, t, chosen=chosen: e.flow * (e.edge != chosen),
             2.0,
         )
 
@@ -403,17 +407,19 @@ def _elementwise(graph, where, fitting):
                 lambda e, t: e.reduced(e.arriving * (1 - e.partial)),
                 1.5,
             )
-    own = {tuple(graph.equations[k].inputs[j] for k, j in where.edges)}
+    own = {tuple(graph.equations[k].inputs[j] for k in where.group)}
     if equation.name in _FACTORS:
         if partner is not None and equation.name in ("mul", "div"):
             yield from _partners(graph, where, fitting, 1 - j)
         return
     for family in fitting:
-        if constant or family.nodes in own or not _fits(graph, family, equation.inputs[j]):
+        if constant or not _fits(graph, family, equation.inputs[j]):
             continue
         for shift in _shifts(family):
+            if family.nodes in own and shift == 0:
+                continue
             yield Slip(
-                "derivative at another variable",
+                "derivative at another variable" + (" (one step off)" if shift else ""),
                 f"the derivative of `{v}` is taken at `{_turned(family, shift)}` instead of `{u}`",
                 f"d[{v}] · ∂({v}) at {_turned(family, shift)}",
                 lambda e, t, f=family, s=shift: e.reduced(
@@ -456,10 +462,12 @@ def _turned(family, shift):
 
 
 def _fits(graph, family, node):
-    one, other = graph.shape(family.nodes[0]), graph.shape(node)
-    return one == () or (
-        len(one) == len(other) and all(a in (1, b) for a, b in zip(one, other, strict=True))
-    )
+    """Whether a variable can be multiplied with a node's value, entry by entry."""
+    try:
+        shape = np.broadcast_shapes(graph.shape(family.nodes[0]), graph.shape(node))
+    except ValueError:
+        return False
+    return shape == graph.shape(node)
 
 
 def _partners(graph, where, fitting, operand):
@@ -467,14 +475,12 @@ def _partners(graph, where, fitting, operand):
     k, _ = where.edges[0]
     u, v = _names(graph, where)
     node = graph.equations[k].inputs[operand]
-    right, name = (
-        tuple(graph.equations[k].inputs[operand] for k, _ in where.edges),
-        graph.name(node),
-    )
+    name = graph.name(node)
+    right = tuple(graph.equations[k].inputs[operand] for k in where.group)
     shape = graph.shape(node)
     for family in fitting:
         same = family.nodes == right or (len(set(right)) == 1 and family.nodes == right[:1])
-        if graph.shape(family.nodes[0]) == shape and shape:
+        if _fits(graph, family, node) and shape:
             for shift in _shifts(family):
                 if same and shift == 0:
                     continue
@@ -483,7 +489,9 @@ def _partners(graph, where, fitting, operand):
                     "wrong partner in the product" + (" (one step off)" if shift else ""),
                     f"`{other}` stands where `{name}` belongs",
                     f"d[{v}] with {other}",
-                    lambda e, t, f=family, s=shift: e.pull_at(operand, e.value(f, s)),
+                    lambda e, t, f=family, s=shift: e.pull_at(
+                        operand, np.broadcast_to(e.value(f, s), np.shape(e.inputs[operand]))
+                    ),
                     2.0 + 0.3 * (not family.plain) + 0.1 * abs(shift),
                 )
         if shape[::-1] == graph.shape(family.nodes[0]) and len(shape) == 2 and shape[0] != shape[1]:
@@ -543,6 +551,17 @@ def _operations(graph, where, fitting):
             ),
             1.6,
         )
+    if equation.name == "split":
+        sizes, axis = equation.params["sizes"], equation.params["axis"]
+        for a, b in itertools.combinations(range(len(sizes)), 2):
+            if sizes[a] == sizes[b]:
+                yield Slip(
+                    "operands interchanged",
+                    f"what comes back from parts {a} and {b} of `{u}` is interchanged",
+                    f"d[part {b}] for part {a}, and d[part {a}] for part {b}",
+                    lambda e, t, a=a, b=b: _interchanged(e.flow, sizes, axis, a, b),
+                    1.7,
+                )
     if equation.name == "cumsum":
         yield Slip(
             "not transposed",
@@ -559,6 +578,12 @@ def _operations(graph, where, fitting):
             lambda e, t: _own_share(e),
             1.8,
         )
+
+
+def _interchanged(array, sizes, axis, a, b):
+    parts = np.split(array, np.cumsum(sizes)[:-1], axis)
+    parts[a], parts[b] = parts[b], parts[a]
+    return np.concatenate(parts, axis)
 
 
 def _overwritten(e, order):
@@ -609,6 +634,11 @@ def _powers(graph, where, fitting):
     out = node if where.edges[0][0] == TOTAL else graph.equations[where.edges[0][0]].outputs[0]
     elementwise = where.edges[0][0] != TOTAL and graph.partials(where.edges[0][0]) is not None
     near = {node, out}
+    k, j = where.edges[0]
+    calculus = elementwise and (
+        graph.equations[k].name not in _FACTORS or (graph.equations[k].name == "div" and j == 1)
+    )
+    divided, times = _partners_of(graph, node, "div"), _partners_of(graph, node, "mul")
     for family in fitting:
         early = _fits(graph, family, out) and elementwise
         if not family.plain or not (early or _fits(graph, family, node)):
@@ -616,17 +646,18 @@ def _powers(graph, where, fitting):
         if np.size(graph.values[family.nodes[0]]) == 1 and len(fitting) == 1:
             continue
         for p in (-1, 1, -2, 2, -0.5, 0.5, -3, 3):
-            if p == -1:
+            at, name, sentence = None, "factor too many", f"a factor `{family.name}`^{p:g} is there"
+            if calculus and family.nodes[-1] in near:
+                name = "another function's derivative (power)"
+                sentence = f"the power of `{family.name}` is wrong by {p:g}"
+            elif p == -1:
                 name, sentence = "factor left out", f"a factor `{family.name}` is left out"
             elif p == 1:
-                name, sentence = (
-                    "factor too many",
-                    f"a factor `{family.name}` is there once too often",
-                )
-            else:
-                name, sentence = (
-                    "factor",
-                    f"a factor `{family.name}`^{p:g} is there that does not belong",
+                sentence = f"a factor `{family.name}` is there once too often"
+            if (p == 1 and family.nodes[-1] in divided) or (p == -1 and family.nodes[-1] in times):
+                at, name = graph.producer[node], "derivative missing (factor left out)"
+                sentence = (
+                    f"the {'division by' if p == 1 else 'factor'} `{family.name}` is left out"
                 )
             yield Slip(
                 name,
@@ -639,8 +670,25 @@ def _powers(graph, where, fitting):
                 )
                 if early
                 else (lambda e, t, f=family, p=p: e.flow * _power(e.value(f), p)),
-                2.4 + {1: 0.0, 2: 0.1}.get(abs(p), 0.3) - 0.2 * (family.nodes[-1] in near),
+                2.4
+                + {1: 0.0, 2: 0.1}.get(abs(p), 0.3)
+                - 0.2 * (family.nodes[-1] in near or at is not None),
+                at=at,
             )
+
+
+def _partners_of(graph, node, name) -> set[int]:
+    """Return what a node was divided by or multiplied with where it was calculated."""
+    k = graph.producer.get(node)
+    if k is None or graph.equations[k].name != name:
+        return set()
+    found = set()
+    for other in graph.equations[k].inputs[1 if name == "div" else 0 :]:
+        found.add(other)
+        while other in graph.producer and graph.equations[graph.producer[other]].name in MOVES:
+            other = graph.equations[graph.producer[other]].inputs[0]
+            found.add(other)
+    return found
 
 
 def _power(value, p):

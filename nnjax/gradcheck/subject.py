@@ -133,6 +133,28 @@ class Subject:
                 lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)),
             )
 
+    def program(self, args: tuple) -> Any:
+        """Return f as JAX traces it, a program of the arrays; None where it cannot be traced."""
+        _, _, arrays = self.compiled(args)
+        signature = ("program", self._signature(args, arrays))
+        if signature not in self._programs:
+            leaves, structure = jax.tree.flatten(args)
+            dynamic = [
+                i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))
+            ]
+
+            def of_arrays(arrays):
+                full = list(leaves)
+                for i, array in zip(dynamic, arrays, strict=True):
+                    full[i] = array
+                return self.function(*jax.tree.unflatten(structure, full))
+
+            try:
+                self._programs[signature] = jax.make_jaxpr(of_arrays)(arrays)
+            except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+                self._programs[signature] = None
+        return self._programs[signature]
+
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
         _, gradient, arrays = self.compiled(args)

@@ -9,6 +9,7 @@ point. Where none does, the place alone is told.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from nnjax.gradcheck.places import Edge, Site, Spot, sites
 from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
 
 __all__ = ["explain_residual"]
+
+PLACE_ONLY = "place only"
 
 
 class Match(NamedTuple):
@@ -73,7 +76,18 @@ def explain_residual(
         spots = _spots(f, points, numbers)
         if not spots or not any(spot.wrong.any() for spot in spots):
             return ()
-        return Search(spots, points[0].names).findings()
+        names = points[0].names
+        found = Search(spots, names).findings()
+        cancelled = set.intersection(*(spot.cancelled for spot in spots))
+        if cancelled and not _all_named(found):
+            # People do not derive what cancels, such as the path through the maximum of a softmax.
+            again = Search([spot.without(cancelled) for spot in spots], names).findings()
+            found = again if _all_named(again) else found
+        return found
+
+
+def _all_named(found: Sequence[Finding]) -> bool:
+    return bool(found) and all(finding.name != PLACE_ONLY for finding in found)
 
 
 def _spots(f, points, argnums) -> list[Spot]:
@@ -115,22 +129,166 @@ class Search:
         self.known = families(self.graph)
         self.wrong = np.any([spot.wrong for spot in spots], axis=0)
 
-    # One place, or several one after the other.
+    # One place, or several.
 
     def findings(self) -> tuple[Finding, ...]:
         """Return one finding a mistake."""
-        found = []
-        for _ in range(4):
-            self.wrong = np.any([spot.wrong for spot in self.spots], axis=0)
-            if not self.wrong.any():
-                return tuple(found)
-            match = self.best()
+        found, left = self.one_by_one()
+        if not left.wrong.any():
+            return found
+        pair = self.two_at_once()
+        if pair is not None:
+            return pair
+        place = left.place_only()
+        return (*found, *([place] if place else []))
+
+    def one_by_one(self) -> tuple[tuple[Finding, ...], Search]:
+        """Return mistakes that explain some leaves each, and the search for what is left."""
+        found, search = [], self
+        while search.wrong.any() and len(found) < 4:
+            match = search.best()
             if match is None:
                 break
-            found.append(self.report(match))
+            found.append(search.report(match))
+            search = search.after(match)
+        return tuple(found), search
+
+    def after(self, *matches: Match) -> Search:
+        """Return the search for what is left when these mistakes are known."""
+        spots = self.spots
+        for match in matches:
             edits = self.edits(match.site, [match.slip], match.t)
-            self.spots = [s.edited(e) for s, e in zip(self.spots, edits, strict=True)]
-        place = self.place_only()
+            spots = [s.edited(e) for s, e in zip(spots, edits, strict=True)]
+        return Search(spots, self.names)
+
+    def two_at_once(self) -> tuple[Finding, ...] | None:
+        """Return two mistakes that spoil the same leaves."""
+        return self.two_factors() or self.two_left_out() or self.slip_and_place()
+
+    def two_factors(self) -> tuple[Finding, ...] | None:
+        """Return two operands that carry back a multiple each of what they should."""
+        factor = Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+        places = [where for where in self.sites if not where.serial]
+        nothing = [
+            np.concatenate([self.effects(spot, where, [factor], 0.0) for where in places])
+            for spot in self.spots
+        ]
+        first, residual = nothing[0], self.spots[0].residual
+        size, product, onto = residual @ residual, first @ first.T, first @ residual
+        own = np.diag(product)
+        determinant = own[:, None] * own - product**2
+        explained = (
+            own[:, None] * onto**2 + own * onto[:, None] ** 2 - 2 * product * np.outer(onto, onto)
+        ) / determinant
+        likely = np.abs(explained - size) <= 1e-9 * size
+        likely &= determinant > 1e-9 * own[:, None] * own
+        pairs = []
+        for a, b in np.argwhere(np.triu(likely)):
+            values = []
+            for spot, effect in zip(self.spots, nothing, strict=True):
+                both = np.stack([effect[a], effect[b]], axis=1)
+                solution = np.linalg.lstsq(both, spot.residual, rcond=None)[0]
+                if (spot.sizes(spot.residual - both @ solution) > spot.tolerance).any():
+                    break
+                values.append(1 - solution)
+            values = np.array(values)
+            if len(values) < len(self.spots) or np.ptp(values, axis=0).max() > 1e-7:
+                continue
+            matches = []
+            for i, t in zip((a, b), np.median(values, axis=0), strict=True):
+                t = 0.0 if abs(t) < 1e-9 else float(t)
+                reach = np.any(
+                    [s.sizes(n[i]) > s.tolerance for s, n in zip(self.spots, nothing, strict=True)],
+                    axis=0,
+                )
+                cost = read_factor(self.graph, places[i], t).cost
+                matches.append(Match(places[i], factor, t, reach, ~reach, 0.0, cost))
+            if (
+                matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7
+            ):  # the same mistake with both operands
+                matches = [max(matches, key=lambda m: m.site.edges[-1][0])]
+            pairs.append((sum(m.cost for m in matches), matches))
+        # With two numbers that nobody would write, something else is behind it.
+        pairs = [pair for pair in pairs if max(m.cost for m in pair[1]) < 2]
+        if not pairs:
+            return None
+        _, matches = min(pairs, key=lambda pair: pair[0])
+        return tuple(self.report(match) for match in matches)
+
+    def two_left_out(self) -> tuple[Finding, ...] | None:
+        """Return two uses of a variable in a loop that are left out in every turn."""
+        left_out = Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+        serial = [where for where in self.sites if where.serial and where.edges[0][0] != TOTAL]
+        for one, two in itertools.combinations(serial, 2):
+            if not set(one.nodes) & set(two.nodes):
+                continue
+            for spot in self.spots:
+                edits = [_edits(spot, where, [left_out], 0.0) for where in (one, two)]
+                effect = spot.trial(edits[0] | edits[1], 1)[0]
+                if (spot.sizes(spot.residual - effect) > spot.tolerance).any():
+                    break
+            else:
+                matches = (
+                    Match(where, left_out, 0.0, self.wrong, ~self.wrong, 0.0, 1.0)
+                    for where in (one, two)
+                )
+                return tuple(self.report(match) for match in matches)
+        return None
+
+    def slip_and_place(self) -> tuple[Finding, ...] | None:
+        """Return a slip with a second place behind it that explains what the slip does not.
+
+        Whatever is wrong at the second place, the residual outside of what that place can change is
+        the slip's.
+        """
+        spot = self.spots[0]
+        table = []
+        for where in self.sites:
+            chosen = list(slips(self.graph, where, self.known))
+            ones = self.effects(spot, where, chosen, 1.0)
+            ones[0] = self.effects(spot, where, chosen[:1], 0.0)[0]  # the factor
+            table += [(where, slip, one) for slip, one in zip(chosen, ones, strict=True)]
+        table = [row for row in table if np.all(np.isfinite(row[2]))]
+        effects = np.array([effect for *_, effect in table])
+        free = np.array([slip.fitted for _, slip, _ in table])
+        found, tolerance = [], 1e-8 * np.linalg.norm(spot.residual)
+        for where in self.sites:
+            fit = spot.fit(where.nodes)
+            outside = spot.residual - fit.basis @ (fit.basis.T @ spot.residual)
+            if fit.rank + 2 > len(outside) or np.linalg.norm(outside) <= 1e3 * tolerance:
+                continue
+            rest = effects - (effects @ fit.basis) @ fit.basis.T
+            norms = np.maximum(np.linalg.norm(rest, axis=1), 1e-300)
+            slope = np.where(free, rest @ outside / norms**2, 1.0)
+            left = np.linalg.norm(outside - slope[:, None] * rest, axis=1)
+            found += [
+                (fit.rank, where, *table[i][:2], 1 - slope[i])
+                for i in np.flatnonzero(left <= tolerance)
+                if table[i][0] is not where and table[i][1].name != "L2 term added or missing"
+            ]
+        results = []
+        ranked = sorted(found, key=lambda c: (c[0], c[3].cost))
+        seen = set()
+        for rank, place, where, slip, t in ranked[:200]:
+            key = (where.edges, slip.name, slip.have, t)
+            if key in seen or len(seen) >= 12:
+                continue
+            seen.add(key)
+            t = 0.0 if abs(t) < 1e-9 else t
+            cost = read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
+            match = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
+            search = self.after(match)
+            if not search.explains(place):
+                continue
+            others, left = search.one_by_one()
+            if left.wrong.any():
+                results.append((10 + rank + cost, (self.report(match),), left))
+            else:
+                results.append((cost + 2 * len(others), (self.report(match), *others), left))
+        if not results:
+            return None
+        _, found, left = min(results, key=lambda result: result[0])
+        place = left.place_only() if left.wrong.any() else None
         return (*found, *([place] if place else []))
 
     def best(self) -> Match | None:
@@ -142,8 +300,13 @@ class Search:
             best = max(gains, default=0)
             if best > 0:
                 chosen = [m for m, gain in zip(matches, gains, strict=True) if gain == best]
-                return min(chosen, key=lambda m: m.cost)
+                return min(chosen, key=self.order)
         return None
+
+    def order(self, match: Match) -> tuple[float, ...]:
+        """Return what the plainest match has least: cost, directions, operations up to the loss."""
+        where = match.site
+        return round(match.cost, 3), self.spots[0].fit(where.nodes).rank, -where.edges[-1][0]
 
     def explains(self, where: Site) -> bool:
         """Whether wrong cotangents at a site can explain the whole residual, at all points."""
@@ -221,10 +384,10 @@ class Search:
         if where.serial:
             return spot.trial(_edits(spot, where, terms, t), len(terms))
         total = np.zeros((len(terms), len(spot.residual)))
-        for i, edge in enumerate(where.edges):
+        for edge in where.edges:
             node = edge[1] if edge[0] == TOTAL else spot.graph.equations[edge[0]].inputs[edge[1]]
             flow, arriving = spot.flow(edge), spot.arriving(edge)
-            at = Flow(spot, i, edge, arriving, flow)
+            at = Flow(spot, where.turn(edge), edge, arriving, flow)
             changed = np.stack([_apply(term, at, t) for term in terms])
             total += spot.effect(node, changed - flow)
         return total
@@ -246,7 +409,7 @@ class Search:
         elif slip.fitted:
             sentence, have = (part.replace("{t}", f"{match.t:.6g}") for part in (sentence, have))
         return Finding(
-            **self.position(where),
+            **self.position(self.equation(where) if slip.at is None else slip.at),
             name=name,
             sentence=sentence,
             have=have,
@@ -256,10 +419,9 @@ class Search:
             leaves=tuple(self.names[i] for i in np.flatnonzero(match.leaves)),
         )
 
-    def position(self, where: Site) -> dict[str, Any]:
-        """Return file, line and the like of a site."""
+    def position(self, k: int) -> dict[str, Any]:
+        """Return file, line and the like of an equation."""
         graph = self.graph
-        k = self.equation(where)
         equation = graph.equations[k]
         place = equation.place
         variable = graph.name(equation.outputs[0])
@@ -300,19 +462,21 @@ class Search:
             return None
         least = min(rank for rank, _ in fits)
         rows = int(self.wrong[self.spots[0].leaf_of].sum())
-        if least >= len(self.spots[0].residual):
-            return None
+        told = least < len(self.spots[0].residual)
         class_ = [where for rank, where in fits if rank == least]
         where = max(class_, key=lambda w: (_suspicion(self.graph, w), w.edges[-1][0]))
         operand = self.graph.name(where.nodes[-1])
-        position = self.position(where)
+        position = self.position(self.equation(where))
         return Finding(
             **position,
-            name="place only",
+            name=PLACE_ONLY,
             sentence=(
                 f"what is carried back into `{operand}` is wrong; everything after it is right"
+                if told
+                else f"what is carried back into `{operand}` may be wrong; the gradient has too few "
+                "numbers to tell this line from others that all of it passes through"
             ),
-            evidence=f"{least} directions explain all {rows} numbers",
+            evidence=f"{least} directions explain all {rows} numbers" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
             residual=0.0,
         )
@@ -340,11 +504,10 @@ def _apply(slip: Slip, flow: Flow, t: float) -> np.ndarray:
 
 def _edits(spot: Spot, where: Site, chosen: Sequence[Slip], t: float) -> dict[Edge, Callable]:
     """Return the edits that slips stand for, one in each of the passes side by side."""
-    turn = {edge: i for i, edge in enumerate(where.edges)}
 
     def change(edge, arriving, flow):
         each = chosen if len(chosen) == len(flow) else [*chosen] * len(flow)
-        flows = (Flow(spot, turn[edge], edge, arriving[c], flow[c]) for c in range(len(flow)))
+        flows = (Flow(spot, where.turn(edge), edge, arriving[c], flow[c]) for c in range(len(flow)))
         return np.stack([_apply(slip, f, t) for slip, f in zip(each, flows, strict=True)])
 
     return dict.fromkeys(where.edges, change)

@@ -183,10 +183,11 @@ def trace_gradient(
 def _lines(graph: Graph, cotangents) -> tuple[TracedLine, ...]:
     found: dict[tuple[str, int], list[tuple]] = {}
     places: dict[tuple[str, int], Place] = {}
-    active = [e for e in graph.equations if e.place and graph.active.intersection(e.outputs)]
-    for key, run in itertools.groupby(active, lambda e: (e.place.file, e.place.line, e.run)):
-        *_, last = run
-        places.setdefault(key[:2], last.place)  # pyright: ignore  (not None, see above)
+    placed = [(e.place, e) for e in graph.equations if graph.active.intersection(e.outputs)]
+    placed = [(place, e) for place, e in placed if place is not None]
+    for key, run in itertools.groupby(placed, lambda pair: (*pair[0][:2], pair[1].run)):
+        *_, (place, last) = run
+        places.setdefault(key[:2], place)
         node = next(o for o in last.outputs if o in graph.active)
         sizes = _largest(graph.values[node]), _largest(cotangents.get(node, 0.0))
         found.setdefault(key[:2], []).append(sizes)

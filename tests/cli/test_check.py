@@ -166,3 +166,132 @@ def test_the_proof_of_everything(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "RIGHT       activation       tanh" in out
     assert "4 of 4 are right." in out
+
+
+PASSES = """
+import numpy as np
+
+
+def forward(x, w):
+    h = np.tanh(x @ w)
+    return h, (x, w, h)
+
+
+def backward(dout, cache):
+    x, w, h = cache
+    dz = dout * (1 - h**2)
+    return dz @ w.T, x.T @ dz
+
+
+def without_slope(dout, cache):
+    x, w, h = cache
+    return dout @ w.T, x.T @ dout
+
+
+def tanh(x):
+    return np.tanh(x)
+
+
+def pull_back(x, g):
+    return g * (1 - np.tanh(x) ** 2)
+
+
+def loss(x, w):
+    return np.sum(np.sqrt(x @ w - x @ w))
+
+
+def squares(x, w):
+    return np.sum((x @ w) ** 2)
+
+
+def by_w(x, w):
+    return 2 * x.T @ (x @ w)
+"""
+
+
+@pytest.fixture
+def passes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PASSES)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "command"),
+    [
+        (0, "RIGHT", "mine.py:forward mine.py:backward --shapes 5x4 4,3"),
+        (
+            1,
+            "h = np.tanh(x @ w)",
+            "mine.py:forward mine.py:without_slope --shapes 5x4 4,3 --seed 3",
+        ),
+        (0, "RIGHT", "mine.py:tanh mine.py:pull_back --shapes 7"),
+        (0, "RIGHT", "mine.py:squares mine.py:by_w --shapes 5x4 4x3 --argnums 1"),
+        (1, "comes up first in mine.py, line", "--trace mine.py:loss --shapes 5x4 4x3"),
+        (0, "return np.sum((x @ w) ** 2)", "--trace mine.py:squares --shapes 5x4 4x3"),
+        (1, "leave 1e-30 to 1e-20", "--trace mine.py:squares --shapes 2 2 --bounds 1e-30 1e-20"),
+    ],
+)
+def test_any_forward_and_backward_pass(status, said, command, passes, capsys):
+    assert main(["check", *command.split()]) == status
+    assert said in capsys.readouterr().out
+
+
+def test_the_arguments_may_come_from_a_file(passes, capsys):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    np.savez("by_name.npz", w=rng.normal(size=(4, 3)), x=rng.normal(size=(5, 4)))
+    np.savez("in_order.npz", rng.normal(size=(5, 4)), rng.normal(size=(4, 3)))
+    for file in ("by_name.npz", "in_order.npz"):
+        assert main(["check", "mine.py:forward", "mine.py:backward", "--npz", file]) == 0
+    assert (
+        "repeat       nnjax check mine.py:forward mine.py:backward --npz" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "command"),
+    [
+        ("'5y4' in --shapes is not a shape", "mine.py:forward mine.py:backward --shapes 5y4"),
+        ("or give --shapes or --npz", "mine.py:forward mine.py:backward"),
+        ("both given", "mine.py:forward mine.py:backward --shapes 5x4 --npz a.npz"),
+        ("a.npz: No such file", "mine.py:forward mine.py:backward --npz a.npz"),
+        ("--trace takes one FILE.py:FUNCTION; 2 came", "--trace mine.py:loss mine.py:loss"),
+        ("there is no example 'lstm'", "--example lstm"),
+    ],
+)
+def test_bad_arguments_of_a_pass_are_one_sentence(sentence, command, passes, capsys):
+    assert main(["check", *command.split()]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_an_example_to_try_it_on(passes, capsys):
+    assert main(["check", "--example", "layer_norm"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].split()
+    assert command[:2] == ["nnjax", "check"]
+    assert main(command[1:]) == 1
+    assert "layer_norm.py, line" in capsys.readouterr().out
+    assert main(["check", "--example", "layer_norm"]) == 2  # nothing is overwritten
+    assert "layer_norm.py: File exists" in capsys.readouterr().err
+
+
+def test_an_exercise_from_beginning_to_end(passes, capsys):
+    from nnjax.gradcheck.exercise import EXERCISES
+
+    assert main(["exercise", "--kind", "network"]) == 0
+    assert "Wrote exercise.py: the backpropagation of a network" in capsys.readouterr().out
+    assert main(["exercise"]) == 1
+    assert "Not found yet: the gradient is wrong." in capsys.readouterr().out
+    assert main(["exercise", "--solution"]) == 1
+    assert "The mistake was planted in line" in capsys.readouterr().out
+    path = passes / "exercise.py"
+    path.write_text(path.read_text().partition("\n")[0] + EXERCISES["network"].source)
+    assert main(["exercise", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mended"] is True
+    assert main(["exercise"]) == 0
+    assert "Found and mended" in capsys.readouterr().out
+    assert main(["exercise", "mine.py"]) == 2
+    assert "mine.py is not an exercise" in capsys.readouterr().err

@@ -180,3 +180,23 @@ def test_a_run_is_loaded(trained):
     assert run.config.epochs == 2
     assert run.history["epoch"].tolist() == [0, 1]
     assert run.input_shape == (8, 8, 1)
+
+
+def test_runs_are_listed_with_what_differs(trained, here, capsys):
+    shutil.copytree(trained, here / "runs")
+    shutil.copytree("runs/conv", "runs/damaged")
+    Path("runs/damaged/history.jsonl").write_text("5\n")
+    assert main(["runs"]) == 0
+    header, conv, dense, damaged = capsys.readouterr().out.splitlines()
+    columns = ["run", "epochs", "val accuracy", "best epoch", "seconds", "net", "monitors"]
+    assert re.split(r"  +", header) == columns
+    best = load_run("runs/dense").history["validation_accuracy"].max()
+    assert re.match(rf"dense +2 +{100 * best:.2f} % +\d +\d+\.\d +weight_norms dead$", dense)
+    assert re.search(r" conv4k3 pool2$", conv)
+    assert damaged.startswith("runs/damaged/history.jsonl: damaged: line 1")
+    assert main(["runs", "runs", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in rows] == ["conv", "dense", "damaged"]
+    assert rows[1]["val accuracy"] == best
+    assert main(["runs", "nowhere"]) == 2
+    assert "nowhere holds no runs; expected folders with" in capsys.readouterr().err

@@ -29,24 +29,25 @@ import numpy as np
 
 __all__ = ["NAMES", "Case", "Slip", "slips_of"]
 
+POWER = "factor (left out|too many)"  # what a wrong power may be called as well
 NAMES = {
     "left out": r"left out",
-    "factor": r"factor|counted|times|scaled|sum for mean|mean for sum",
+    "factor": r"factor|counted|times|scaled",
     "sign": r"sign",
     "mean": r"sum for mean|mean for sum|mean twice|counted|factor",
     "transposed": r"transposed",
     "interchanged": r"interchanged",
-    "missing": r"derivative missing",
+    "missing": r"derivative missing|factor left out",
     "twice": r"applied twice",
-    "another variable": r"another variable|another function|wrong partner",
-    "another function": r"another function|another variable",
+    "another variable": rf"another variable|another function|wrong partner|{POWER}",
+    "another function": rf"another function|another variable|{POWER}",
     "half product": r"half of a product|left out",
     "overwritten": r"overwritten|first copy|last",
     "first copy": r"first copy|overwritten",
     "carry": r"carry dropped|left out",
     "last step": r"last step|carry dropped",
     "one step off": r"one step off|index shift|wrong partner|another variable",
-    "partner": r"wrong partner|another variable",
+    "partner": rf"wrong partner|another variable|{POWER}",
     "index shift": r"index shift|one step off|wrong partner",
     "clipped": r"clipped",
     "normalised": r"normalised",

@@ -245,7 +245,7 @@ def rms_norm_backward(x, weight, g):
     # slip weight-forgotten: g is carried past the weight | out = normed | missing, partner
     #     dnormed = g
     dinv = (dnormed * x).sum(-1, keepdims=True)
-    # slip inv-one-copy: the first feature alone | normed = x | first copy
+    # slip inv-one-copy: the first feature alone | normed = x / inv = 1.0 | first copy
     #     dinv = (dnormed * x)[:, :1]
     dms = -0.5 * dinv * inv**3
     # slip power: inv for inv³ | inv = 1.0 | missing, partner, another variable

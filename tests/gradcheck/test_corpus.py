@@ -65,6 +65,37 @@ def test_right_gradients_are_right(case):
     assert report.verdict == "RIGHT", report
 
 
+# A mistake of every kind that has a name, in functions of every family.
+SAMPLE = [
+    ("layer norm", "variance-left-out"),
+    ("group norm", "root"),
+    ("RMS norm", "square"),
+    ("RNN, loop", "tanh-missing"),
+    ("RNN, scan", "untransposed"),
+    ("LSTM, loop", "cell-carry"),
+    ("LSTM, scan", "sigmoid-for-tanh"),
+    ("GRU, scan", "update-half"),
+    ("causal attention", "softmax-no-sum"),
+    ("multi-head attention", "keys-sign"),
+    ("embedding", "overwritten"),
+    ("two-layer classifier", "before-relu"),
+    ("focal loss", "log-missing"),
+    ("Kalman filter", "logdet"),
+    ("chain CRF", "transition-transposed"),
+]
+
+
+@pytest.mark.parametrize(("name", "mistake"), SAMPLE, ids=" ".join)
+def test_mistakes_are_found_in_their_line_and_named(name, mistake):
+    case = NAMED[name]
+    (slip,) = (slip for slip in case.slips if slip.id == mistake)
+    report = check(case, mistake)
+    assert report.verdict == "WRONG"
+    finding = report.findings[0]
+    assert finding.line in case.places(slip), finding
+    assert slip.is_named(finding.name), finding
+
+
 def test_right_gradients_of_awkward_kinds_are_not_called_wrong():
     for right in right_gradients(len(KINDS)):
         report = nnjax.check_gradient(right.f, right.gradient, *right.args, argnums=right.argnums)

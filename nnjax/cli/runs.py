@@ -1,0 +1,92 @@
+"""`nnjax runs`: list the runs in a folder and compare them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from nnjax.cli.console import show
+from nnjax.cli.loaded import LoadedRun, load_run
+
+__all__ = ["Runs"]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder: what they reached, their time, and the settings that differ."""
+
+    folder: tyro.conf.Positional[Path] = Path("runs")
+    """Folder that holds the folders of the runs."""
+    json: bool = False
+    """Print the list as JSON."""
+
+    def __call__(self) -> None:
+        folders = sorted(path.parent for path in self.folder.glob("*/config.json"))
+        if not folders:
+            raise ValueError(f"{self.folder} holds no runs; expected folders with a config.json")
+        loaded, damaged = {}, {}
+        for folder in folders:
+            try:
+                run = load_run(folder)
+                loaded[folder.name] = run, _figures(run)
+            except ValueError as error:
+                damaged[folder.name] = str(error)
+        settings = {name: run.run.config["train"] for name, (run, _) in loaded.items()}
+        differ = [
+            key
+            for key in dict.fromkeys(key for fields in settings.values() for key in fields)
+            if key not in _SHOWN and not _same(settings, key)
+        ]
+        rows = [
+            {"run": name} | figures | {key: settings[name].get(key) for key in differ}
+            for name, (_, figures) in loaded.items()
+        ]
+        if self.json:
+            show(json.dumps(rows + [{"run": k, "error": v} for k, v in damaged.items()]))
+            return
+        if rows:
+            show(_table(rows))
+        for sentence in damaged.values():
+            show(sentence)
+
+
+_SHOWN = ("epochs", "save_every", "data_dir")  # in a column of their own, or of no consequence
+
+
+def _same(settings: dict[str, dict[str, Any]], key: str) -> bool:
+    return len({json.dumps(fields.get(key), sort_keys=True) for fields in settings.values()}) == 1
+
+
+def _figures(run: LoadedRun) -> dict[str, Any]:
+    """What a run has reached: None for what it has not measured."""
+    history = run.history
+    accuracy = history.get("validation_accuracy")
+    best = None if accuracy is None or np.isnan(accuracy).all() else int(np.nanargmax(accuracy))
+    return {
+        "epochs": len(history.get("epoch", ())),
+        "val accuracy": None if accuracy is None or best is None else float(accuracy[best]),
+        "best epoch": None if best is None else best + 1,
+        "seconds": round(float(np.sum(history.get("seconds", 0.0))), 1),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    cells = [list(rows[0]), *([_cell(*item) for item in row.items()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "val accuracy":
+        return f"{100 * value:.2f} %"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
