@@ -28,6 +28,7 @@ class LoadedRun:
         config: what it was asked for.
         net: its network.
         input_shape: of one example of its data, such as (28, 28, 1).
+        classes: the names of the classes, by number; empty where they are numbers only.
         images: the form of its training images; None if it was not trained on images.
     """
 
@@ -35,6 +36,7 @@ class LoadedRun:
     config: TrainConfig
     net: Network
     input_shape: Shape
+    classes: tuple[str, ...]
     images: ImageFormat | None
 
     @property
@@ -119,9 +121,12 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
         fields, shape, n_out = content["train"], tuple(content["input_shape"]), content["n_out"]
         config = TrainConfig.from_json(fields)
         net = config.network(shape, n_out)
+        classes = tuple(map(str, content.get("classes", ())))
+        if len(classes) not in (0, n_out):
+            raise ValueError(f"{len(classes)} names of classes for {n_out} outputs")
         images = content.get("images") and ImageFormat(**content["images"]).checked()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: damaged, or not the configuration of a training run") from None
-    return LoadedRun(run, config, net, shape, images)
+    return LoadedRun(run, config, net, shape, classes, images)
