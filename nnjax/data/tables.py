@@ -16,7 +16,7 @@ import numpy as np
 
 from nnjax.data.dataset import Dataset, checked_dataset
 
-__all__ = ["encode", "read_csv", "split", "standardize"]
+__all__ = ["encode", "read_csv", "split", "standardize", "standardized"]
 
 
 def split(x: Any, y: Any, *, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Dataset:
@@ -179,13 +179,26 @@ def standardize(data: Dataset) -> Dataset:
     axes = 0 if x.ndim == 2 else None
     mean, deviation = x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
     deviation = np.where(deviation > 0, deviation, 1.0)
-    parts: list[Any] = [
-        part and (((np.asarray(part[0]) - mean) / deviation).astype(np.float32), part[1])
-        for part in data
-    ]
+    parts: list[Any] = [part and (standardized(part[0], mean, deviation), part[1]) for part in data]
     return Dataset(
         *parts, classes=data.classes, standardization=(mean.tolist(), deviation.tolist())
     )
+
+
+def standardized(x: np.ndarray, mean: Any, deviation: Any) -> np.ndarray:
+    """Return (x − mean)/deviation, float32.
+
+    Args:
+        x: (n, features), or images.
+        mean: () or (features,), of the training data.
+        deviation: likewise.
+
+    Example:
+        >>> import numpy as np
+        >>> standardized(np.array([[1.0, 4.0]]), [0.0, 2.0], [1.0, 4.0]).tolist()
+        [[1.0, 0.5]]
+    """
+    return ((np.asarray(x) - np.asarray(mean)) / np.asarray(deviation)).astype(np.float32)
 
 
 def _target(names: Sequence[str], target: str | None, path: Any) -> int:

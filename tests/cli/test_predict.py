@@ -127,6 +127,22 @@ def test_options_for_tables(tmp_path, capsys):
     mean, deviation = loaded.run.config["standardization"]
     assert (len(mean), len(deviation)) == (4, 4)
     assert loaded.history["validation_accuracy"][-1] > 0.8
+    capsys.readouterr()
+    assert main(["evaluate", run]) == 0
+    text = capsys.readouterr().out
+    assert "class  examples  precision  recall\n   aa  " in text
+    assert "        aa   bb   cc\n" in text
+    other = tmp_path / "other.csv"  # the scale of the run holds for other data too
+    other.write_text("\n".join(["p,q,r,s,kind", *lines[:120]]))
+    assert main(["evaluate", run, "--data", str(other), "--part", "train", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["classes"] == ["aa", "bb", "cc"]
+    assert told["accuracy"] > 0.8
+    other.write_text("\n".join(["p,q,r,s,kind", *(line.replace("cc", "dd") for line in lines)]))
+    assert main(["evaluate", run, "--data", str(other)]) == 2
+    assert (
+        "has the classes aa, bb, dd; the run was trained on aa, bb, cc" in capsys.readouterr().err
+    )
     train_x, _ = loaded.part("train")
     assert train_x.shape == (150, 4)
     np.testing.assert_allclose(np.mean(train_x, 0), 0, atol=1e-5)
