@@ -154,6 +154,7 @@ class ClassEvaluation(NamedTuple):
         precision: (m,) of those predicted as j, the fraction of class j; NaN where there is none.
         recall: (m,) of those of class j, the fraction predicted as j; NaN where there is none.
         predictions: (n,) the predicted class of each example.
+        classes: (m,) names of the classes for the text; empty for their numbers.
     """
 
     loss: float
@@ -162,6 +163,7 @@ class ClassEvaluation(NamedTuple):
     precision: np.ndarray
     recall: np.ndarray
     predictions: np.ndarray
+    classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return it as text: one line for all classes, one line per class, the confusion matrix."""
@@ -169,17 +171,22 @@ class ClassEvaluation(NamedTuple):
         correct = np.trace(self.confusion)
         total = f"accuracy {_percent(self.accuracy)} ({correct}/{n}), loss {self.loss:.4f}"
         lines = [total, ""]
-        lines.append("class  examples  precision  recall")
+        names = [
+            name if len(name) <= 12 else f"{name[:11]}…"
+            for name in self.classes or map(str, range(len(self.confusion)))
+        ]
+        longest = max(5, *map(len, names))
+        lines.append(f"{'class':>{longest}}  examples  precision  recall")
         for j, row in enumerate(self.confusion):
             lines.append(
-                f"{j:5d}  {row.sum():8d}  {_percent(self.precision[j]):>9}  "
+                f"{names[j]:>{longest}}  {row.sum():8d}  {_percent(self.precision[j]):>9}  "
                 f"{_percent(self.recall[j]):>6}"
             )
-        width = max(5, len(str(self.confusion.max())) + 1)
+        width = max(5, len(str(self.confusion.max())) + 1, 1 + max(map(len, names)))
         lines += ["", "confusion matrix (rows: true class, columns: predicted class)"]
-        lines.append(" " * 5 + "".join(f"{k:{width}d}" for k in range(len(self.confusion))))
+        lines.append(" " * longest + "".join(f"{name:>{width}}" for name in names))
         for j, row in enumerate(self.confusion):
-            lines.append(f"{j:5d}" + "".join(f"{count:{width}d}" for count in row))
+            lines.append(f"{names[j]:>{longest}}" + "".join(f"{count:{width}d}" for count in row))
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -191,6 +198,7 @@ class ClassEvaluation(NamedTuple):
             "precision": [None if np.isnan(p) else float(p) for p in self.precision],
             "recall": [None if np.isnan(r) else float(r) for r in self.recall],
             "confusion": self.confusion.tolist(),
+            **({"classes": list(self.classes)} if self.classes else {}),
         }
 
 

@@ -171,12 +171,13 @@ def first_layer(w: Any, input_shape: Sequence[int], title: str = "", most: int =
     return figure
 
 
-def confusion(matrix: Any, title: str = "") -> Figure:
+def confusion(matrix: Any, title: str = "", classes: Sequence[str] = ()) -> Figure:
     """Return a confusion matrix as a table, its errors coloured by their share of the row.
 
     Args:
         matrix: (m, m) counts: one row per true class, one column per predicted class.
         title: such as the settings of the run.
+        classes: (m,) their names; empty for their numbers.
 
     Raises:
         ValueError: if the matrix is not square.
@@ -211,10 +212,20 @@ def confusion(matrix: Any, title: str = "") -> Figure:
             )
     axes.set(xticks=range(m), yticks=range(m), xlabel="predicted class", ylabel="true class")
     axes.tick_params(length=0)
+    if classes:
+        axes.set_xticklabels(classes, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticklabels(classes)
     return figure
 
 
-def misread(x: Any, y: Any, predictions: Any, title: str = "", most: int = 60) -> Figure:
+def misread(
+    x: Any,
+    y: Any,
+    predictions: Any,
+    title: str = "",
+    most: int = 60,
+    classes: Sequence[str] = (),
+) -> Figure:
     """Return the images that were misclassified, each with its true and its predicted class.
 
     Args:
@@ -223,6 +234,7 @@ def misread(x: Any, y: Any, predictions: Any, title: str = "", most: int = 60) -
         predictions: (n,) predicted classes.
         title: such as the settings of the run.
         most: how many are shown, the first ones.
+        classes: names of the classes; empty for their numbers.
 
     Raises:
         ValueError: if x are not images, the lengths differ, or no image was misclassified.
@@ -253,7 +265,8 @@ def misread(x: Any, y: Any, predictions: Any, title: str = "", most: int = 60) -
     for panel, i in zip(axes, shown, strict=True):
         image = x[i].squeeze() if x.ndim == 4 and x.shape[-1] == 1 else x[i]
         panel.imshow(image, cmap="gray_r")
-        panel.set_title(f"true {y[i]}, predicted {predictions[i]}", fontsize=7, pad=2)
+        true, predicted = (classes[k] if classes else k for k in (y[i], predictions[i]))
+        panel.set_title(f"true {true}, predicted {predicted}", fontsize=7, pad=2)
     return figure
 
 

@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # name stands for the modules below it too, unless they have a line of their own.
 ORDER = [
     ["notation", "checks", "pieces", "files", "data.pickles", "data.image_format", "data.images"],
-    ["activations", "data.readers", "data.dataset"],
+    ["activations", "data.readers", "data.dataset", "data.tables"],
     ["losses", "initializers", "data"],
     ["layers.base"],
     ["layers.windows"],

@@ -17,7 +17,7 @@ import jax
 
 from nnjax import activations, architecture, feedback, initializers, losses
 from nnjax.checks import require_number, require_size
-from nnjax.data import Dataset, load
+from nnjax.data import Dataset, load, standardize
 from nnjax.layers.base import Shape
 from nnjax.network import Network, mlp
 from nnjax.regularizers import L1, L2, MaxNorm, Regularizer
@@ -53,9 +53,16 @@ class TrainConfig:
     """
 
     data: str = "digits"
-    """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, .npz, mnist.pkl.gz)."""
+    """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, .npz, .csv, .pkl.gz)."""
     data_dir: Path | None = None
     """Folder with the files of mnist or fashion-mnist (default: $NNJAX_DATA, else downloaded)."""
+    target: str | None = None
+    """Column of a CSV file that holds the labels (default: class, label, target, species, or the
+    last column)."""
+    train_size: int | None = None
+    """Train on the first N training examples only."""
+    standardize: bool = False
+    """Standardise the inputs by the mean and standard deviation of the training data."""
     expand: bool = False
     """Add four copies of each training image, shifted by one pixel up, down, left and right."""
     distort: Distortion = field(default_factory=Distortion)
@@ -133,8 +140,17 @@ class TrainConfig:
 
     def dataset(self) -> Dataset:
         """Return the data set to train on."""
-        dataset = load(self.data, data_dir=self.data_dir)
-        return shifted(dataset) if self.expand else dataset
+        dataset = load(self.data, data_dir=self.data_dir, target=self.target)
+        x, y = dataset.train
+        if self.train_size is not None:
+            n = require_size(self.train_size, "train_size")
+            if n > len(x):
+                raise ValueError(f"train_size is {n:,}, and {self.data} has {len(x):,} examples")
+            dataset = dataset._replace(train=(x[:n], y[:n]))
+        if self.standardize and self.distort != Distortion():
+            raise ValueError("distortions fill in 0 where paper is; leave out --standardize")
+        dataset = shifted(dataset) if self.expand else dataset
+        return standardize(dataset) if self.standardize else dataset
 
     def network(self, input_shape: Shape, n_out: int) -> Network:
         """Return the network.
@@ -236,7 +252,12 @@ class TrainConfig:
             f"batch size {self.batch_size}",
         ]
         parts += [f"λ = {self.l2:g}"] * (self.l2 != 0) + [f"λ = {self.l1:g} (L1)"] * (self.l1 != 0)
-        parts += ["expanded"] * self.expand + ["distorted"] * (self.distort != Distortion())
+        parts += [f"{self.train_size} training examples"] * (self.train_size is not None)
+        parts += (
+            ["standardised"] * self.standardize
+            + ["expanded"] * self.expand
+            + ["distorted"] * (self.distort != Distortion())
+        )
         parts += [self.feedback.replace("_", " ")] * (self.feedback != "transpose")
         parts.append(f"seed {self.seed}")
         # A line may end between them, and between layers, but not within "λ = 5".
@@ -290,7 +311,7 @@ def _require_choice(name: str, hint: Any, value: Any) -> None:
 
 
 def n_classes(dataset: Dataset) -> int:
-    """Return the number of classes: one more than the largest label in any part.
+    """Return the number of classes: of those with names, else one more than the largest label.
 
     Example:
         >>> import nnjax
@@ -298,4 +319,5 @@ def n_classes(dataset: Dataset) -> int:
         >>> n_classes(nnjax.data.load("digits"))
         10
     """
-    return 1 + max(int(part[1].max()) for part in dataset if part is not None)
+    largest = max(int(part[1].max()) for part in dataset if part is not None)
+    return len(dataset.classes) or 1 + largest

@@ -39,6 +39,11 @@ class Evaluate:
         loaded = load_run(self.run)
         params = loaded.best_params if self.best else loaded.params
         if self.data is not None:
-            loaded = replace(loaded, config=replace(loaded.config, data=self.data, data_dir=None))
+            target = loaded.config.target if self.data.endswith((".csv", ".tsv")) else None
+            config = replace(
+                loaded.config, data=self.data, data_dir=None, train_size=None, target=target
+            )
+            loaded = replace(loaded, config=config)
         result = evaluate_classes(loaded.net, params, *loaded.part(self.part, self.data_dir))
+        result = result._replace(classes=loaded.classes)
         show(json.dumps(result.to_json()) if self.json else str(result))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nnjax.cli.config import TrainConfig
 from nnjax.data.image_format import ImageFormat
+from nnjax.data.tables import standardized
 from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, init
 from nnjax.training import History, history
@@ -28,6 +30,8 @@ class LoadedRun:
         config: what it was asked for.
         net: its network.
         input_shape: of one example of its data, such as (28, 28, 1).
+        classes: the names of the classes, by number; empty where they are numbers only.
+        standardization: mean and deviation that its inputs were standardised by, or None.
         images: the form of its training images; None if it was not trained on images.
     """
 
@@ -35,6 +39,8 @@ class LoadedRun:
     config: TrainConfig
     net: Network
     input_shape: Shape
+    classes: tuple[str, ...]
+    standardization: tuple[Any, Any] | None
     images: ImageFormat | None
 
     @property
@@ -76,11 +82,19 @@ class LoadedRun:
         Raises:
             ValueError: if the data set has no such part.
         """
-        config = replace(self.config, data_dir=data_dir or self.config.data_dir)
-        part = getattr(config.dataset(), name)
+        config = replace(self.config, data_dir=data_dir or self.config.data_dir, standardize=False)
+        data = config.dataset()
+        if data.classes != self.classes:
+            raise ValueError(
+                f"{config.data} has the classes {', '.join(data.classes) or 'without names'}; the "
+                f"run was trained on {', '.join(self.classes) or 'classes without names'}"
+            )
+        part = getattr(data, name)
         if part is None:
             raise ValueError(f"{config.data} has no {name} data; choose another --part")
         x, y = part
+        if self.standardization is not None:  # that of the run, whatever data this is
+            x = standardized(x, *self.standardization)
         return jnp.asarray(x), jnp.asarray(y)
 
     @property
@@ -119,9 +133,13 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
         fields, shape, n_out = content["train"], tuple(content["input_shape"]), content["n_out"]
         config = TrainConfig.from_json(fields)
         net = config.network(shape, n_out)
+        classes = tuple(map(str, content.get("classes", ())))
+        if len(classes) not in (0, n_out):
+            raise ValueError(f"{len(classes)} names of classes for {n_out} outputs")
+        scale = content.get("standardization")
         images = content.get("images") and ImageFormat(**content["images"]).checked()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: damaged, or not the configuration of a training run") from None
-    return LoadedRun(run, config, net, shape, images)
+    return LoadedRun(run, config, net, shape, classes, scale, images)

@@ -73,9 +73,11 @@ class Plot:
             figures["activations"] = plots.activation_functions(shown)
         x, y = loaded.part(self.part, self.data_dir)
         result = evaluate_classes(net, params, x, y)
-        figures["confusion"] = plots.confusion(result.confusion, title)
+        figures["confusion"] = plots.confusion(result.confusion, title, loaded.classes)
         if result.accuracy < 1 and x.ndim == 4:
-            figures["misclassified"] = plots.misread(x, y, result.predictions, title)
+            figures["misclassified"] = plots.misread(
+                x, y, result.predictions, title, classes=loaded.classes
+            )
         return figures
 
     def _save(self, name: str, figure: Any) -> None:

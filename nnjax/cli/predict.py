@@ -58,8 +58,9 @@ class Predict:
         if prepared:
             x = jnp.asarray(np.stack([picture for _, picture in prepared]))
             outputs = np.asarray(feedforward(loaded.net, params, x))
+            names = loaded.classes or range(outputs.shape[1])
             for (path, _), row in zip(prepared, outputs, strict=True):
-                best = [f"{k} ({100 * row[k]:.1f} %)" for k in np.argsort(row)[:-3:-1]]
+                best = [f"{names[k]} ({100 * row[k]:.1f} %)" for k in np.argsort(row)[:-3:-1]]
                 show(f"{path}: {', then '.join(best)}")
         for sentence in refused:
             complain(sentence)

@@ -69,6 +69,8 @@ class Train:
             "input_shape": shape,
             "n_out": n_out,
             "data_sha256": digest(data),
+            "classes": data.classes,
+            "standardization": data.standardization,
             "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
             "tensorboard": self.tensorboard,
         }

@@ -3,5 +3,6 @@
 from nnjax.data import images, readers
 from nnjax.data.dataset import Dataset
 from nnjax.data.sources import load
+from nnjax.data.tables import split, standardize
 
-__all__ = ["Dataset", "images", "load", "readers"]
+__all__ = ["Dataset", "images", "load", "readers", "split", "standardize"]

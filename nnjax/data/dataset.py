@@ -22,14 +22,24 @@ Part: TypeAlias = tuple[np.ndarray, np.ndarray]
 """The inputs x and the classes y of some examples."""
 
 
-class Dataset(NamedTuple):
+class _Parts(NamedTuple):
+    train: Part
+    validation: Part | None
+    test: Part | None
+
+
+class Dataset(_Parts):
     """A data set in its three parts, each `(x, y)`, or `None` where the source has no such part.
+
+    It is a tuple of the three parts; what else is known of the data are attributes.
 
     Attributes:
         train: what the parameters are fitted to: x (n, h, w, channels) or (n, features),
             uint8 or float32; y (n,), int32 classes.
         validation: what choices are made by (when to stop, which learning rate).
         test: what the final figure is taken from, once.
+        classes: the names of the classes, by number; empty where they are numbers only.
+        standardization: mean and deviation of x before it was standardised, or None.
 
     Example:
         >>> import numpy as np
@@ -39,9 +49,29 @@ class Dataset(NamedTuple):
         (2, 8, 8, 1)
     """
 
-    train: Part
-    validation: Part | None
-    test: Part | None
+    classes: tuple[str, ...] = ()
+    standardization: tuple[Any, Any] | None = None
+
+    def __new__(
+        cls,
+        train: Part,
+        validation: Part | None,
+        test: Part | None,
+        classes: tuple[str, ...] = (),
+        standardization: tuple[Any, Any] | None = None,
+    ) -> Dataset:
+        """Make a data set of its parts."""
+        data = super().__new__(cls, train, validation, test)
+        data.classes, data.standardization = tuple(classes), standardization
+        return data
+
+    def _replace(self, **parts: Any) -> Dataset:
+        """Return the data set with other parts; what else is known of it stays."""
+        return Dataset(
+            **{**self._asdict(), **parts},
+            classes=self.classes,
+            standardization=self.standardization,
+        )
 
 
 def checked_part(x: Any, y: Any, what: str) -> Part:
@@ -93,13 +123,18 @@ def checked_part(x: Any, y: Any, what: str) -> Part:
 
 
 def checked_dataset(
-    what: object, train: Part, validation: Part | None, test: Part | None
+    what: object,
+    train: Part,
+    validation: Part | None,
+    test: Part | None,
+    classes: tuple[str, ...] = (),
 ) -> Dataset:
     """The checked parts of a data set; their examples must have one shape and one dtype."""
     data = Dataset(
         checked_part(*train, f"{what}: training data"),
         validation and checked_part(*validation, f"{what}: validation data"),
         test and checked_part(*test, f"{what}: test data"),
+        classes,
     )
     kinds = {f"{part[0].dtype} {part[0].shape[1:]}" for part in data if part}
     if len(kinds) > 1:

@@ -20,12 +20,16 @@ import numpy as np
 
 from nnjax.data.dataset import Dataset, Part, checked_dataset, checked_part
 from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
+from nnjax.data.tables import read_csv, split
 
 __all__ = ["load"]
 
 
 def load(
-    name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    target: str | None = None,
 ) -> Dataset:
     """Load a data set by name or from a path.
 
@@ -48,6 +52,9 @@ def load(
     - `.npz` with arrays `x_train, y_train` (or `x, y`) and, optionally, `x_validation,
       y_validation` and `x_test, y_test`; also `X` for x, `val` or `valid` for validation; so also
       the `mnist.npz` of Keras
+    - `.csv` or `.tsv`: a table of numbers with the names of its columns in the first line, and one
+      column of labels (`target`), which may be text; a tenth of each class is for validation, a
+      fifth for testing
     - `.pkl` or `.pkl.gz`: the `mnist.pkl.gz` of the book, three pairs (x, y). Only NumPy arrays
       are read from it: a pickle that asks for anything else is refused and nothing of it is run.
 
@@ -57,6 +64,8 @@ def load(
     Args:
         name_or_path: a name or a path as above.
         data_dir: the folder with the files of `"mnist"` or `"fashion-mnist"`.
+        target: of a CSV file, the column with the labels; otherwise the one called class, label,
+            target or species, or the last.
 
     Returns:
         A `Dataset`.
@@ -89,6 +98,8 @@ def load(
             f"name_or_path must be the name of a data set or a path, got {name_or_path!r:.60}"
         )
     name = os.fspath(name_or_path)
+    if target is not None and not name.endswith((".csv", ".tsv")):
+        raise ValueError(f"target names a column of a CSV file; {name!r} is not one")
     if name in _SOURCES:
         return _load_source(name, data_dir)
     if data_dir is not None:
@@ -110,9 +121,14 @@ def load(
         )
     if path.name.endswith(".npz"):
         return _from_npz(path)
+    if path.name.endswith((".csv", ".tsv")):
+        x, y = read_csv(path, target)
+        return split(x, y)
     if path.name.endswith((".pkl", ".pkl.gz")):
         return _from_pickle(path)
-    raise ValueError(f"{name}: expected a folder with IDX files, or a .npz, .pkl or .pkl.gz file")
+    raise ValueError(
+        f"{name}: expected a folder with IDX files, or a .npz, .csv, .tsv, .pkl or .pkl.gz file"
+    )
 
 
 def _digits() -> Dataset:
@@ -135,7 +151,8 @@ def _digits() -> Dataset:
     hand = np.empty(len(y), int)
     hand[order] = np.arange(len(y)) % 10
     train, validation, test = hand > 2, hand == 2, hand < 2
-    return checked_dataset("digits", *((x[part], y[part]) for part in (train, validation, test)))
+    parts = [(x[part], y[part]) for part in (train, validation, test)]
+    return checked_dataset("digits", parts[0], parts[1], parts[2])
 
 
 def _from_folder(folder: Path) -> Dataset:

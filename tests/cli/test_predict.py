@@ -105,3 +105,75 @@ def test_mnist_form_is_what_prepare_returns(pictures):
 
     prepared = prepare(pictures[0][0])
     np.testing.assert_array_equal(ImageFormat("uint8", 0.0, 255.0).converted(prepared), prepared)
+
+
+def test_options_for_tables(tmp_path, capsys):
+    from nnjax.cli.loaded import load_run
+
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 3, 300)
+    x = 1000 * rng.normal(size=(300, 4)) + 3000 * (kind[:, None] == np.arange(4))
+    lines = [
+        ",".join([f"{v:.2f}" for v in row] + ["abc"[k] * 2]) for row, k in zip(x, kind, strict=True)
+    ]
+    table = tmp_path / "wine.csv"
+    table.write_text("\n".join(["p,q,r,s,kind", *lines]))
+    run, options = str(tmp_path / "run"), ["--hidden", "16", "--epochs", "20"]
+    options += ["--data", str(table), "--target", "kind", "--standardize"]
+    assert main(["train", *options, "--train-size", "150", "--out", run]) == 0
+    loaded = load_run(run)
+    assert (loaded.classes, loaded.images) == (("aa", "bb", "cc"), None)
+    assert loaded.config.train_size == 150
+    mean, deviation = loaded.run.config["standardization"]
+    assert (len(mean), len(deviation)) == (4, 4)
+    assert loaded.history["validation_accuracy"][-1] > 0.8
+    capsys.readouterr()
+    assert main(["evaluate", run]) == 0
+    text = capsys.readouterr().out
+    assert "class  examples  precision  recall\n   aa  " in text
+    assert "        aa   bb   cc\n" in text
+    other = tmp_path / "other.csv"  # the scale of the run holds for other data too
+    other.write_text("\n".join(["p,q,r,s,kind", *lines[:120]]))
+    assert main(["evaluate", run, "--data", str(other), "--part", "train", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["classes"] == ["aa", "bb", "cc"]
+    assert told["accuracy"] > 0.8
+    other.write_text("\n".join(["p,q,r,s,kind", *(line.replace("cc", "dd") for line in lines)]))
+    assert main(["evaluate", run, "--data", str(other)]) == 2
+    assert (
+        "has the classes aa, bb, dd; the run was trained on aa, bb, cc" in capsys.readouterr().err
+    )
+    train_x, _ = loaded.part("train")
+    assert train_x.shape == (150, 4)
+    np.testing.assert_allclose(np.mean(train_x, 0), 0, atol=1e-5)
+
+    capsys.readouterr()
+    for wrong, message in [
+        (["--train-size", "1000"], "train_size is 1,000, and"),
+        (["--train-size", "0"], "train_size"),
+        (["--target", "colour"], "has no column 'colour'; its columns are p, q, r, s, kind"),
+    ]:
+        assert main(["train", *options, *wrong, "--out", str(tmp_path / "other")]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_names_of_classes_and_standardised_images(tmp_path, pictures, capsys):
+    """What standardisation made of the images is part of their form."""
+    run = str(tmp_path / "run")
+    options = ["--hidden", "64", "--epochs", "10", "--standardize", "--rate", "0.01"]
+    assert main(["train", *options, "--out", run]) == 0
+    config = tmp_path / "run" / "config.json"
+    content = json.loads(config.read_text())
+    content["config"]["classes"] = names = [f"number {k}" for k in range(10)]
+    config.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["predict", run, *pictures[0]]) == 0
+    said = [line.split(": ")[1].split(" (")[0] for line in capsys.readouterr().out.splitlines()]
+    assert np.mean([names.index(name) for name in said] == pictures[1]) >= 0.85
+    content["config"]["classes"] = names[:9]
+    config.write_text(json.dumps(content))
+    assert main(["predict", run, pictures[0][0]]) == 2
+    assert "9 names of classes for 10 outputs" in capsys.readouterr().err
+    options += ["--distort.rotation", "5"]
+    assert main(["train", *options, "--out", str(tmp_path / "other")]) == 2
+    assert "leave out --standardize" in capsys.readouterr().err

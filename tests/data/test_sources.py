@@ -160,11 +160,11 @@ def test_unknown_names(tmp_path):
         load("minst")
     with pytest.raises(ValueError, match=r"data_dir says where .* 'digits' takes none"):
         load("digits", data_dir=tmp_path)
-    (tmp_path / "data.csv").touch()
+    (tmp_path / "data.txt").touch()
     with pytest.raises(
-        ValueError, match=r"data\.csv: expected a folder with IDX files, or a \.npz"
+        ValueError, match=r"data\.txt: expected a folder with IDX files, or a \.npz"
     ):
-        load(tmp_path / "data.csv")
+        load(tmp_path / "data.txt")
 
 
 def test_a_damaged_file_is_named(tmp_path):
