@@ -131,8 +131,10 @@ def passage(
     if name in COPIES:
         return _copy(function, inputs, shapes, operands, outputs)
     sizes = sum(np.size(inputs[j]) for j in operands), sum(math.prod(shapes[i]) for i in outputs)
-    make = _dense if sizes[0] * sizes[1] <= MOST_NUMBERS else _jax
-    return make(name, function, inputs, shapes, operands, outputs, sizes)
+    given = name, function, inputs, shapes, operands, outputs, sizes
+    if name.startswith("custom_"):  # the rule need not be linear in the cotangent
+        return Passage(_dense(*given).push, _jax(*given).pull)
+    return _dense(*given) if sizes[0] * sizes[1] <= MOST_NUMBERS else _jax(*given)
 
 
 def _product(numbers, inputs, operands):
@@ -239,8 +241,8 @@ def _dense(name, function, inputs, shapes, operands, outputs, sizes):
     restricted, at = _restricted(function, inputs, operands, outputs)
     # A loop whose end is not known beforehand cannot be gone through backwards, a function with a
     # rule of its own for the way back not forwards.
-    forwards = sizes[0] <= sizes[1] and not name.startswith("custom_")
-    make = jax.jacfwd if forwards or name == "while" else jax.jacrev
+    own = name.startswith("custom_")
+    make = jax.jacfwd if name == "while" or (sizes[0] <= sizes[1] and not own) else jax.jacrev
     found = make(restricted, argnums=tuple(range(len(at))))(*at)
     jacobians = {
         (i, j): np.asarray(found[a][b], np.float64).reshape(math.prod(shapes[i]), -1)

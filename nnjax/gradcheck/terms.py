@@ -1,7 +1,7 @@
 """What was done at a place: edits of what flows back there, held against the claim.
 
-A hand-derived gradient is almost always the right backward pass with something done otherwise at one
-spot of f, or at one line that is visited many times. Here every spot is edited in the ways in which
+A hand-derived gradient is almost always the right backward pass with something done otherwise at
+one spot of f, or at one line that is visited many times. Here every spot is edited in the ways in which
 people go wrong: the flow left out, scaled, sent through another derivative, multiplied by another
 variable, transposed, shifted. An edit is named only where it gives the claimed numbers at every
 point. Where none does, the place alone is told.
@@ -49,13 +49,13 @@ def explain_residual(
     points: Sequence[Any],
     argnums: int | Sequence[int],
 ) -> tuple[Finding, ...]:
-    """Return where a claimed gradient of f goes wrong and what was done there, one finding a mistake.
+    """Return where a claimed gradient of f goes wrong and what was done there.
 
     Args:
         f: the scalar function, traceable by JAX; for a pull-back ⟨g, f(x)⟩ with g among the
             arguments.
-        points: with `args`, `claimed_arrays` and `noise` (one array a leaf; a claim may be None) and
-            `names` of the leaves; all of the same shapes.
+        points: with `args`, `claimed_arrays` and `noise` (one array a leaf; a claim may be None),
+            and `names` of the leaves; all of the same shapes.
         argnums: the arguments that the gradient is for.
 
     Example:
@@ -79,10 +79,11 @@ def explain_residual(
         names = points[0].names
         found = Search(spots, names).findings()
         cancelled = set.intersection(*(spot.cancelled for spot in spots))
-        if cancelled and not _all_named(found):
+        if cancelled and (len(found) > 1 or not _all_named(found)):
             # People do not derive what cancels, such as the path through the maximum of a softmax.
             again = Search([spot.without(cancelled) for spot in spots], names).findings()
-            found = again if _all_named(again) else found
+            if _all_named(again) and (not _all_named(found) or len(again) < len(found)):
+                return again
         return found
 
 
@@ -343,7 +344,7 @@ class Search:
         return [match for match in found if match is not None]
 
     def match(self, where: Site, term: Slip, effects: Sequence[tuple]) -> Match | None:
-        """Hold the effects of a slip, for t = 0 and 1, against the residuals at the first points."""
+        """Hold the effects of a slip, for t = 0 and 1, against the residuals."""
         t = 1.0
         if term.fitted:
             values = []
