@@ -1,7 +1,8 @@
 """Numbers that people lose or gain on the way: which number it is, and where it belongs.
 
 A factor t on one edge of a backward pass is the same on any other edge in the same chain. It is
-told where it belongs by nature: 1/n where a mean is taken over n, 2 at a square, −1 at a difference.
+told where it belongs by nature: 1/n where a mean is taken over n, 2 at a square, −1 at a
+difference.
 """
 
 from __future__ import annotations

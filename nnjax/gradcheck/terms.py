@@ -1,10 +1,10 @@
 """What was done at a place: edits of what flows back there, held against the claim.
 
 A hand-derived gradient is almost always the right backward pass with something done otherwise at
-one spot of f, or at one line that is visited many times. Here every spot is edited in the ways in which
-people go wrong: the flow left out, scaled, sent through another derivative, multiplied by another
-variable, transposed, shifted. An edit is named only where it gives the claimed numbers at every
-point. Where none does, the place alone is told.
+one spot of f, or at one line that is visited many times. Here every spot is edited in the ways in
+which people go wrong: the flow left out, scaled, sent through another derivative, multiplied by
+another variable, transposed, shifted. An edit is named only where it gives the claimed numbers at
+every point. Where none does, the place alone is told.
 """
 
 from __future__ import annotations
@@ -474,8 +474,8 @@ class Search:
             sentence=(
                 f"what is carried back into `{operand}` is wrong; everything after it is right"
                 if told
-                else f"what is carried back into `{operand}` may be wrong; the gradient has too few "
-                "numbers to tell this line from others that all of it passes through"
+                else f"what is carried back into `{operand}` may be wrong; the gradient has too "
+                "few numbers to tell this line from others that all of it passes through"
             ),
             evidence=f"{least} directions explain all {rows} numbers" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
