@@ -252,20 +252,17 @@ def _dense(name, function, inputs, shapes, operands, outputs, sizes):
 
     def push(tangents):
         count = len(next(iter(tangents.values())))
-        return {
-            i: sum(t.reshape(count, -1) @ jacobians[i, j].T for j, t in tangents.items()).reshape(
-                count, *shapes[i]
-            )
-            for i in outputs
-        }
+        flat = {j: t.reshape(count, -1) for j, t in tangents.items()}
+        sums = {i: [t @ jacobians[i, j].T for j, t in flat.items()] for i in outputs}
+        return {i: np.sum(terms, axis=0).reshape(count, *shapes[i]) for i, terms in sums.items()}
 
     def pull(cotangents):
         count = len(next(iter(cotangents.values())))
+        flat = {i: g.reshape(count, -1) for i, g in cotangents.items()}
+        sums = {j: [g @ jacobians[i, j] for i, g in flat.items()] for j in operands}
         return {
-            j: sum(g.reshape(count, -1) @ jacobians[i, j] for i, g in cotangents.items()).reshape(
-                count, *np.shape(inputs[j])
-            )
-            for j in operands
+            j: np.sum(terms, axis=0).reshape(count, *np.shape(inputs[j]))
+            for j, terms in sums.items()
         }
 
     return Passage(push, pull)

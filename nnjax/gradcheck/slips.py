@@ -750,7 +750,7 @@ def _powers(graph, where, fitting):
                 if early
                 else (lambda e, t, f=family, p=p: e.flow * _power(e.value(f), p)),
                 2.4
-                + {1: 0.0, 2: 0.1}.get(abs(p), 0.3)
+                + (0.0 if abs(p) == 1 else 0.1 if abs(p) == 2 else 0.3)
                 - 0.2 * ((calculus and family.nodes[-1] in near) or at is not None)
                 + 0.2 * (not calculus and family.nodes[-1] == node),
                 at=at,

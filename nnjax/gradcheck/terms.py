@@ -54,7 +54,7 @@ def explain_residual(
     Args:
         f: the scalar function, traceable by JAX; for a pull-back ⟨g, f(x)⟩ with g among the
             arguments.
-        points: with `args`, `claimed_arrays` and `noise` (one array a leaf; a claim may be None),
+        points: with `args`, `claimed_arrays`, `expected`, `noise` (one array a leaf; a claim may be None),
             and `names` of the leaves; all of the same shapes.
         argnums: the arguments that the gradient is for.
 
@@ -65,8 +65,10 @@ def explain_residual(
         ...     return jnp.sum(jnp.tanh(x) ** 2)
         >>> def point(x):
         ...     claim = 2 * np.tanh(x)  # without 1 − tanh²
+        ...     right = claim * (1 - np.tanh(x) ** 2)
         ...     zero = np.zeros(3)
-        ...     return SimpleNamespace(args=(x,), claimed_arrays=[claim], noise=[zero], names=["x"])
+        ...     arrays = {"claimed_arrays": [claim], "expected": [right], "noise": [zero]}
+        ...     return SimpleNamespace(args=(x,), names=["x"], **arrays)
         >>> points = [point(np.array([0.3, -0.5, 1.0])), point(np.array([0.1, 0.9, -1.2]))]
         >>> explain_residual(f, points, 0)[0].name
         'derivative missing'
@@ -162,6 +164,11 @@ class Search:
             spots = [s.edited(e) for s, e in zip(spots, edits, strict=True)]
         return Search(spots, self.names)
 
+    @property
+    def residual(self) -> float:
+        """The largest relative difference that is left in any leaf."""
+        return max(float(spot.sizes(spot.residual).max()) for spot in self.spots)
+
     def two_at_once(self) -> tuple[Finding, ...] | None:
         """Return two mistakes that spoil the same leaves."""
         return self.two_factors() or self.two_left_out() or self.slip_and_place()
@@ -223,14 +230,17 @@ class Search:
         for one, two in itertools.combinations(serial, 2):
             if not set(one.nodes) & set(two.nodes):
                 continue
+            worst = 0.0
             for spot in self.spots:
                 edits = [_edits(spot, where, [left_out], 0.0) for where in (one, two)]
                 effect = spot.trial(edits[0] | edits[1], 1)[0]
-                if (spot.sizes(spot.residual - effect) > spot.tolerance).any():
+                left = spot.sizes(spot.residual - effect)
+                worst = max(worst, float(left.max()))
+                if (left > spot.tolerance).any():
                     break
             else:
                 matches = (
-                    Match(where, left_out, 0.0, self.wrong, ~self.wrong, 0.0, 1.0)
+                    Match(where, left_out, 0.0, self.wrong, ~self.wrong, worst, 1.0)
                     for where in (one, two)
                 )
                 return tuple(self.report(match) for match in matches)
@@ -282,6 +292,8 @@ class Search:
             if not search.explains(place):
                 continue
             others, left = search.one_by_one()
+            worst = max(float(s.fit(place.nodes).residual.max()) for s in left.spots)
+            match = match._replace(residual=worst if left.wrong.any() else left.residual)
             if left.wrong.any():
                 results.append((10 + rank + cost, (self.report(match),), left))
             else:
@@ -323,7 +335,7 @@ class Search:
     def matches(self, where: Site) -> list[Match]:
         """Return the slips that give the claimed numbers in at least one wrong leaf."""
         chosen = list(slips(self.graph, where, self.known))
-        effects: list[list[Any]] = [[] for _ in chosen]
+        effects: list[Any] = [[] for _ in chosen]
         for spot in self.spots:
             left = [c for c, effect in enumerate(effects) if effect is not None]
             at_one = self.effects(spot, where, [chosen[c] for c in left], 1.0)
@@ -479,7 +491,7 @@ class Search:
             ),
             evidence=f"{least} directions explain all {rows} numbers" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
-            residual=0.0,
+            residual=max(float(s.fit(where.nodes).residual.max()) for s in self.spots),
         )
 
 
