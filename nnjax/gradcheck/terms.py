@@ -54,8 +54,8 @@ def explain_residual(
     Args:
         f: the scalar function, traceable by JAX; for a pull-back ⟨g, f(x)⟩ with g among the
             arguments.
-        points: with `args`, `claimed_arrays`, `expected`, `noise` (one array a leaf; a claim may be None),
-            and `names` of the leaves; all of the same shapes.
+        points: with `args`, `claimed_arrays`, `expected`, `noise` (one array a leaf; a claim
+            may be None), and `names` of the leaves; all of the same shapes.
         argnums: the arguments that the gradient is for.
 
     Example:
@@ -211,9 +211,12 @@ class Search:
                 )
                 cost = read_factor(self.graph, places[i], t).cost
                 matches.append(Match(places[i], factor, t, reach, ~reach, 0.0, cost))
-            if (
-                matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7
-            ):  # the same mistake with both operands
+            after = self.after(*matches)
+            if after.wrong.any():
+                continue
+            matches = [match._replace(residual=after.residual) for match in matches]
+            # The same mistake with both operands is one.
+            if matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7:
                 matches = [max(matches, key=lambda m: m.site.edges[-1][0])]
             pairs.append((sum(m.cost for m in matches), matches))
         # With two numbers that nobody would write, something else is behind it.
