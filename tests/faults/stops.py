@@ -1,0 +1,304 @@
+"""Runs that are stopped, by signals at any moment and at every file operation, then resumed."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from faults.campaign import CRASH, LOST, SURVIVED, TRACEBACK, WRONG, Tally, run
+
+QUICK = ("--hidden", "8", "--epochs", "4", "--save-every", "1")
+SETTINGS = {
+    "SGD": (*QUICK, "--optimizer", "sgd", "--rate", "0.5"),
+    "Adam, dropout, L2": (
+        *("--net", "dense8", "dropout0.3", "--epochs", "4", "--save-every", "1"),
+        *("--optimizer", "adam", "--rate", "0.01", "--l2", "0.1"),
+    ),
+    "early stopping": (*QUICK, "--patience", "2", "--lower-rate-to", "0.1"),
+    "schedule, monitors": (*QUICK, "--schedule", "cosine", "--monitors", "weight_norms"),
+    "distortion": (*QUICK, "--distort.rotation", "10", "--batch-size", "50"),
+    "feedback": (*QUICK, "--feedback", "kolen_pollack"),
+    "convolution, checkpoints of two": (
+        *("--net", "conv4k3", "pool2", "dense8", "--epochs", "4", "--save-every", "2"),
+        *("--batch-size", "50"),
+    ),
+}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def result(folder: Path) -> tuple[bytes, list[dict]]:
+    """The parameters and the history of a finished run, without the times."""
+    from safetensors.numpy import load_file
+
+    arrays = load_file(folder / "params.safetensors")
+    params = b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
+    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return params, [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in lines]
+
+
+def command(*argv: str) -> subprocess.Popen:
+    """Start a command in a process of its own."""
+    program = "import sys; from nnjax.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *argv],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def wait(process: subprocess.Popen) -> tuple[int | None, str]:
+    """Return status and stderr of a process; a status of None where it hangs."""
+    try:
+        _, err = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None, ""
+    return process.returncode, err.decode(errors="replace")
+
+
+def start_or_resume(folder: Path, setting: tuple[str, ...]) -> list[str]:
+    if (folder / "config.json").is_file():
+        return ["train", "--resume", str(folder)]
+    return ["train", *setting, "--out", str(folder)]
+
+
+def by_signals(stops: int, work: Path, seed: int = 0) -> Tally:
+    """Stop runs at random moments, some of them several times, resume them and compare."""
+    tally, rng = (
+        Tally("stops by SIGKILL, SIGTERM, SIGINT, SIGHUP at random moments"),
+        random.Random(seed),
+    )
+    whole: dict[str, tuple] = {}
+    lengths: dict[str, float] = {}
+    done = 0
+    while done < stops:
+        name = list(SETTINGS)[rng.randrange(len(SETTINGS))]
+        if name not in whole:
+            folder, start = work / f"whole-{len(whole)}", time.perf_counter()
+            status, err = wait(command("train", *SETTINGS[name], "--out", str(folder)))
+            assert status == 0, err
+            whole[name], lengths[name] = result(folder), time.perf_counter() - start
+        folder = work / f"stopped-{done}"
+        sent = []
+        for _ in range(min(rng.choice((1, 2, 4)), stops - done)):
+            number = rng.choice(SIGNALS)
+            process = command(*start_or_resume(folder, SETTINGS[name]))
+            # From the start of Python to after the end: every moment may be met.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=rng.uniform(0.05, 1.1) * lengths[name])
+            process.send_signal(number)
+            status, err = wait(process)
+            sent.append(f"{signal.Signals(number).name} ({status})")
+            what = f"{name}, {', '.join(sent)}: {err.strip()[-200:]}"
+            outcome = CRASH if status is None else TRACEBACK if "Traceback" in err else None
+            if outcome:
+                tally.add(outcome, what)
+            done += 1
+        status, err = wait(command(*start_or_resume(folder, SETTINGS[name])))
+        what = f"{name}, {', '.join(sent)}, then resumed: {err.strip()[-200:]}"
+        if status != 0:
+            outcome = CRASH if status is None else LOST
+        else:
+            outcome = SURVIVED if result(folder) == whole[name] else WRONG
+        for _ in sent:
+            tally.add(outcome, what)
+        shutil.rmtree(folder, ignore_errors=True)
+    return tally
+
+
+class Killed(BaseException):
+    """Stands for a kill: from then on no file operation has any effect."""
+
+
+class Operations:
+    """Counts the file operations of a block, and kills it at one: before, after, or within it."""
+
+    def __init__(self, at: int | None = None, how: str = "before"):
+        self.at, self.how, self.count, self.dead = at, how, 0, False
+
+    def reached(self, how: str) -> bool:
+        if self.dead:
+            raise Killed
+        return self.at == self.count and self.how == how
+
+    def operate(self, f, *args, **options):
+        if self.reached("before"):
+            self.dead = True
+            raise Killed
+        value = f(*args, **options)
+        if self.reached("after"):
+            self.dead = True
+            raise Killed
+        self.count += 1
+        return value
+
+    @contextlib.contextmanager
+    def watched(self, folder: Path):
+        """Watch every operation that changes something below a folder."""
+        inside = str(folder)
+        originals = {
+            name: getattr(os, name) for name in ("replace", "unlink", "mkdir", "rmdir", "rename")
+        }
+        real_open, real_fsync = builtins.open, os.fsync
+
+        def watch(f):
+            def watched(path, *args, **options):
+                if not os.path.abspath(path).startswith(inside):
+                    return f(path, *args, **options)
+                return self.operate(f, path, *args, **options)
+
+            return watched
+
+        def opened(path, mode="r", *args, **options):
+            writes = isinstance(path, str | os.PathLike) and set(mode) & set("wax+")
+            if not writes or not os.path.abspath(path).startswith(inside):
+                return real_open(path, mode, *args, **options)
+            return _File(self.operate(real_open, path, mode, *args, **options), self)
+
+        try:
+            for name, f in originals.items():
+                setattr(os, name, watch(f))
+            builtins.open, os.fsync = opened, lambda fd: self.operate(real_fsync, fd)
+            yield self
+        finally:
+            for name, f in originals.items():
+                setattr(os, name, f)
+            builtins.open, os.fsync = real_open, real_fsync
+
+
+class _File:
+    """A file whose writes are operations: a kill within one leaves half of it."""
+
+    def __init__(self, file, operations):
+        self.file, self.operations = file, operations
+
+    def write(self, content):
+        if self.operations.reached("within"):
+            self.file.write(content[: len(content) // 2])
+            self.file.flush()
+            self.operations.dead = True
+            raise Killed
+        return self.operations.operate(self.file.write, content)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.file.close()
+
+    def __iter__(self):
+        return iter(self.file)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def at_every_operation(trials: int, work: Path, seed: int = 0) -> Tally:
+    """Kill training at file operations, in this process, resume it and compare."""
+    tally, rng = Tally("crash points in file operations"), random.Random(seed)
+    points = []
+    for name in ("SGD", "early stopping", "convolution, checkpoints of two"):
+        folder = work / f"counted-{len(points)}"
+        with Operations().watched(folder) as operations:
+            status, _, err = run("train", *SETTINGS[name], "--out", str(folder))
+        assert status == 0, err
+        whole = result(folder)
+        points += [
+            (name, whole, k, how)
+            for k in range(operations.count)
+            for how in ("before", "after", "within")
+        ]
+    chosen = points if trials >= len(points) else rng.sample(points, trials)
+    for name, whole, k, how in chosen:
+        folder = work / "killed"
+        with Operations(k, how).watched(folder) as operations, contextlib.suppress(Killed):
+            run("train", *SETTINGS[name], "--out", str(folder))
+        if not operations.dead:  # not a write: there is no "within"
+            shutil.rmtree(folder)
+            continue
+        what = f"{name}: {how} operation {k}"
+        status, _, err = run(*start_or_resume(folder, SETTINGS[name]))
+        if status != 0:
+            tally.add(LOST, f"{what}: {err.strip()[-300:]}")
+        else:
+            tally.add(SURVIVED if result(folder) == whole else WRONG, what)
+        shutil.rmtree(folder)
+    return tally
+
+
+def flipped_bits(trials: int, work: Path, seed: int = 0) -> Tally:
+    """Flip one bit of a file of a finished run, then continue, evaluate and plot it."""
+    tally, rng = (
+        Tally("one bit flipped in a checkpoint, parameters, configuration, history"),
+        random.Random(seed),
+    )
+    whole, copy = work / "whole", work / "flipped"
+    status, _, err = run("train", *SETTINGS["SGD"], "--out", str(whole))
+    assert status == 0, err
+    uses = {
+        "checkpoint": ("train", "--resume"),
+        "params.safetensors": ("evaluate",),
+        "config.json": ("train", "--resume"),
+        "history.jsonl": ("train", "--resume"),
+    }
+    shutil.copytree(whole, copy)
+    for argv in uses.values():  # what each gives where nothing is wrong
+        assert run(*argv, str(copy))[0] == 0
+    expected, said = result(copy), run("evaluate", str(whole))[1].replace(str(whole), "")
+    for trial in range(trials):
+        shutil.rmtree(copy)
+        shutil.copytree(whole, copy)
+        kind = list(uses)[trial % len(uses)]
+        path = sorted((copy / "checkpoints").iterdir())[-1] if kind == "checkpoint" else copy / kind
+        content = bytearray(path.read_bytes())
+        position, bit = rng.randrange(len(content)), rng.randrange(8)
+        content[position] ^= 1 << bit
+        path.write_bytes(content)
+        what = f"{kind}, byte {position}, bit {bit}"
+        try:
+            status, out, err = run(*uses[kind], str(copy))
+        except Exception as error:
+            tally.add(TRACEBACK, f"{what}: {error!r}")
+            continue
+        lines = err.strip().splitlines()
+        if status == 2 and len(lines) == 1:
+            tally.add("one sentence", what)
+        elif status:
+            tally.add(TRACEBACK, f"{what}: {err[-300:]}")
+        elif kind == "params.safetensors":
+            same = out.replace(str(copy), "") == said
+            tally.add(SURVIVED if same else WRONG, what)
+        else:
+            tally.add(SURVIVED if result(copy) == expected else WRONG, what)
+    return tally
+
+
+def in_one_process(trainings: int, epochs: int) -> list[float]:
+    """Memory of this process in MiB after each of some trainings of the same kind."""
+    import jax
+    import optax
+
+    import nnjax
+
+    x = np.random.default_rng(0).uniform(size=(2000, 20)).astype(np.float32)
+    data = nnjax.data.Dataset((x, (x.sum(axis=1) > 10).astype(int)), None, None)
+    net, sizes = nnjax.mlp([20, 30, 2]), []
+    for seed in range(trainings):
+        nnjax.train(
+            net, data, optimizer=optax.adam(1e-3), epochs=epochs, batch_size=20,
+            key=jax.random.key(seed),
+        )  # fmt: skip
+        with open("/proc/self/statm", encoding="ascii") as file:
+            sizes.append(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    return sizes

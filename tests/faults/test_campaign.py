@@ -1,0 +1,36 @@
+"""A few trials of every campaign; `scripts/fault_campaign.py` runs them in full and prints the table."""
+
+import sys
+
+import pytest
+from faults import inputs, stops
+
+QUICK = {
+    stops.at_every_operation: 12,
+    stops.flipped_bits: 24,
+    inputs.to_functions: 250,
+    inputs.to_options: 40,
+}
+
+
+@pytest.fixture(autouse=True)
+def usual_settings(request, monkeypatch, tmp_path):
+    """As a user's process is, not as the tests are."""
+    import jax
+
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("campaign", QUICK, ids=lambda campaign: campaign.__name__)
+def test_nothing_ends_badly(campaign, tmp_path):
+    tally = campaign(QUICK[campaign], tmp_path)
+    assert sum(tally.counts.values()) > 0
+    assert not tally.bad, "\n".join(tally.bad)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_stopped_run_is_resumed(tmp_path):
+    tally = stops.by_signals(3, tmp_path)
+    assert not tally.bad, "\n".join(tally.bad)
