@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.gradcheck.compare import Misfit, named_leaves, to_numpy
-from nnjax.gradcheck.domains import convention, domains_of, noticed, scaled
+from nnjax.gradcheck.domains import convention, domains_of, noticed
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.forms import (
@@ -34,6 +35,7 @@ from nnjax.gradcheck.mistakes import general_candidates, jacobian_candidates
 from nnjax.gradcheck.passes import Pass, gradients_of, of_torch, pull_back_of
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
+from nnjax.gradcheck.scale import rescaled, scaled
 from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.gradcheck.substitute import evaluable
 from nnjax.gradcheck.terms import explain_residual
@@ -499,14 +501,14 @@ def _covered(probes):
 def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
     """Return the place and the term in f's own computation, where JAX can trace it."""
     subject = probes[0].subject
-    if subject.untraceable:
-        return ()
-    if subject.program(probes[0].args) is None:
-        return ()  # Python looks at values in f: there is no one program to walk through
+    whole = rescaled(probes)
+    # Where Python looks at values in f, there is no one program to walk through.
+    if whole or subject.untraceable or subject.program(probes[0].args) is None:
+        return whole
     args = probes[0].args
     kept = [i for i, argument in enumerate(args) if all(map(is_array, jax.tree.leaves(argument)))]
     if len(kept) == len(args):
-        return explain_residual(subject.function, probes, subject.argnums)
+        return _search(subject.function, probes, subject.argnums)
 
     @functools.wraps(subject.function)
     def of_arrays(*arrays):  # with flags and the like as they are
@@ -532,7 +534,16 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
         )
         for probe in probes
     ]
-    return explain_residual(of_arrays, points, [kept.index(i) for i in subject.positions])
+    return _search(of_arrays, points, [kept.index(i) for i in subject.positions])
+
+
+def _search(function, points, argnums) -> Sequence[Finding]:
+    """Return what the search in the function's computation finds; a verdict does not hang on it."""
+    try:
+        return explain_residual(function, points, argnums)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        warnings.warn(f"the search for the line ended early: {error!r:.200}", stacklevel=2)
+        return ()
 
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:

@@ -256,11 +256,7 @@ def by_jax(function: Callable) -> Callable:
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
-        >>> def f(x):
-        ...     out = np.zeros(2)
-        ...     out[1] = np.exp(x).sum()
-        ...     return out.sum()
-        >>> jax.grad(by_jax(f))(jnp.zeros(2)).tolist()
+        >>> jax.grad(by_jax(lambda x: np.exp(x).sum()))(jnp.zeros(2)).tolist()
         [1.0, 1.0]
     """
 

@@ -478,7 +478,7 @@ def test_bad_arguments_are_refused_in_one_sentence(error, match, call):
 
 def test_assert_gradient_fails_with_the_report():
     assert_gradient(f, right, W, X)
-    with pytest.raises(GradientError, match="sign is turned round") as caught:
+    with pytest.raises(GradientError, match="the sign is flipped") as caught:
         assert_gradient(f, but(MISTAKES["sign"]), W, X)
     assert isinstance(caught.value, AssertionError)
     assert caught.value.report.mistakes[0].name == "sign"

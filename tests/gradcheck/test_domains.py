@@ -191,3 +191,63 @@ def test_a_difference_far_below_the_size_of_f_does_not_make_autodiff_suspect():
         return jax.nn.softmax(x) - (x == x.max())
 
     assert check_gradient(f, claimed, np.array([50.0, 1.0, 0.0])).ok
+
+
+def cubes(x):
+    return jnp.sum(jnp.abs(x) ** 3)
+
+
+def of_cubes(x):
+    x = np.asarray(x)
+    return 3 * x * np.abs(x)
+
+
+C = np.array([0.3, -1.2, 0.8, 2.0, -0.4])
+
+
+@pytest.mark.parametrize(
+    ("name", "claimed"),
+    [
+        ("normalised", lambda x: of_cubes(x) / np.linalg.norm(of_cubes(x))),
+        ("gradient of log f", lambda x: of_cubes(x) / np.sum(np.abs(x) ** 3)),
+        ("clipped", lambda x: np.clip(of_cubes(x), -2, 2)),
+        ("clipped", lambda x: of_cubes(x) * min(1, 11 / np.linalg.norm(of_cubes(x)))),
+    ],
+    ids=["normalised", "log f", "entries", "length"],
+)
+def test_another_length_of_the_right_gradient_is_named(name, claimed):
+    report = check_gradient(cubes, claimed, C)
+    assert report.verdict == Verdict.WRONG
+    assert [finding.name for finding in report.findings] == [name]
+
+
+def test_a_gradient_that_keeps_something_from_call_to_call_is_named():
+    calls = []
+
+    def accumulated(x):
+        calls.append(x)
+        return len(calls) * of_cubes(x)
+
+    report = check_gradient(cubes, accumulated, C)
+    assert report.verdict == Verdict.WRONG
+    assert "stale" in report.findings[0].name
+    assert "called twice with the same arguments" in report.reason
+
+
+def test_a_tiny_difference_in_a_single_number_is_not_called_a_factor():
+    report = check_gradient(lambda t: jnp.sqrt(t**2 + 1e-8), lambda t: np.sign(t), 0.7)
+    assert report.verdict == Verdict.WRONG
+    assert "scaled" not in report.diagnosis
+    assert "times" not in report.diagnosis
+
+
+def test_a_flag_among_the_arguments_does_not_keep_the_line_from_being_named():
+    def f(x, mode, w):
+        h = jnp.tanh(x * w)
+        return jnp.sum(h**2) if mode == "square" else jnp.sum(h)
+
+    def claimed(x, mode, w):
+        return 2 * np.tanh(x * w) * np.asarray(w)
+
+    report = check_gradient(f, claimed, np.linspace(0.1, 1, 6), "square", np.linspace(1, 2, 6))
+    assert report.findings[0].source.strip() == "h = jnp.tanh(x * w)"

@@ -1,0 +1,162 @@
+"""What was done to a right gradient as a whole: another factor, another length, clipped entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
+from nnjax.gradcheck.finding import Finding
+
+__all__ = ["rescaled", "scaled"]
+
+
+def scaled(probes: Sequence[Any]) -> Finding | None:
+    """Return the factor by which a whole gradient is off, where it is a matter of convention.
+
+    That is a ½ of a function that squares something, and sum or mean over the examples of a batch:
+    which of both f is, it is asked, example by example.
+    """
+    factors = _factors(probes)
+    if factors is None or not np.allclose(factors, factors[0], rtol=1e-9):
+        return None
+    probe, t = probes[0], factors[0]
+    n, kind = probe.n, _sum_or_mean(probe)
+    if kind == "mean" and np.isclose(t, n, rtol=1e-9):
+        what = "sum for mean (factor n)", "the sum over the examples, not the mean", "n ∇f"
+    elif kind == "sum" and np.isclose(t * n, 1, rtol=1e-9):
+        what = "mean for sum (factor 1/n)", "the mean over the examples, not the sum", "∇f / n"
+    elif np.isclose(t, 2, rtol=1e-9) and _squares(probe):
+        what = "factor 2", "2 f: the ½ before a square is not there", "2 ∇f"
+    elif np.isclose(t, 0.5, rtol=1e-9) and _squares(probe):
+        what = "factor ½", "½ f, from which the 2 of a derived square cancels", "½ ∇f"
+    else:
+        return None
+    return _finding(probe, what[0], f"right for {what[1]}", what[2], factor=t)
+
+
+def rescaled(probes: Sequence[Any]) -> tuple[Finding, ...]:
+    """Return what was done to the length or to the largest entries of a right gradient.
+
+    Args:
+        probes: points, with .expected, .claimed_arrays, .noise and .names, and the value of f.
+    """
+    probe = probes[0]
+    factors = _factors(probes)
+    lengths = [_length(p.claimed_arrays) for p in probes]
+    if factors is not None and not np.allclose(factors, factors[0], rtol=1e-9):
+        values = np.array([p.value(p.args) for p in probes])
+        if np.allclose(factors * values, 1, rtol=1e-9):
+            sentence = "the gradient of log f, not of f: it is divided by the value of f"
+            return (_finding(probe, "gradient of log f", sentence, "∇f / f"),)
+        if np.allclose(lengths, lengths[0], rtol=1e-9):
+            sentence = f"the gradient is scaled to length {lengths[0]:.6g}, whatever its own length"
+            have = f"{lengths[0]:.6g} ∇f / ‖∇f‖"
+            return (_finding(probe, "normalised", sentence, have),)
+        longest = max(lengths)
+        whole = [
+            np.isclose(t, min(1.0, longest / _length(p.expected)))
+            for t, p in zip(factors, probes, strict=True)
+        ]
+        if all(whole):
+            sentence = f"the gradient is clipped to length {longest:.6g}"
+            return (_finding(probe, "clipped", sentence, f"∇f · min(1, {longest:.6g} / ‖∇f‖)"),)
+    largest = max(_largest(p.claimed_arrays) for p in probes)
+    if factors is None and 0 < largest < np.inf and all(_is_clipped(p, largest) for p in probes):
+        sentence = f"entries are clipped at ±{largest:.6g}"
+        return (_finding(probe, "clipped", sentence, f"clip(∇f, −{largest:.6g}, {largest:.6g})"),)
+    return ()
+
+
+def _finding(probe, name, sentence, have, factor=None):
+    return Finding(
+        name=name,
+        sentence=sentence,
+        have=have,
+        expected="∇f",
+        factor=factor,
+        leaves=tuple(probe.names),
+    )
+
+
+def _factors(probes) -> np.ndarray | None:
+    """Return claimed / expected at each point; None where it is not one number."""
+    factors = []
+    for probe in probes:
+        of_leaves = []
+        for g, claimed in zip(probe.expected, probe.claimed_arrays, strict=True):
+            if claimed is None or claimed.shape != g.shape or not np.isfinite(claimed).all():
+                return None
+            if not norm(g) > 0:
+                continue
+            t = float(np.vdot(claimed / norm(g), g / norm(g)))
+            if not norm(claimed - t * g) <= LEAF_TOLERANCE * norm(claimed):
+                return None
+            of_leaves.append(t)
+        if not of_leaves or not np.allclose(of_leaves, of_leaves[0], rtol=1e-9):
+            return None
+        factors.append(of_leaves[0])
+    return np.array(factors)
+
+
+def _length(arrays) -> float:
+    return float(np.sqrt(sum(norm(array) ** 2 for array in arrays if array is not None)))
+
+
+def _largest(arrays) -> float:
+    return max((float(np.max(np.abs(a), initial=0)) for a in arrays if a is not None), default=0.0)
+
+
+def _is_clipped(probe, limit) -> bool:
+    """Return whether the claim is the right gradient with every entry kept within ± limit."""
+    for g, claimed, noise in zip(probe.expected, probe.claimed_arrays, probe.noise, strict=True):
+        if claimed is None or claimed.shape != g.shape:
+            return False
+        off = np.abs(claimed - np.clip(g, -limit, limit))
+        if not (off <= LEAF_TOLERANCE * np.abs(g) + noise).all():
+            return False
+    return True
+
+
+def _sum_or_mean(probe) -> str:
+    """Return what f does with the examples of its batch: "sum", "mean", or "" if neither."""
+    n, subset = probe.n, probe.subject.subset
+    if n is None or subset is None:
+        return ""
+    single = sum(probe.value(subset(probe.args, [i])) for i in range(n))
+    whole = probe.value(probe.args)
+    if np.isclose(single, whole, rtol=1e-9):
+        return "sum"
+    return "mean" if np.isclose(single, n * whole, rtol=1e-9) else ""
+
+
+LINEAR = ("reduce_sum", "add", "sub", "neg", "convert_element_type", "squeeze", "reshape", "copy")
+
+
+def _squares(probe) -> bool:
+    """Return whether f is a sum of squares, up to constants."""
+    if probe.subject.untraceable:
+        return False
+    program = probe.subject.program(probe.args)
+    return program is not None and _is_square(program.jaxpr, program.jaxpr.outvars[0])
+
+
+def _is_square(program, variable) -> bool:
+    made = {out: equation for equation in program.eqns for out in equation.outvars}
+    if hasattr(variable, "val"):
+        return True  # a constant beside the squares
+    equation = made.get(variable)
+    if equation is None:
+        return False
+    kind, inputs = equation.primitive.name, equation.invars
+    inner = equation.params.get("jaxpr")
+    if inner is not None:
+        return _is_square(inner.jaxpr, inner.jaxpr.outvars[equation.outvars.index(variable)])
+    if kind in ("mul", "div", "dot_general") and len(set(map(id, inputs))) == 2:
+        varying = [one for one in inputs if not hasattr(one, "val")]
+        return kind != "dot_general" and len(varying) == 1 and _is_square(program, varying[0])
+    if kind in LINEAR:
+        return all(_is_square(program, one) for one in inputs)
+    return kind in ("square", "mul", "dot_general") or equation.params.get("y") == 2
