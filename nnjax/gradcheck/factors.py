@@ -1,7 +1,8 @@
 """Numbers that people lose or gain on the way: which number it is, and where it belongs.
 
-A factor t on one edge of a backward pass is the same on any other edge in the same chain. It is told
-where it belongs by nature: 1/n where a mean is taken over n, 2 at a square, −1 at a difference.
+A factor t on one edge of a backward pass is the same on any other edge in the same chain. It is
+told where it belongs by nature: 1/n where a mean is taken over n, 2 at a square, −1 at a
+difference.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ def _carries(graph, where) -> bool:
 
 
 def _product(graph, where) -> bool:
-    k, j = where.edges[-1]
+    k, _j = where.edges[-1]
     if k == TOTAL or graph.equations[k].name not in ("mul", "dot_general"):
         return False
     return all(n in graph.active for n in graph.equations[k].inputs)

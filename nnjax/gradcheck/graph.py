@@ -291,8 +291,8 @@ class Graph:
 
         Args:
             edits: for some edges, change(edge, out's cotangent, what flows, cotangents of all nodes
-                so far) -> what flows instead, all for `count` passes side by side; (TOTAL, node) stands for all that arrives at
-                a node.
+                so far) -> what flows instead, all for `count` passes side by side; (TOTAL, node)
+                stands for all that arrives at a node.
             count: the number of passes C.
         """
         edits = edits or {}

@@ -131,8 +131,10 @@ def passage(
     if name in COPIES:
         return _copy(function, inputs, shapes, operands, outputs)
     sizes = sum(np.size(inputs[j]) for j in operands), sum(math.prod(shapes[i]) for i in outputs)
-    make = _dense if sizes[0] * sizes[1] <= MOST_NUMBERS else _jax
-    return make(name, function, inputs, shapes, operands, outputs, sizes)
+    given = name, function, inputs, shapes, operands, outputs, sizes
+    if name.startswith("custom_"):  # the rule need not be linear in the cotangent
+        return Passage(_dense(*given).push, _jax(*given).pull)
+    return _dense(*given) if sizes[0] * sizes[1] <= MOST_NUMBERS else _jax(*given)
 
 
 def _product(numbers, inputs, operands):
@@ -239,8 +241,8 @@ def _dense(name, function, inputs, shapes, operands, outputs, sizes):
     restricted, at = _restricted(function, inputs, operands, outputs)
     # A loop whose end is not known beforehand cannot be gone through backwards, a function with a
     # rule of its own for the way back not forwards.
-    forwards = sizes[0] <= sizes[1] and not name.startswith("custom_")
-    make = jax.jacfwd if forwards or name == "while" else jax.jacrev
+    own = name.startswith("custom_")
+    make = jax.jacfwd if name == "while" or (sizes[0] <= sizes[1] and not own) else jax.jacrev
     found = make(restricted, argnums=tuple(range(len(at))))(*at)
     jacobians = {
         (i, j): np.asarray(found[a][b], np.float64).reshape(math.prod(shapes[i]), -1)
@@ -250,20 +252,17 @@ def _dense(name, function, inputs, shapes, operands, outputs, sizes):
 
     def push(tangents):
         count = len(next(iter(tangents.values())))
-        return {
-            i: sum(t.reshape(count, -1) @ jacobians[i, j].T for j, t in tangents.items()).reshape(
-                count, *shapes[i]
-            )
-            for i in outputs
-        }
+        flat = {j: t.reshape(count, -1) for j, t in tangents.items()}
+        sums = {i: [t @ jacobians[i, j].T for j, t in flat.items()] for i in outputs}
+        return {i: np.sum(terms, axis=0).reshape(count, *shapes[i]) for i, terms in sums.items()}
 
     def pull(cotangents):
         count = len(next(iter(cotangents.values())))
+        flat = {i: g.reshape(count, -1) for i, g in cotangents.items()}
+        sums = {j: [g @ jacobians[i, j] for i, g in flat.items()] for j in operands}
         return {
-            j: sum(g.reshape(count, -1) @ jacobians[i, j] for i, g in cotangents.items()).reshape(
-                count, *np.shape(inputs[j])
-            )
-            for j in operands
+            j: np.sum(terms, axis=0).reshape(count, *np.shape(inputs[j]))
+            for j, terms in sums.items()
         }
 
     return Passage(push, pull)

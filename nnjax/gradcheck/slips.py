@@ -161,7 +161,7 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
         where: the site.
         known: `families(graph)`.
     """
-    k, j = where.edges[0]
+    k, _j = where.edges[0]
     fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
     yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
     if len(where.edges) > 2:
@@ -190,7 +190,7 @@ def _turns(where):
     n = len(where.edges)
     for name, chosen in (("last", where.edges[-1]), ("first", where.edges[0])):
         yield Slip(
-            f"{name} step only",
+            f"{name} step only" + (" (carry dropped)" if where.serial and name == "first" else ""),
             f"only the {name} of {n} steps counts",
             f"that of the {name} step alone",
             lambda e, t, chosen=chosen: e.flow * (e.edge == chosen),
@@ -298,7 +298,7 @@ def _wholes(graph, where):
 
 def _later(graph, where):
     """The cotangent of a later variable, which v's own follows from."""
-    k, j = where.edges[-1]
+    k, _j = where.edges[-1]
     if len(graph.equations[k].outputs) != 1:
         return
     u, v = _names(graph, where)
@@ -511,7 +511,7 @@ def _fits(graph, family, node):
 def _partners(graph, where, fitting, operand):
     """Another variable in the place of the other operand of a product."""
     k, _ = where.edges[0]
-    u, v = _names(graph, where)
+    _u, v = _names(graph, where)
     node = graph.equations[k].inputs[operand]
     name = graph.name(node)
     right = tuple(graph.equations[k].inputs[operand] for k in where.group)
@@ -522,9 +522,10 @@ def _partners(graph, where, fitting, operand):
             for shift in _shifts(family):
                 if same and shift == 0:
                     continue
-                other = _turned(family, shift)
+                again = family.name == name and not same
+                other = _turned(family, shift) + (" of another step" if again and not shift else "")
                 yield Slip(
-                    "wrong partner in the product" + (" (one step off)" if shift else ""),
+                    "wrong partner in the product" + (" (one step off)" if shift or again else ""),
                     f"`{other}` stands where `{name}` belongs",
                     f"d[{v}] with {other}",
                     lambda e, t, f=family, s=shift: e.pull_at(
@@ -637,6 +638,14 @@ def _operations(graph, where, fitting):
                     ),
                     1.85,
                 )
+                yield Slip(
+                    "summed over the wrong axis",
+                    f"what belongs to the sum in `{v}` is summed over axis {axis}, not over "
+                    f"{', '.join(map(str, right))}",
+                    f"sum over axis {axis}, of what is divided by `{v}` already",
+                    lambda e, t, axis=axis: _normalised_share(e, axis),
+                    1.9,
+                )
 
 
 def _interchanged(array, sizes, axis, a, b):
@@ -690,6 +699,13 @@ def _own_share(e):
     raise ValueError("something else happens in between")
 
 
+def _normalised_share(e, axis):
+    """Sum over an axis what each entry carries back, where the sum divides what it is taken of."""
+    total = e.spot.graph.values[_equation(e).outputs[0]]
+    total = np.expand_dims(total, _equation(e).params["axes"])
+    return (_own_share(e) * total).sum(axis=axis, keepdims=True) / total
+
+
 def _powers(graph, where, fitting):
     """A factor too many or too few: some variable of f, to some power."""
     u, _ = _names(graph, where)
@@ -734,8 +750,9 @@ def _powers(graph, where, fitting):
                 if early
                 else (lambda e, t, f=family, p=p: e.flow * _power(e.value(f), p)),
                 2.4
-                + {1: 0.0, 2: 0.1}.get(abs(p), 0.3)
-                - 0.2 * (family.nodes[-1] in near or at is not None),
+                + (0.0 if abs(p) == 1 else 0.1 if abs(p) == 2 else 0.3)
+                - 0.2 * ((calculus and family.nodes[-1] in near) or at is not None)
+                + 0.2 * (not calculus and family.nodes[-1] == node),
                 at=at,
             )
 

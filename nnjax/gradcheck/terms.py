@@ -1,10 +1,10 @@
 """What was done at a place: edits of what flows back there, held against the claim.
 
-A hand-derived gradient is almost always the right backward pass with something done otherwise at one
-spot of f, or at one line that is visited many times. Here every spot is edited in the ways in which
-people go wrong: the flow left out, scaled, sent through another derivative, multiplied by another
-variable, transposed, shifted. An edit is named only where it gives the claimed numbers at every
-point. Where none does, the place alone is told.
+A hand-derived gradient is almost always the right backward pass with something done otherwise at
+one spot of f, or at one line that is visited many times. Here every spot is edited in the ways in
+which people go wrong: the flow left out, scaled, sent through another derivative, multiplied by
+another variable, transposed, shifted. An edit is named only where it gives the claimed numbers at
+every point. Where none does, the place alone is told.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def explain_residual(
     points: Sequence[Any],
     argnums: int | Sequence[int],
 ) -> tuple[Finding, ...]:
-    """Return where a claimed gradient of f goes wrong and what was done there, one finding a mistake.
+    """Return where a claimed gradient of f goes wrong and what was done there.
 
     Args:
         f: the scalar function, traceable by JAX; for a pull-back ⟨g, f(x)⟩ with g among the
             arguments.
-        points: with `args`, `claimed_arrays` and `noise` (one array a leaf; a claim may be None) and
-            `names` of the leaves; all of the same shapes.
+        points: with `args`, `claimed_arrays`, `expected`, `noise` (one array a leaf; a claim
+            may be None), and `names` of the leaves; all of the same shapes.
         argnums: the arguments that the gradient is for.
 
     Example:
@@ -65,8 +65,10 @@ def explain_residual(
         ...     return jnp.sum(jnp.tanh(x) ** 2)
         >>> def point(x):
         ...     claim = 2 * np.tanh(x)  # without 1 − tanh²
+        ...     right = claim * (1 - np.tanh(x) ** 2)
         ...     zero = np.zeros(3)
-        ...     return SimpleNamespace(args=(x,), claimed_arrays=[claim], noise=[zero], names=["x"])
+        ...     arrays = {"claimed_arrays": [claim], "expected": [right], "noise": [zero]}
+        ...     return SimpleNamespace(args=(x,), names=["x"], **arrays)
         >>> points = [point(np.array([0.3, -0.5, 1.0])), point(np.array([0.1, 0.9, -1.2]))]
         >>> explain_residual(f, points, 0)[0].name
         'derivative missing'
@@ -79,10 +81,11 @@ def explain_residual(
         names = points[0].names
         found = Search(spots, names).findings()
         cancelled = set.intersection(*(spot.cancelled for spot in spots))
-        if cancelled and not _all_named(found):
+        if cancelled and (len(found) > 1 or not _all_named(found)):
             # People do not derive what cancels, such as the path through the maximum of a softmax.
             again = Search([spot.without(cancelled) for spot in spots], names).findings()
-            found = again if _all_named(again) else found
+            if _all_named(again) and (not _all_named(found) or len(again) < len(found)):
+                return again
         return found
 
 
@@ -161,6 +164,11 @@ class Search:
             spots = [s.edited(e) for s, e in zip(spots, edits, strict=True)]
         return Search(spots, self.names)
 
+    @property
+    def residual(self) -> float:
+        """The largest relative difference that is left in any leaf."""
+        return max(float(spot.sizes(spot.residual).max()) for spot in self.spots)
+
     def two_at_once(self) -> tuple[Finding, ...] | None:
         """Return two mistakes that spoil the same leaves."""
         return self.two_factors() or self.two_left_out() or self.slip_and_place()
@@ -203,9 +211,12 @@ class Search:
                 )
                 cost = read_factor(self.graph, places[i], t).cost
                 matches.append(Match(places[i], factor, t, reach, ~reach, 0.0, cost))
-            if (
-                matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7
-            ):  # the same mistake with both operands
+            after = self.after(*matches)
+            if after.wrong.any():
+                continue
+            matches = [match._replace(residual=after.residual) for match in matches]
+            # The same mistake with both operands is one.
+            if matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7:
                 matches = [max(matches, key=lambda m: m.site.edges[-1][0])]
             pairs.append((sum(m.cost for m in matches), matches))
         # With two numbers that nobody would write, something else is behind it.
@@ -222,14 +233,17 @@ class Search:
         for one, two in itertools.combinations(serial, 2):
             if not set(one.nodes) & set(two.nodes):
                 continue
+            worst = 0.0
             for spot in self.spots:
                 edits = [_edits(spot, where, [left_out], 0.0) for where in (one, two)]
                 effect = spot.trial(edits[0] | edits[1], 1)[0]
-                if (spot.sizes(spot.residual - effect) > spot.tolerance).any():
+                left = spot.sizes(spot.residual - effect)
+                worst = max(worst, float(left.max()))
+                if (left > spot.tolerance).any():
                     break
             else:
                 matches = (
-                    Match(where, left_out, 0.0, self.wrong, ~self.wrong, 0.0, 1.0)
+                    Match(where, left_out, 0.0, self.wrong, ~self.wrong, worst, 1.0)
                     for where in (one, two)
                 )
                 return tuple(self.report(match) for match in matches)
@@ -281,6 +295,8 @@ class Search:
             if not search.explains(place):
                 continue
             others, left = search.one_by_one()
+            worst = max(float(s.fit(place.nodes).residual.max()) for s in left.spots)
+            match = match._replace(residual=worst if left.wrong.any() else left.residual)
             if left.wrong.any():
                 results.append((10 + rank + cost, (self.report(match),), left))
             else:
@@ -322,7 +338,7 @@ class Search:
     def matches(self, where: Site) -> list[Match]:
         """Return the slips that give the claimed numbers in at least one wrong leaf."""
         chosen = list(slips(self.graph, where, self.known))
-        effects: list[list[Any]] = [[] for _ in chosen]
+        effects: list[Any] = [[] for _ in chosen]
         for spot in self.spots:
             left = [c for c, effect in enumerate(effects) if effect is not None]
             at_one = self.effects(spot, where, [chosen[c] for c in left], 1.0)
@@ -343,7 +359,7 @@ class Search:
         return [match for match in found if match is not None]
 
     def match(self, where: Site, term: Slip, effects: Sequence[tuple]) -> Match | None:
-        """Hold the effects of a slip, for t = 0 and 1, against the residuals at the first points."""
+        """Hold the effects of a slip, for t = 0 and 1, against the residuals."""
         t = 1.0
         if term.fitted:
             values = []
@@ -473,12 +489,12 @@ class Search:
             sentence=(
                 f"what is carried back into `{operand}` is wrong; everything after it is right"
                 if told
-                else f"what is carried back into `{operand}` may be wrong; the gradient has too few "
-                "numbers to tell this line from others that all of it passes through"
+                else f"what is carried back into `{operand}` may be wrong; the gradient has too "
+                "few numbers to tell this line from others that all of it passes through"
             ),
             evidence=f"{least} directions explain all {rows} numbers" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
-            residual=0.0,
+            residual=max(float(s.fit(where.nodes).residual.max()) for s in self.spots),
         )
 
 

@@ -1,4 +1,4 @@
-"""The graph of a function: values, tangents and cotangents as JAX gives them, and lines of source."""
+"""The graph of a function: values, tangents and cotangents as JAX gives them, and lines."""
 
 import inspect
 
@@ -37,7 +37,9 @@ def mixed(x, w):
     z = jnp.concatenate([y[:, ::-1], jnp.pad(y, ((0, 0), (0, 1), (0, 0)))], axis=1)
     z = jnp.where(z > 0.1, z, 0.2 * z)[:, jnp.array([0, 2, 2, 1])]
     a, b = jnp.split(jnp.cumsum(z, axis=1), 2, axis=1)
-    return jnp.max(jnp.sort(a.ravel()) * jnp.arange(1.0 * a.size)) + jnp.mean(jax.nn.softmax(b) ** 1.5)
+    return jnp.max(jnp.sort(a.ravel()) * jnp.arange(1.0 * a.size)) + jnp.mean(
+        jax.nn.softmax(b) ** 1.5
+    )
 
 
 def example(f):
@@ -136,7 +138,7 @@ def test_nothing_is_carried_back_through_constants():
 
 
 @pytest.mark.parametrize(
-    "f, shapes",
+    ("f", "shapes"),
     [
         (lambda x, y: jax.lax.dot_general(x, y, (((2,), (1,)), ((0,), (0,)))), [(2, 3, 4), (2, 4)]),
         (lambda x: jax.lax.broadcast_in_dim(x, (3, 2, 4), (0, 2)), [(3, 1)]),

@@ -1,0 +1,225 @@
+"""Planted mistakes: the engine names the line and what was done there, or the place alone."""
+
+import inspect
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnjax.gradcheck.terms import explain_residual
+
+
+@pytest.fixture(autouse=True)
+def as_people_write_it():
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def found(f, claim, *shapes, wrt=None, seeds=3):
+    """Return what is found of a claimed gradient, at random points."""
+    points = []
+    numbers = tuple(range(len(shapes) if wrt is None else wrt))
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        args = tuple(rng.normal(size=shape) for shape in shapes)
+        right = [np.asarray(g) for g in jax.grad(f, numbers)(*args)]
+        points.append(
+            SimpleNamespace(
+                args=args,
+                claimed_arrays=[np.asarray(g) for g in claim(*args)],
+                expected=right,
+                noise=[np.full(g.shape, 1e-16 * np.abs(g).max()) for g in right],
+                names=[f"argument {i}" for i in numbers],
+            )
+        )
+    return explain_residual(f, points, numbers)
+
+
+def check(finding, f, name, text):
+    assert name in finding.name
+    assert text in finding.source
+    lines, first = inspect.getsourcelines(f)
+    assert text in lines[finding.line - first]
+    assert finding.file == __file__
+
+
+def affine(x, w, b):
+    z = x @ w
+    z = z + b
+    h = jnp.tanh(z)
+    return jnp.mean(h**2)
+
+
+def affine_claim(mistake):
+    def claim(x, w, b):
+        z = x @ w + b
+        h = np.tanh(z)
+        dh = (1 if mistake == "square" else 2) * h / (1 if mistake == "sum" else h.size)
+        d = dh * {"missing": 1, "twice": (1 - h**2) ** 2, "other": h * (1 - h)}.get(
+            mistake, 1 - h**2
+        )
+        d = -d if mistake == "sign" else d
+        dw = (z.T if mistake == "partner" else x.T) @ d
+        db = d[0] if mistake == "first" else d.sum(0)
+        dw = 0 * dw if mistake == "left out" else dw
+        return d @ (w if mistake == "not transposed" else w.T), dw, db
+
+    return claim
+
+
+@pytest.mark.parametrize(
+    ("mistake", "name", "text"),
+    [
+        ("sum", "sum for mean", "return jnp.mean"),
+        ("missing", "derivative missing", "h = jnp.tanh"),
+        ("twice", "derivative applied twice", "h = jnp.tanh"),
+        ("other", "another function's derivative", "h = jnp.tanh"),
+        ("square", "factor 1/2", "return jnp.mean"),
+        ("partner", "wrong partner in the product", "z = x @ w"),
+        ("first", "first copy only", "z = z + b"),
+        ("left out", "left out", "z = x @ w"),
+        ("not transposed", "not transposed", "z = x @ w"),
+    ],
+)
+def test_a_mistake_in_one_operation(mistake, name, text):
+    (finding,) = found(affine, affine_claim(mistake), (4, 3), (3, 3), (3,))
+    check(finding, affine, name, text)
+
+
+def test_a_right_gradient_has_no_findings():
+    assert found(affine, affine_claim("none"), (4, 3), (3, 3), (3,)) == ()
+
+
+def loop(w, h, x):
+    total = 0.0
+    for t in range(4):
+        a = w @ h + x[t]
+        h = jnp.tanh(a)
+        total = total + jnp.sum(h**2)
+    return total
+
+
+def scan(w, h, x):
+    def step(h, row):
+        a = w @ h + row
+        h = jnp.tanh(a)
+        return h, jnp.sum(h**2)
+
+    return jnp.sum(jax.lax.scan(step, h, x)[1])
+
+
+def loop_claim(mistake):
+    def claim(w, h, x):
+        hs = [h]
+        for row in x:
+            hs.append(np.tanh(w @ hs[-1] + row))
+        dw, dnext = np.zeros_like(w), np.zeros_like(h)
+        for t in reversed(range(4)):
+            dh = 2 * hs[t + 1] + (0 if mistake == "carry" else dnext)
+            da = dh * (1 - hs[t if mistake == "earlier" else t + 1] ** 2)
+            dw = dw + np.outer(da, hs[t + 1 if mistake == "later" else t])
+            dnext = w.T @ (dh if mistake == "branch" else da)
+        return dw, dnext
+
+    return claim
+
+
+@pytest.mark.parametrize("f", [loop, scan])
+@pytest.mark.parametrize(
+    ("mistake", "name", "text"),
+    [
+        ("carry", "carry dropped", "a = w @ h"),
+        ("later", "one step off", "a = w @ h"),
+        ("branch", "derivative missing", "a = w @ h"),
+    ],
+)
+def test_a_mistake_in_every_step_is_one_finding(f, mistake, name, text):
+    (finding, *more) = found(f, loop_claim(mistake), (3, 3), (3,), (4, 3), wrt=2)
+    assert not more
+    check(finding, f, name, text)
+
+
+def standardized(x, gamma):
+    mean = jnp.mean(x, axis=0)
+    centred = x - mean
+    var = jnp.mean(centred**2, axis=0)
+    normed = centred / jnp.sqrt(var + 1e-3)
+    return jnp.sum(jnp.sin(normed * gamma))
+
+
+def standardized_claim(mistake):
+    def claim(x, gamma):
+        n = len(x)
+        std = np.sqrt(x.var(0) + 1e-3)
+        normed = (x - x.mean(0)) / std
+        d = np.cos(normed * gamma)
+        dgamma = (d * (x if "gamma" in mistake else normed)).sum(0)
+        d = d * gamma
+        mean, var = d.sum(0), normed * (d * normed).sum(0)
+        if "frozen" in mistake:
+            mean = var = 0
+        if "var" in mistake:
+            var = 0
+        if "sum" in mistake:
+            mean = n * mean
+        return (n * d - mean - var) / (n * std), dgamma
+
+    return claim
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "expected"),
+    [
+        (["frozen"], [("left out", "mean ="), ("left out", "var =")]),
+        (["gamma", "var"], [("wrong partner", "return"), ("left out", "var =")]),
+        (["sum", "var"], [("sum for mean", "mean ="), ("left out", "var =")]),
+    ],
+    ids=str,
+)
+def test_two_mistakes_at_once(mistakes, expected):
+    findings = found(standardized, standardized_claim(mistakes), (5, 3), (3,))
+    assert len(findings) == 2
+    for name, text in expected:
+        assert any(name in finding.name and text in finding.source for finding in findings)
+
+
+def test_what_has_no_name_is_told_by_its_place():
+    def claim(x, w, b):
+        h = np.tanh(x @ w + b)
+        d = (2 * h / h.size + 0.1 * np.cos(7 * x @ w)) * (1 - h**2)
+        return d @ w.T, x.T @ d, d.sum(0)
+
+    (finding,) = found(affine, claim, (6, 3), (3, 2), (2,))
+    assert finding.name == "place only"
+    assert "everything after it is right" in finding.sentence
+    assert "directions explain all" in finding.evidence
+    assert finding.factor is None
+
+
+def test_a_softmax_without_its_sum():
+    def f(z):
+        e = jnp.exp(z - jnp.max(z))
+        p = e / jnp.sum(e)
+        return jnp.sum(p**2)
+
+    def claim(z):
+        p = np.exp(z) / np.exp(z).sum()
+        return (2 * p**2,)
+
+    (finding,) = found(f, claim, (5,))
+    check(finding, f, "left out", "p = e / jnp.sum(e)")
+
+
+def test_a_scalar_argument_and_one_of_python():
+    def f(x, scale):
+        return jnp.sum(scale * jnp.exp(x))
+
+    (finding,) = found(f, lambda x, s: (s * np.exp(x), -np.exp(x).sum()), (3,), ())
+    check(finding, f, "sign", "return")
+    assert finding.leaves == ("argument 1",)
