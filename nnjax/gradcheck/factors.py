@@ -83,14 +83,14 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
     inverse = next(_lengths(graph, where, 1 / abs(t)), None)
     sign = "sign and " if t < 0 else ""
     minus = "−" if t < 0 else ""
-    if length is not None and (reason or abs(t) > 3.5):
+    if length is not None and ("the sum is" in reason or abs(t) > 3.5):
         n = round(abs(t))
         name = f"{sign}sum for mean" if abs(t) > 1 else f"{sign}factor"
         sentence = f"counted {n} times, {length}: {reason or 'the division is left out'}"
         return Reading(
             name, f"what `{v}` carries back into `{u}` is {sentence}", f"{minus}{n}", cost
         )
-    if inverse is not None and (reason or abs(t) < 0.28):
+    if inverse is not None and ("the sum is" in reason or abs(t) < 0.28):
         n = round(1 / abs(t))
         sentence = f"divided by {n}, {inverse}" + (f": {reason}" if reason else "")
         name = f"{sign}mean for sum"

@@ -74,7 +74,7 @@ class Flow(NamedTuple):
         """Return what would flow on to u if another operand had this value."""
         k, j = self.edge
         equation, inputs = self.spot.graph.equations[k], self.inputs
-        inputs[operand] = value
+        inputs[operand] = np.array(value, dtype=np.asarray(inputs[operand]).dtype)
         if self.spot.graph.partials(k) is not None:
             return self.reduced(self.arriving * derivative(equation, inputs, j))
 

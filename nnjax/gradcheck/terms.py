@@ -513,7 +513,7 @@ def _suspicion(graph: Graph, where: Site) -> float:
 def _apply(slip: Slip, flow: Flow, t: float) -> np.ndarray:
     try:
         changed = np.asarray(slip.change(flow, t), np.float64)
-    except (TypeError, ValueError, LookupError, ZeroDivisionError):
+    except (TypeError, ValueError, LookupError, ZeroDivisionError, RuntimeError):
         return np.full_like(flow.flow, np.nan)
     return changed if changed.shape == flow.flow.shape else np.full_like(flow.flow, np.nan)
 
