@@ -276,7 +276,8 @@ class DirectFeedbackAlignment(Feedback):
 class DirectRandomTargetProjection(DirectFeedbackAlignment):
     """The targets, sent to every layer at once: g = −Bᵀ y. No layer waits for the output.
 
-    The paper takes y for the sign of the output's error, y − a there, a − y here: hence the minus.
+    The paper takes y for the sign of the output's error, y − a there and a − y here, which explains
+    the minus.
 
     Args:
         weights: as those of `DirectFeedbackAlignment`.

@@ -40,7 +40,7 @@ def superscript(l: int) -> str:
 
 
 def subscript(*indices: int) -> str:
-    """Return indices, counted from 1, as subscripts, with a comma where they could be misread.
+    """Return indices, counted from 1, as subscripts, with a comma where they could be ambiguous.
 
     Example:
         >>> from nnjax.notation import subscript

@@ -278,7 +278,7 @@ def _run(path: Path) -> ModuleType:
     if where not in _MODULES:
         spec = importlib.util.spec_from_file_location(_module_name(path), where)
         if spec is None or spec.loader is None:
-            raise ValueError(f"{path} is no Python file; expected FILE.py:FUNCTION")
+            raise ValueError(f"{path} is not a Python file; expected FILE.py:FUNCTION")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         sys.path.insert(0, str(path.resolve().parent))

@@ -502,7 +502,7 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
     """Return the place and the term in f's own computation, where JAX can trace it."""
     subject = probes[0].subject
     whole = rescaled(probes)
-    # Where Python looks at values in f, there is no one program to walk through.
+    # Where Python looks at values in f, there is not one program to walk through.
     if whole or subject.untraceable or subject.program(probes[0].args) is None:
         return whole
     args = probes[0].args

@@ -85,9 +85,9 @@ def to_numpy(leaf: Any) -> np.ndarray:
     try:
         array = np.asarray(leaf)
     except Exception as error:
-        raise Misfit(f"is a {type(leaf).__name__}, which is no array") from error
+        raise Misfit(f"is a {type(leaf).__name__}, which is not an array") from error
     if array.dtype == object or array.dtype.kind not in "fiubVc":
-        raise Misfit(f"is a {type(leaf).__name__}, which is no array of numbers")
+        raise Misfit(f"is a {type(leaf).__name__}, which is not an array of numbers")
     if array.dtype.kind == "c":
         raise Misfit("is complex; gradients of real losses are real")
     return array
@@ -103,7 +103,7 @@ def align(expected: Any, claimed: Any) -> list[Any]:
     """Return the leaves of `claimed` in the order of those of `expected`.
 
     Lists, tuples and NamedTuples stand for each other as long as their lengths agree: a gradient
-    kept in a list is no wrong gradient.
+    kept in a list is not a wrong gradient.
 
     Raises:
         Misfit: if the structures differ; the message says where.

@@ -192,7 +192,7 @@ def _residual(point, i, predicted) -> float:
         return residual if np.isfinite(residual) else np.inf
     if residual > 1e-4 and scale > 1e-10:
         return residual
-    # Nearly there, or nearly 0: whatever rounding explains is no difference.
+    # Nearly there, or nearly 0: whatever rounding explains is not a difference.
     return LEAF_TOLERANCE * 0.99 if difference <= norm(point.noise[i]) else residual
 
 

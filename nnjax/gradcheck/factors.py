@@ -297,7 +297,7 @@ def _numbers(graph, where, t) -> Iterator[str]:
                         yield text
 
 
-# What flows on to u rightly, given d[v].
+# What should flow on to u, given d[v].
 _LOCAL = {
     "tanh": "(1 − tanh({u})²)",
     "logistic": "σ'({u})",
@@ -313,7 +313,7 @@ _LOCAL = {
 
 
 def local(graph: Graph, where: Site) -> str:
-    """Return what rightly flows on to u, as a formula in d[v]."""
+    """Return what should flow on to u, as a formula in d[v]."""
     k, j = where.edges[-1]
     if k == TOTAL:
         return f"d[{graph.name(j)}]"

@@ -510,7 +510,7 @@ def _flat(b):
 
 
 def takes(function: Callable, count: int) -> bool:
-    """Return whether a function can be called with so many positional arguments."""
+    """Return whether a function can be called with that number of positional arguments."""
     try:
         inspect.signature(function).bind(*range(count))
     except (TypeError, ValueError):

@@ -52,7 +52,7 @@ def check_layer(
         time_limit: seconds that one call of the backward pass may take.
 
     Raises:
-        TypeError: if it is no layer.
+        TypeError: if it is not a layer.
         ValueError: if it takes none of the shapes tried.
 
     Example:

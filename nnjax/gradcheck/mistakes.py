@@ -312,7 +312,7 @@ def single_candidates(
     wrong = wrong_leaves(points)
     for i in wrong if len(wrong) > 1 else ():
         for made in MISTAKES:
-            # One number that fits one number is no evidence.
+            # One number that fits one number is not evidence.
             if not made.whole and not (made.fitted and points[0].expected[i].size == 1):
                 single = _candidate(points[0], made, points[0].names[i], [i], view)
                 yield single._replace(only=frozenset([i]), stage=3)

@@ -1,6 +1,6 @@
 """Operations in NumPy: their values, and how tangents and cotangents pass through them.
 
-One pass through f's operations in JAX compiles each of them anew for every shape, which takes
+One pass through f's operations in JAX compiles each of them again for every shape, which takes
 longer than all the arithmetic of a check. What is common is therefore done in NumPy; of everything
 else JAX gives the Jacobian, once. A tangent along K directions is (K, *operand), C cotangents side
 by side are (C, *output).

@@ -35,7 +35,7 @@ class Flow(NamedTuple):
         turn: the turn of the loop in which the edge lies.
         edge: (k, j).
         arriving: d[v].
-        flow: what rightly flows on to u.
+        flow: what should flow on to u.
         cotangents, which: of the nodes calculated later, for passes side by side, and which it is.
     """
 

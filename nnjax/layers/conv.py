@@ -20,7 +20,7 @@ stand between the entries of δ in both.
 
 Both forms are written out here and give the same numbers. `patches` serves CPUs: it is three matrix
 products, which is where a CPU is fast. `library` serves all other platforms: each formula is one
-call of `jax.lax.conv_general_dilated`, hence cuDNN on a GPU. `Conv` chooses by the platform that
+call of `jax.lax.conv_general_dilated`, which is cuDNN on a GPU. `Conv` chooses by the platform that
 the program is compiled for.
 """
 

@@ -18,7 +18,7 @@ from nnjax.layers.windows import Pair, count
 
 __all__ = ["Geometry", "gathered", "places_per_row", "side_by_side", "widened"]
 
-_FEW_WEIGHTS, _OUTPUTS = 512, 80  # with fewer weights, make products of about so many outputs
+_FEW_WEIGHTS, _OUTPUTS = 512, 80  # with fewer weights, make products of about this many outputs
 
 
 class Geometry(NamedTuple):

@@ -119,7 +119,7 @@ def fold(pieces: Sequence[jax.Array], axis: int, length: int, stride: int) -> ja
 
 
 def _padded(a, axis, start, length, stride=1):
-    """Return zeros of this length along the axis, with a from `start` on, every so many entries."""
+    """Return zeros of this length along the axis, with a from `start` on, at a fixed spacing."""
     margins = [(0, 0, 0)] * a.ndim
     end = start + (a.shape[axis] - 1) * stride + 1
     margins[axis] = (start, length - end, stride - 1)

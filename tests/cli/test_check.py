@@ -139,7 +139,7 @@ def test_a_file_that_does_not_run_is_one_sentence(tmp_path, capsys):
     assert "cannot be run: ModuleNotFoundError" in capsys.readouterr().err
     text = tmp_path / "text.txt"
     text.write_text("hello")
-    with pytest.raises(ValueError, match=r"text.txt is no Python file"):
+    with pytest.raises(ValueError, match=r"text.txt is not a Python file"):
         load_function(f"{text}:f")
 
 

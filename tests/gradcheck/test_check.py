@@ -174,7 +174,7 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(sentence, claimed):
         ("infinite", np.array([1.0, np.inf, 1.0, 1.0])),
         ("dtype int64", np.arange(4)),
         ("None", None),
-        ("is a str, which is no array of numbers", "many"),
+        ("is a str, which is not an array of numbers", "many"),
         ("is complex; gradients of real losses are real", np.ones(4) * 1j),
     ],
 )

@@ -286,10 +286,10 @@ def test_the_users_own_line_is_said_where_the_users_code_fails():
 @pytest.mark.parametrize(
     ("trouble", "claimed"),
     [
-        ("x is a str, which is no array of numbers", lambda x: "cos"),
+        ("x is a str, which is not an array of numbers", lambda x: "cos"),
         ("x is complex; gradients of real losses are real", lambda x: 2j * x),
         ("x is None", lambda x: None),
-        ("x is a object, which is no array", lambda x: object()),
+        ("x is a object, which is not an array", lambda x: object()),
         ("x is NaN in 1 of 8 entries", lambda x: np.where(np.arange(8) == 1, np.nan, 2 * x)),
         ("x is of shape (8, 1) where (8,) is expected", lambda x: 2 * x[:, None]),
     ],
