@@ -30,7 +30,7 @@ PARTS = {
 
 def main() -> int:
     """Run the campaigns that are asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The fault campaign, as a table.")
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--share", type=float, default=1.0, help="share of the trials (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="random seed")

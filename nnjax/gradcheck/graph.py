@@ -352,7 +352,7 @@ class Graph:
             if partials is not None:
                 out = equation.outputs[0]
                 shape = self.shape(out)
-                total = 0.0
+                total: Any = 0.0
                 for j, tangent in known.items():
                     # The operand may be spread over axes of length 1.
                     total = total + _spread(tangent, shape) * partials[j]
@@ -461,11 +461,10 @@ class _Builder:
         nodes.update((var, self.node(c)) for var, c in zip(jaxpr.constvars, consts, strict=True))
 
         def number(atom):
-            return (
-                self.node(np.asarray(atom.val, atom.aval.dtype))
-                if isinstance(atom, core.Literal)
-                else nodes[atom]
-            )
+            if not isinstance(atom, core.Literal):
+                return nodes[atom]
+            aval: Any = atom.aval
+            return self.node(np.asarray(atom.val, aval.dtype))
 
         for equation in jaxpr.eqns:
             given = [number(atom) for atom in equation.invars]

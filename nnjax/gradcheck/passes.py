@@ -253,7 +253,7 @@ def _with_gradients(node, path, depth) -> Iterator[tuple[str, tuple[tuple, tuple
     """Yield the name of each array that has a gradient, with the ways to both."""
     if depth > 4:
         return
-    held = node if isinstance(node, Mapping) else getattr(node, "__dict__", None)
+    held: Any = node if isinstance(node, Mapping) else getattr(node, "__dict__", None)
     if isinstance(node, (tuple, list)):
         held = dict(enumerate(node))
     for key, value in (held or {}).items():
