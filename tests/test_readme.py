@@ -1,5 +1,6 @@
 """The README: its example prints what it says, its table of equations points at the right lines."""
 
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,23 @@ def test_the_first_example_prints_what_the_readme_says():
 
 def test_the_second_example_trains():
     assert int(run(blocks("python")[1]).strip().rstrip("%")) >= 95
+
+
+def test_the_gradient_check_names_the_line_that_the_readme_shows(tmp_path):
+    (tmp_path / "mine.py").write_text(blocks("python")[2], encoding="utf-8")
+    [command] = re.findall(r"`nnjax (check mine\.py:loss mine\S+ --shapes [\dx ]+)`", TEXT)
+    done = subprocess.run(
+        [sys.executable, "-m", "nnjax", *command.split()],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(README.parent)},
+        capture_output=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert blocks("text")[1] in done.stdout
+
+
+def test_every_link_leads_to_a_file():
+    for target in re.findall(r"\]\(([^)#:]+)(?:#L\d+)?\)", TEXT):
+        assert (README.parent / target).exists(), target
 
 
 def test_the_table_of_equations_points_at_them():

@@ -132,7 +132,8 @@ class TrainConfig:
     lower_rate_to: float = 1.0
     """Halve the rate instead of stopping, down to this fraction of it (the book: 1/128)."""
     save_every: int | None = None
-    """Save a checkpoint every N epochs, so that --resume can continue from it."""
+    """Also save a checkpoint every N epochs, against SIGKILL and power failures; Ctrl-C and SIGTERM
+    save one by themselves."""
 
     def __post_init__(self):
         for name, hint in get_type_hints(type(self)).items():
