@@ -106,7 +106,7 @@ def backprop(net, params, x, y, key=None, feedback=None):
 
     Returns:
         `Backprop(loss, grads, activations, weighted_inputs, errors, targets, key)`; with a
-        feedback a `FeedbackPass`, the same with `updates` in the place of `grads`.
+        feedback a `FeedbackPass`, the same with `updates` in place of `grads`.
 
     Raises:
         ValueError, TypeError: if x, y, params or the feedback do not fit the network.

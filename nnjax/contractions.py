@@ -97,7 +97,7 @@ def gradient(layer: Layer, params: Any, a: jax.Array, key: Any, delta: jax.Array
 
 
 def total(net: Network, params: Params, bp: Any, errors: Any) -> Params:
-    """Return the sum of all gradients, given one (n, ...) per layer in the place of `bp.errors`."""
+    """Return the sum of all gradients, given one (n, ...) per layer in place of `bp.errors`."""
 
     params = one_dtype(params)
 

@@ -4,7 +4,7 @@ Backpropagation needs, on the way back, the transpose of the weights of the way 
 nerve cell could know. These rules put something else in its place and leave BP1, BP3 and BP4 as
 they are. With W the weights of a layer, B its feedback weights, ⊙ σ'(z) as ever:
 
-    rule                              in the place of wᵀδ          feedback weights B
+    rule                              in place of wᵀδ          feedback weights B
     transpose                         Wᵀ δ                         none: backpropagation
     feedback_alignment                Bᵀ δ                         fixed, random
     sign_symmetry                     (sign(W) ⊙ |B|)ᵀ δ           fixed sizes, the signs of W
@@ -20,7 +20,7 @@ and `vmap` it, donate it. Cost: that of backpropagation; the direct rules need o
 
 Layers without parameters (pooling, dropout, flattening) have a pull-back without weights, and
 keep it. So a direct rule projects the output's error onto the input of each layer that has
-weights, from where it goes on through pooling and σ' as usual. Feedback weights are cast to the
+weights, from where it continues through pooling and σ' as usual. Feedback weights are cast to the
 dtype of the errors.
 """
 

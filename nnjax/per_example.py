@@ -323,7 +323,7 @@ def clipped_gradient(
 ) -> Any:
     """Return the mean of the gradients, each clipped to a norm of at most C.
 
-    (1/n) Σ_n min(1, C / ‖g_n‖) g_n: what DP-SGD takes in the place of the gradient, before noise.
+    (1/n) Σ_n min(1, C / ‖g_n‖) g_n: what DP-SGD takes in place of the gradient, before noise.
     The cost of norms and of one gradient more.
 
     For DP-SGD, optax adds the noise: with σ its noise multiplier for a batch of n,

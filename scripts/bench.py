@@ -102,7 +102,7 @@ def scaling(options: argparse.Namespace) -> None:
     print(
         f"\nOne step of SGD on [n, n, n, 10]-like networks; matrix-product peak {peak:.0f} GFLOP/s"
     )
-    print("  width  depth  batch   ms a step   GFLOP/s   of peak   temporary MB")
+    print("  width  depth  batch     ms/step   GFLOP/s   of peak   temporary MB")
     grid = [(width, 2, 256) for width in (30, 100, 300, 1024, 2048, 4096)]
     grid += [(512, depth, 256) for depth in (1, 4, 8)]
     grid += [(1024, 2, batch) for batch in (1, 16, 64, 1024, 4096)]

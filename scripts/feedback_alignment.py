@@ -60,7 +60,7 @@ def compare(args: argparse.Namespace) -> None:
         loss=nnjax.log_likelihood,
         initializer=nnjax.initializers.glorot,
     )
-    print(f"{'rule':32}  test error in %, a seed each         angle to the gradient by layer")
+    print(f"{'rule':32}  test error in %, per seed            angle to the gradient by layer")
     for name in ["transpose", *args.rules]:
         runs = [train(args, net, data, name, seed) for seed in range(args.seeds)]
         errors = " ".join(f"{error:5.2f}" for error, _ in runs)

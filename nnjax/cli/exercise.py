@@ -1,4 +1,4 @@
-"""`nnjax exercise`: a file with one planted mistake, and whether it is found and mended."""
+"""`nnjax exercise`: a file with one planted mistake, and whether it is found and fixed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Exercise"]
 
 @dataclass(frozen=True)
 class Exercise:
-    """Practise: a gradient with one mistake in it, to be found and mended.
+    """Practise: a gradient with one mistake in it, to be found and fixed.
 
-    The first time, FILE is written. Mend it with an editor, and run the same command again: it says
-    whether the mistake is found and mended. Exit status 1 as long as it is not.
+    The first time, FILE is written. Fix it with an editor, and run the same command again: it says
+    whether the mistake is found and fixed. Exit status 1 until it is.
     """
 
     file: Annotated[Path, tyro.conf.Positional] = Path("exercise.py")
@@ -42,7 +42,7 @@ class Exercise:
             said = f"Wrote {self.file}: {title}. One line of its gradient is wrong."
             print(json.dumps({"file": str(self.file), "title": title}) if self.json else said)
             if not self.json:
-                print(f"Find it, mend it, and run\n\n  {again}")
+                print(f"Find it, fix it, and run\n\n  {again}")
             return 0
         judgement = judge(self.file)
         found, mended, line, report = judgement
@@ -53,9 +53,9 @@ class Exercise:
                 )
             )
         elif mended:
-            print("Found and mended: the gradient is right.")
+            print("Found and fixed: the gradient is right.")
         else:
-            print("Found, but not mended." if found else "Not found yet: the gradient is wrong.")
+            print("Found, but not fixed." if found else "Not found yet: the gradient is wrong.")
             print(
                 f"The mistake was planted in line {line}.\n\n{report}"
                 if self.solution

@@ -18,7 +18,7 @@ __all__ = ["Predict"]
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify pictures, and print the network's output for the two likeliest classes in percent.
+    """Classify pictures, and print the network's output for the two most likely classes in percent.
 
     Pictures may be of any size, dark on light or light on dark; they are brought to the form of the
     images that the network was trained on. With log_likelihood the outputs

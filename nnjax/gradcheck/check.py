@@ -437,7 +437,7 @@ def _pull_back_candidates(f, probes):
 
 
 def _weights(outputs, seed):
-    """Return random output weights, one a number, all away from 0."""
+    """Return random output weights, one per number, all away from 0."""
     rng = np.random.default_rng(seed)
 
     def draw(out):

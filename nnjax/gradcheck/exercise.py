@@ -1,4 +1,4 @@
-"""Exercises: files with one planted mistake in a gradient, to be found and mended.
+"""Exercises: files with one planted mistake in a gradient, to be found and fixed.
 
 Each is a right program and a list of slips, a fragment and what stands in its place; the seed picks
 one. The first line of the file says which exercise it is, so that it can be judged later.
@@ -314,7 +314,7 @@ class Judgement(NamedTuple):
 
 
 def judge(path: Path) -> Judgement:
-    """Return whether the mistake in an exercise is found and mended.
+    """Return whether the mistake in an exercise is found and fixed.
 
     Raises:
         ValueError: if the file is not an exercise, or cannot be run.

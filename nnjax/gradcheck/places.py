@@ -40,7 +40,7 @@ class Site:
         edges: (k, j), operand j of equation k, in the order of the calculation; k is `TOTAL` where
             all that arrives at node j is meant.
         nodes: the operands themselves.
-        serial: whether what flows along one of the edges goes on to another of them.
+        serial: whether what flows along one of the edges continues to another of them.
         group: the equations of all turns, also of those in which nothing flows back.
     """
 

@@ -122,7 +122,7 @@ class Family(NamedTuple):
 
     Attributes:
         name: what the user calls it.
-        nodes: one a turn.
+        nodes: one per turn.
         plain: whether it is a variable of the user's, not a step within an expression.
     """
 
@@ -278,7 +278,7 @@ def _wholes(graph, where):
             if other != node and graph.shape(other) == graph.shape(node):
                 yield Slip(
                     "operands interchanged",
-                    f"the gradient of `{graph.name(other)}` stands in the place of that of `{u}`",
+                    f"the gradient of `{graph.name(other)}` stands in place of that of `{u}`",
                     f"d[{graph.name(other)}]",
                     lambda e, t, other=other: e.spot.cotangents[other][0],
                     1.7,
@@ -509,7 +509,7 @@ def _fits(graph, family, node):
 
 
 def _partners(graph, where, fitting, operand):
-    """Another variable in the place of the other operand of a product."""
+    """Another variable in place of the other operand of a product."""
     k, _ = where.edges[0]
     _u, v = _names(graph, where)
     node = graph.equations[k].inputs[operand]
@@ -557,7 +557,7 @@ def _operations(graph, where, fitting):
             yield Slip(
                 "not transposed",
                 f"`{name}` is transposed where it should not be, or not where it should",
-                f"d[{v}] with ({name})ᵀ in the place of {name}",
+                f"d[{v}] with ({name})ᵀ in place of {name}",
                 lambda e, t, o=operand: e.pull_at(o, np.swapaxes(e.inputs[o], -1, -2)),
                 1.4,
             )

@@ -86,7 +86,7 @@ def rates_of(value: Any) -> tuple[float, ...]:
 
 
 def with_rates(value: Any, rates: Iterator[Any]) -> Any:
-    """Return the value with other factors in the place of `rates_of(value)`.
+    """Return the value with other factors in place of `rates_of(value)`.
 
     Example:
         >>> import jax.numpy as jnp, optax

@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
         key: the random key of the run; epoch e draws from `jax.random.fold_in(key, e)`.
         epoch: the number of epochs done, ().
         stopping: the state of early stopping, or () without it.
-        feedback: what carries errors back in the place of wᵀ, with its weights; None: wᵀ itself.
+        feedback: what carries errors back in place of wᵀ, with its weights; None: wᵀ itself.
     """
 
     params: Params

@@ -211,7 +211,7 @@ def _iterate(
 
 
 def _why_diverged(epoch: int, state: TrainState, data: Dataset) -> str:
-    """Return what happened, and the likely reasons, the likeliest first."""
+    """Return what happened, and the likely reasons, the most likely first."""
     rate = optimizers.rate(state.opt_state)
     reasons = ["a learning rate that is too large" + ("" if rate is None else f" ({rate:g})")]
     x = data.train[0]

@@ -85,7 +85,7 @@ class Recipe:
         return rates_of(self.optimizer.update)
 
     def with_rates(self, rates: Iterable[Any]) -> Recipe:
-        """Return the recipe with these numbers in the place of `rates`.
+        """Return the recipe with these numbers in place of `rates`.
 
         Example:
             >>> import optax

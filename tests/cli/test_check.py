@@ -292,6 +292,6 @@ def test_an_exercise_from_beginning_to_end(passes, capsys):
     assert main(["exercise", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mended"] is True
     assert main(["exercise"]) == 0
-    assert "Found and mended" in capsys.readouterr().out
+    assert "Found and fixed" in capsys.readouterr().out
     assert main(["exercise", "mine.py"]) == 2
     assert "mine.py is not an exercise" in capsys.readouterr().err
