@@ -6,7 +6,7 @@ import jax
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-for name, examples in (("full", 200), ("quick", 25)):
+for name, examples in (("full", 200), ("usual", 50), ("quick", 25)):
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,
@@ -15,4 +15,4 @@ for name, examples in (("full", 200), ("quick", 25)):
         database=None,
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
-hypothesis.settings.load_profile("full")
+hypothesis.settings.load_profile("usual")

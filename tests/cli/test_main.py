@@ -567,7 +567,7 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--seed -1", "seed is -1; expected an integer from 0 to 4294967295"),
         ("--optimizer sdg", "optimizer is 'sdg'; expected one of .*sgd"),
         ("--activation sigmod", r"--activation: invalid choice 'sigmod' \(did you mean 'sigmoid'"),
-        ("--data minst", "'minst' is no file or folder.*expected digits, mnist"),
+        ("--data minst", r"unknown data set 'minst'; did you mean 'mnist'\?"),
         ("--data-dir there", "'digits' takes none"),
         ("--data mnist --data-dir .", "holds the files of mnist: put train-images"),
         ("--data empty.npz", "empty.npz: "),
@@ -613,7 +613,7 @@ def test_an_architecture_that_does_not_parse_is_shown_where(here, capsys):
     [
         ("", "no command given; expected one of train, predict, "),
         ("trian", r"unknown command 'trian' \(did you mean 'train'\?\); expected one of train, "),
-        ("--train", "Unrecognized options: --train; see --help"),
+        ("--train", r"Unrecognized options: --train \(did you mean --train-size\?\)"),
         ("predict", "nnjax predict requires an argument: folder of a run, as saved by nnjax train"),
     ],
 )
