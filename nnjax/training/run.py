@@ -45,7 +45,7 @@ class Run:
 
     Raises:
         FileNotFoundError: if the folder holds no run.
-        ValueError: if it was written in a newer format or its configuration is damaged.
+        ValueError: if it was written in a newer format, or its configuration was changed or damaged.
 
     Example:
         >>> import pathlib, tempfile, jax, nnjax
@@ -131,6 +131,12 @@ class Run:
             raise ValueError(
                 f"{path}: has version {version} of the format, and this nnjax reads up to "
                 f"{_VERSION}; update nnjax"
+            )
+        # Files of earlier versions have no digest.
+        if "sha256" in content and content["sha256"] != _config_digest(config):
+            raise ValueError(
+                f"{path}: was changed after it was written: its digest differs; restore it, or "
+                "start a new run"
             )
         return config
 
@@ -347,7 +353,12 @@ def _remove_temporary(folder: Path) -> None:
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     content = {"format": "nnjax run", "version": _VERSION, "config": dict(config)}
+    content["sha256"] = _config_digest(content["config"])
     write_atomically(folder / "config.json", _json(content, indent=2))
+
+
+def _config_digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode()).hexdigest()
 
 
 def _score(path: Path) -> float | None:
