@@ -11,6 +11,7 @@ import functools
 import inspect
 import numbers
 from collections.abc import Callable
+from types import UnionType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import chex
@@ -118,7 +119,9 @@ def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARG
     return int(value)
 
 
-def require_instance(value: Any, kind: type | tuple[type, ...], name: str, expected: str) -> Any:
+def require_instance(
+    value: Any, kind: type | tuple[type, ...] | UnionType, name: str, expected: str
+) -> Any:
     """Return `value` if it is an instance of `kind`, else raise TypeError.
 
     Example:
