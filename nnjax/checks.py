@@ -114,7 +114,7 @@ def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARG
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < at_least:
         raise ValueError(f"{name} is {value!r}; expected an integer of at least {at_least}")
-    if value > at_most:
+    if int(value) > at_most:
         raise ValueError(f"{name} is {value!r}; expected an integer of at most {at_most}")
     return int(value)
 
