@@ -29,7 +29,7 @@ from typing import NamedTuple
 import jax
 
 from nnjax.activations import Activation, relu, sigmoid
-from nnjax.checks import require_size
+from nnjax.checks import require_instance, require_size
 from nnjax.initializers import Initializer, default
 from nnjax.layers import LAYERS, Conv, Dense, Dropout, Flatten, Layer, MaxPool
 from nnjax.layers.base import Shape
@@ -211,12 +211,15 @@ def summary(net: Network) -> Summary:
 def describe(layer: Layer) -> str:
     """Return a layer in the words of `parse`, with its activation; others as they print.
 
+    Raises:
+        TypeError: if it is not a layer.
+
     Example:
         >>> import nnjax
         >>> nnjax.architecture.describe(nnjax.Conv(64, 3, padding="same", activation=nnjax.relu))
         'conv64k3same:relu'
     """
-    return layer.word()
+    return require_instance(layer, Layer, "layer", "a layer such as nnjax.Dense(5)").word()
 
 
 def _layers(word, shape, activation, initializer):

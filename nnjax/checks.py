@@ -11,6 +11,7 @@ import functools
 import inspect
 import numbers
 from collections.abc import Callable
+from types import UnionType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import chex
@@ -21,10 +22,13 @@ import numpy as np
 
 __all__ = [
     "FINITE",
+    "LARGEST_SIZE",
     "Checked",
     "check_key",
     "checked",
+    "require_dtype",
     "require_floating",
+    "require_instance",
     "require_number",
     "require_real_array",
     "require_scalar",
@@ -33,6 +37,9 @@ __all__ = [
 
 FINITE = float(np.finfo(np.float32).max)
 """The largest number that is finite in the precision networks usually have."""
+
+LARGEST_SIZE = 2**31 - 1
+"""The largest size that every array library can count."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +81,9 @@ def checked(
         ValueError: rate is 2; expected a number of 0 to 1
     """
 
+    if not callable(check) or not isinstance(static, tuple):
+        raise TypeError(f"expected checked(function, names), got {check!r} and {static!r}")
+
     def decorate(body: Callable[P, R]) -> Checked[P, R]:
         jitted = jax.jit(body, static_argnames=static)
 
@@ -92,8 +102,8 @@ def checked(
     return decorate
 
 
-def require_size(value: Any, name: str, at_least: int = 1) -> int:
-    """Return `value` as an int if it is an integer of at least `at_least`, else raise ValueError.
+def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARGEST_SIZE) -> int:
+    """Return `value` as an int if it is an integer in this range, else raise ValueError.
 
     Example:
         >>> from nnjax.checks import require_size
@@ -104,7 +114,45 @@ def require_size(value: Any, name: str, at_least: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < at_least:
         raise ValueError(f"{name} is {value!r}; expected an integer of at least {at_least}")
+    if int(value) > at_most:
+        raise ValueError(f"{name} is {value!r}; expected an integer of at most {at_most}")
     return int(value)
+
+
+def require_instance(
+    value: Any, kind: type | tuple[type, ...] | UnionType, name: str, expected: str
+) -> Any:
+    """Return `value` if it is an instance of `kind`, else raise TypeError.
+
+    Example:
+        >>> from nnjax.checks import require_instance
+        >>> require_instance(5, str, "title", "a text")
+        Traceback (most recent call last):
+        ...
+        TypeError: title is 5; expected a text
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    return value
+
+
+def require_dtype(dtype: Any) -> Any:
+    """Return `dtype` if it is a floating-point type, else raise TypeError.
+
+    Example:
+        >>> from nnjax.checks import require_dtype
+        >>> require_dtype(int)
+        Traceback (most recent call last):
+        ...
+        TypeError: dtype is <class 'int'>; expected a floating-point type such as jnp.float32
+    """
+    try:
+        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except (TypeError, ValueError):
+        floating = False
+    if dtype is None or not floating:
+        raise TypeError(f"dtype is {dtype!r}; expected a floating-point type such as jnp.float32")
+    return dtype
 
 
 def require_number(value: Any, name: str, expected: str, low: float, high: float) -> float:
@@ -198,6 +246,8 @@ def require_real_array(array: Any, name: str) -> jax.Array | np.ndarray:
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill it first, as {name}.filled(0) does")
     dtype = array.dtype
+    if dtype.kind == "O" and array.shape == ():
+        raise TypeError(f"{name} is {array.item()!r}; expected an array of real numbers")
     if dtype.kind not in "fiub" and (
         dtype.kind in "cmMOSU" or not jnp.issubdtype(dtype, jnp.number)
     ):

@@ -49,7 +49,7 @@ from nnjax.backward import backward, require_plain_bp
 from nnjax.checks import FINITE, check_key, checked, require_scalar, require_size
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
-from nnjax.network import Network, Params, check_params, forward, one_dtype
+from nnjax.network import Network, Params, check_params, forward, one_dtype, require_network
 
 __all__ = [
     "KroneckerFactors",
@@ -246,6 +246,12 @@ def _kronecker_factors(f):
 
 def _precondition_arguments(factors, grads, damping):
     require_scalar(damping, "damping", "a number greater than 0 and finite", 1e-300, FINITE)
+    pairs = zip(factors, grads, strict=True)
+    if not all(isinstance(grad, Affine) for factor, grad in pairs if factor):
+        raise TypeError(
+            f"grads is a {type(grads).__name__} that the factors do not fit; expected the gradient "
+            "that nnjax.backprop returns, or anything shaped as the parameters"
+        )
     return factors, grads, damping
 
 
@@ -264,6 +270,7 @@ def precondition(factors: tuple[Any, ...], grads: Any, damping: chex.Numeric) ->
 
     Raises:
         ValueError: if damping is not positive.
+        TypeError: if grads are not shaped as the parameters that the factors belong to.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -333,6 +340,7 @@ def kfac_step(
     Reference: Martens and Grosse 2015, arXiv:1503.05671. Differs from it and from kfac-jax in that
     factors are those of the mini-batch, not averaged over steps, and damping and rate are yours.
     """
+    require_network(net)
     require_scalar(eta, "eta", "a learning rate of at least 0 and finite", 0, FINITE)
     check_key(key)
     dropout_key, label_key = jax.random.split(key)

@@ -20,7 +20,7 @@ import numpy as np
 
 from nnjax.activations import Elementwise
 from nnjax.backprop import backprop
-from nnjax.checks import FINITE, require_number
+from nnjax.checks import FINITE, require_number, require_real_array
 from nnjax.layers import Affine, Dense
 from nnjax.losses import targets
 from nnjax.network import Network, check_batch, require_network
@@ -141,7 +141,7 @@ def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Expl
         if not isinstance(layer, Dense):
             raise TypeError(f"layers[{i}] is {layer}; only dense layers are worked by hand")
     eta = require_number(eta, "eta", "a learning rate of at least 0", 0, FINITE)
-    x, y = jnp.asarray(x), jnp.asarray(y)
+    x, y = (jnp.asarray(require_real_array(v, name)) for v, name in ((x, "x"), (y, "y")))
     if x.ndim == 1:
         x, y = x[None], y[None]
     x, y = check_batch(net, params, x, y)

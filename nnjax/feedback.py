@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax import initializers
-from nnjax.checks import check_key, require_scalar
+from nnjax.checks import check_key, require_dtype, require_scalar
 from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, check_params, require_network
 from nnjax.network import init as init_params
@@ -350,7 +350,8 @@ def init(net: Network, key: jax.Array, rule: str, dtype: Any = float) -> Any:
 
     Raises:
         ValueError: if there is no such rule.
-        TypeError: if key is not a random key, or net not a Network.
+        TypeError: if key is not a random key, net not a Network, or dtype not a floating-point
+            type.
 
     Example:
         >>> import jax, nnjax
@@ -361,6 +362,7 @@ def init(net: Network, key: jax.Array, rule: str, dtype: Any = float) -> Any:
     """
     require_network(net)
     check_key(key)
+    require_dtype(dtype)
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     kind: Any = RULES[rule]

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.activations import Activation, Probability, sigmoid, softmax
+from nnjax.checks import require_real_array
 from nnjax.notation import Named, factor, number, total
 
 __all__ = [
@@ -47,14 +48,18 @@ def targets(y: jax.Array, a: jax.Array) -> jax.Array:
         a: (..., n_out) outputs.
 
     Raises:
-        ValueError: if y fits neither shape.
+        ValueError: if y fits neither shape, or a has no axis of outputs.
+        TypeError: if they are not arrays of real numbers.
 
     Example:
         >>> import jax.numpy as jnp, nnjax
         >>> nnjax.losses.targets(jnp.array([2, 0]), jnp.zeros((2, 3))).tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    y, n_out = jnp.asarray(y), a.shape[-1]
+    y, a = (jnp.asarray(require_real_array(v, name)) for v, name in ((y, "y"), (a, "a")))
+    if a.ndim == 0:
+        raise ValueError("a is a single number; expected outputs of shape (..., n_out)")
+    n_out = a.shape[-1]
     if y.shape == a.shape:
         return y.astype(a.dtype)
     if y.shape == a.shape[:-1] and jnp.issubdtype(y.dtype, jnp.integer):

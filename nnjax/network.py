@@ -25,7 +25,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.activations import Activation, sigmoid
-from nnjax.checks import check_key, checked, require_floating, require_real_array, require_size
+from nnjax.checks import (
+    check_key,
+    checked,
+    require_dtype,
+    require_floating,
+    require_real_array,
+    require_size,
+)
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
@@ -197,8 +204,7 @@ def init(net: Network, key: jax.Array, dtype: Any = float) -> Params:
     """
     require_network(net)
     check_key(key)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"dtype is {dtype!r}; expected a floating-point type such as jnp.float32")
+    require_dtype(dtype)
     return _init(net, key, jnp.dtype(jax.dtypes.canonicalize_dtype(dtype)))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from nnjax.checks import require_instance, require_size
+
 __all__ = ["Named", "factor", "number", "subscript", "superscript", "total"]
 
 
@@ -36,7 +38,9 @@ def superscript(l: int) -> str:
         >>> superscript(12)
         '¹²'
     """
-    return str(l).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return str(require_size(l, "l", at_least=0)).translate(
+        str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+    )
 
 
 def subscript(*indices: int) -> str:
@@ -83,6 +87,9 @@ def total(terms: Sequence[str]) -> str:
         >>> total(["2", "−3", "x"])
         '2 − 3 + x'
     """
+    require_instance(terms, list | tuple, "terms", "a list of texts")
+    if not terms:
+        raise ValueError("terms is empty; expected at least one")
     text = terms[0]
     for term in terms[1:]:
         text += f" − {term[1:]}" if term.startswith("−") else f" + {term}"

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.activations import identity
+from nnjax.checks import require_real_array
 from nnjax.layers.base import Affine
 from nnjax.layers.conv import Conv
 from nnjax.layers.pool import MaxPool
@@ -50,6 +51,7 @@ def conv(
 
     Raises:
         ValueError: if the shapes, the stride or the padding do not fit together.
+        TypeError: if x or w is not an array of real numbers.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -61,8 +63,7 @@ def conv(
     Differs from `jax.lax.conv_general_dilated` in its backward pass and in the order of the axes;
     `nnjax.ops.conv_general_dilated` takes that function's arguments.
     """
-    x, w = jnp.asarray(x), jnp.asarray(w)
-    _require_images(x)
+    x, w = _require_images(x), jnp.asarray(require_real_array(w, "w"))
     if w.ndim != 4 or w.shape[-1] != x.shape[-1]:
         raise ValueError(
             f"w has shape {w.shape}; for images with {x.shape[-1]} channels expected "
@@ -109,6 +110,7 @@ def max_pool(x: jax.Array, size: int | Pair, stride: int | Pair | None = None) -
 
     Raises:
         ValueError: if no window fits the image, or a size is not a positive integer.
+        TypeError: if x is not an array of real numbers.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -116,8 +118,7 @@ def max_pool(x: jax.Array, size: int | Pair, stride: int | Pair | None = None) -
         >>> jax.grad(lambda x: nnjax.ops.max_pool(x, 2).sum())(x).ravel().tolist()
         [0.0, 1.0, 0.0, 0.0]
     """
-    x = jnp.asarray(x)
-    _require_images(x)
+    x = _require_images(x)
     layer = MaxPool(size, stride)
     layer.out_shape(x.shape[-3:])
     return _of_images(partial(_max_pool, layer), x)
@@ -195,11 +196,13 @@ def _margins(padding: Any) -> Any:
 
 
 def _require_images(x):
+    x = jnp.asarray(require_real_array(x, "x"))
     if x.ndim not in (3, 4):
         raise ValueError(
             f"x has shape {x.shape}; expected images (n, height, width, channels) or one image "
             "(height, width, channels)"
         )
+    return x
 
 
 def _of_images(f, x):

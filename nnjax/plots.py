@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.activations import Activation, Elementwise
+from nnjax.activations import Activation, Elementwise, require_activation
+from nnjax.checks import FINITE, require_instance, require_number, require_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,7 @@ def curves(histories: Histories, title: str = "") -> Figure:
     Raises:
         ValueError: if no history holds a loss or an accuracy, or one does not hold one value per
             epoch.
+        TypeError: if histories are not histories by name, or title is not a text.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -60,6 +62,9 @@ def curves(histories: Histories, title: str = "") -> Figure:
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['loss', 'accuracy (%)']
     """
+    require_instance(histories, Mapping, "histories", "the history of each run by its name")
+    for run, history in histories.items():
+        require_instance(history, Mapping, f"histories[{run!r}]", "what nnjax.train returned")
     kinds = [
         (kind, ylabel, scale)
         for kind, ylabel, scale in (("_loss", "loss", 1), ("_accuracy", "accuracy (%)", 100))
@@ -97,6 +102,7 @@ def layer_curves(history: Mapping[str, Any], name: str, title: str = "") -> Figu
 
     Raises:
         ValueError: if the history has nothing by that name, or not one value per layer.
+        TypeError: if history is not a history, or title is not a text.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -106,6 +112,7 @@ def layer_curves(history: Mapping[str, Any], name: str, title: str = "") -> Figu
         >>> [line.get_label() for line in figure.axes[0].lines]
         ['layer 1', 'layer 2']
     """
+    require_instance(history, Mapping, "history", "what nnjax.train returned")
     if name not in history:
         raise ValueError(f"the history has no {name}; it has {', '.join(history)}")
     values = _numbers(history[name], name)
@@ -146,7 +153,8 @@ def first_layer(w: Any, input_shape: Sequence[int], title: str = "", most: int =
         most: how many neurons are shown, the first ones.
 
     Raises:
-        ValueError: if the weights do not fit the shape.
+        ValueError: if the weights do not fit the shape, which must be two or three sizes.
+        TypeError: if title is not a text.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -155,9 +163,13 @@ def first_layer(w: Any, input_shape: Sequence[int], title: str = "", most: int =
         >>> len(plots.first_layer(np.ones((30, 784)), (28, 28)).axes)
         31
     """
-    w = np.asarray(w)
-    height, width, *channels = input_shape
-    if w.size != len(w) * int(np.prod(input_shape)):
+    w = _numbers(w, "w")
+    require_instance(input_shape, list | tuple, "input_shape", "a shape such as (28, 28)")
+    if len(input_shape) not in (2, 3):
+        raise ValueError(f"input_shape is {input_shape}; expected (h, w) or (h, w, channels)")
+    require_size(most, "most")
+    height, width, *channels = (require_size(s, "a size in input_shape") for s in input_shape)
+    if w.size == 0 or w.size != len(w) * int(np.prod(input_shape)):
         raise ValueError(
             f"w has shape {w.shape}; expected one row of {tuple(input_shape)} per neuron"
         )
@@ -180,7 +192,8 @@ def confusion(matrix: Any, title: str = "", classes: Sequence[str] = ()) -> Figu
         classes: (m,) their names; empty for their numbers.
 
     Raises:
-        ValueError: if the matrix is not square.
+        ValueError: if the matrix is not square, or there is not one name per class.
+        TypeError: if title or a name is not a text.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -189,6 +202,7 @@ def confusion(matrix: Any, title: str = "", classes: Sequence[str] = ()) -> Figu
         'predicted class'
     """
     matrix = np.asarray(matrix)
+    _require_names(classes, len(matrix) if matrix.ndim else 0)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"matrix has shape {matrix.shape}; expected a square one")
     m = len(matrix)
@@ -237,7 +251,9 @@ def misread(
         classes: names of the classes; empty for their numbers.
 
     Raises:
-        ValueError: if x are not images, the lengths differ, or no image was misclassified.
+        ValueError: if x are not images, the lengths differ, no image was misclassified, or a class
+            has no name.
+        TypeError: if title or a name is not a text.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -258,7 +274,9 @@ def misread(
     wrong = np.flatnonzero(y != predictions)
     if not len(wrong):
         raise ValueError("every image was classified correctly; there is nothing to show")
-    shown = wrong[:most]
+    if classes:
+        _require_names(classes, 1 + int(max(y.max(), predictions.max())))
+    shown = wrong[: require_size(most, "most")]
     count = f"{len(wrong):,} of {len(x):,} misclassified"
     count += f" (first {most})" * (len(wrong) > most)
     figure, axes = _images(len(shown), f"{title}\n{count}".strip(), width=1.2)
@@ -281,6 +299,8 @@ def activation_functions(
         high: the largest z.
 
     Raises:
+        ValueError: if low or high is not a finite number.
+        TypeError: if one is not an activation function.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -290,6 +310,10 @@ def activation_functions(
         >>> [len(axes.lines) for axes in figure.axes]
         [2, 1]
     """
+    low = require_number(low, "low", "a finite number", -FINITE, FINITE)
+    high = require_number(high, "high", "a finite number", -FINITE, FINITE)
+    for sigma in activations:
+        require_activation(sigma, "activations")
     z = jnp.linspace(low, high, 801)
     figure, (values, slopes) = _figure(2, "")
     for i, sigma in enumerate(activations):
@@ -332,10 +356,20 @@ def _images(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[An
 
 def _entitle(figure: Figure, title: str) -> None:
     """Write the title above a figure, broken into lines by its width."""
+    require_instance(title, str, "title", "a text")
     width = int(9 * figure.get_figwidth())  # 9 characters per inch
     lines = [textwrap.fill(line, width) for line in title.splitlines()]
     if lines:
         figure.suptitle("\n".join(lines))
+
+
+def _require_names(classes: Any, count: int) -> None:
+    """Raise an error unless these are names for so many classes, or none."""
+    require_instance(classes, list | tuple, "classes", "a list of names, or () for their numbers")
+    for name in classes:
+        require_instance(name, str, "a name in classes", "a text")
+    if 0 < len(classes) < count:
+        raise ValueError(f"classes holds {len(classes)} names for {count} classes")
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:

@@ -143,8 +143,9 @@ class _Keeper:
 
     def restore(self, net: Network, arguments: Mapping[str, Any]) -> None:
         """Take up the state of the last checkpoint; none where the run was killed before it."""
-        run, every, trained = self.run, self.config.save_every, len(self.run.history)
+        run, every = self.run, self.config.save_every
         if not run.checkpoints:
+            trained = len(run.history)
             if trained > (every or 0):
                 raise FileNotFoundError(
                     f"{run.folder} was trained for {trained} epochs, but has no checkpoint to "
@@ -153,16 +154,16 @@ class _Keeper:
                 )
             (run.folder / "history.jsonl").unlink(missing_ok=True)
             return
-        epochs, before = arguments["epochs"], run.config["train"]["epochs"]
+        names = ("optimizer", "key", "early_stopping", "feedback")
+        template = initial_state(net, **{name: arguments[name] for name in names})
+        self.state = run.restore(template, _settings(self.content))
+        self.records = run.history
+        epochs, before, trained = arguments["epochs"], run.config["train"]["epochs"], self._epoch
         if trained > epochs != before:
             raise ValueError(
                 f"{run.folder} was already trained for {trained} epochs, and epochs is {epochs}; "
                 "expected at least as many"
             )
-        names = ("optimizer", "key", "early_stopping", "feedback")
-        template = initial_state(net, **{name: arguments[name] for name in names})
-        self.state = run.restore(template, _settings(self.content))
-        self.records = run.history
 
     def follow(
         self,

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnjax.data.image_format import require_scale
 
-__all__ = ["Dataset", "Part", "checked_dataset", "checked_part"]
+__all__ = ["Dataset", "Part", "checked_dataset", "checked_part", "require_dataset"]
 
 Part: TypeAlias = tuple[np.ndarray, np.ndarray]
 """The inputs x and the classes y of some examples."""
@@ -151,4 +151,35 @@ def checked_dataset(
             f"{what}: labels are classes counted from 0, and {largest:,} among them would take "
             f"{largest + 1:,} output neurons; expected labels below {most:,}"
         )
+    return data
+
+
+def require_dataset(data: Any) -> Dataset:
+    """Return `data` if it is a data set with pairs (x, y), one to train on, else raise.
+
+    Raises:
+        TypeError: if it is not a `Dataset`, or a part is not a pair.
+        ValueError: if there is nothing to train on.
+
+    Example:
+        >>> from nnjax.data.dataset import Dataset, require_dataset
+        >>> require_dataset(Dataset(None, None, None))
+        Traceback (most recent call last):
+        ...
+        ValueError: data.train is None; expected (x, y) to train on
+    """
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"data is a {type(data).__name__}; expected nnjax.data.Dataset(train=(x, y), "
+            "validation=None, test=None)"
+        )
+    if data.train is None:
+        raise ValueError("data.train is None; expected (x, y) to train on")
+    for name, part in data._asdict().items():
+        if part is not None and not (isinstance(part, tuple | list) and len(part) == 2):
+            shape = getattr(part, "shape", None)
+            came = f"a {type(part).__name__}" if shape is None else f"an array of shape {shape}"
+            if isinstance(part, tuple | list):
+                came += f" of length {len(part)}"
+            raise TypeError(f"data.{name} is {came}; expected a pair (x, y)")
     return data

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nnjax.data.dataset import Dataset, checked_dataset
+from nnjax.checks import require_size
+from nnjax.data.dataset import Dataset, checked_dataset, require_dataset
 
 __all__ = ["encode", "read_csv", "split", "standardize", "standardized"]
 
@@ -48,6 +49,7 @@ def split(x: Any, y: Any, *, validation: float = 0.1, test: float = 0.2, seed: i
             "validation and test must be shares from 0 to below 1, and together below 1, got "
             f"validation={validation!r}, test={test!r}"
         )
+    require_size(seed, "seed", at_least=0, at_most=np.inf)
     x = np.asarray(x)
     labels, classes = encode(y)
     if len(labels) != len(x):
@@ -167,6 +169,9 @@ def standardize(data: Dataset) -> Dataset:
     Returns:
         A data set whose `standardization` holds the mean and the deviation, each () or (features,).
 
+    Raises:
+        TypeError, ValueError: if it is not a data set, or holds no training data.
+
     Example:
         >>> import numpy as np
         >>> from nnjax.data import Dataset, standardize
@@ -175,7 +180,7 @@ def standardize(data: Dataset) -> Dataset:
         >>> data.train[0].tolist(), data.standardization
         ([[-1.0, 0.0], [1.0, 0.0]], ([2.0, 10.0], [1.0, 1.0]))
     """
-    x = np.asarray(data.train[0])
+    x = np.asarray(require_dataset(data).train[0])
     axes = 0 if x.ndim == 2 else None
     mean, deviation = x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
     deviation = np.where(deviation > 0, deviation, 1.0)

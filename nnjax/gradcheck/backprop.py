@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.activations import Absolute, LeakyReLU, ReLU
-from nnjax.checks import check_key, require_size
+from nnjax.checks import check_key, require_instance, require_size
 from nnjax.gradcheck.compare import Misfit, named_leaves
 from nnjax.gradcheck.diagnose import Candidate, explains, wrong_leaves
 from nnjax.gradcheck.edits import mentions, network_edits
@@ -92,6 +92,11 @@ def check_backprop(
     if (params is None, x is None, y is None) not in ((True,) * 3, (False,) * 3):
         raise TypeError("give params, x and y, or none of them")
     require_size(training_size, "training_size")
+    require_size(seed, "seed", at_least=0, at_most=np.inf)
+    if regularizer is not None:
+        require_instance(
+            regularizer, Regularizer, "regularizer", "one such as nnjax.regularizers.L2(0.1)"
+        )
     if key is not None:
         check_key(key)
     with double_precision():

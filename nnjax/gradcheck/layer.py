@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.checks import check_key, require_instance, require_size
 from nnjax.gradcheck.diagnose import Candidate
 from nnjax.gradcheck.edits import edits
 from nnjax.gradcheck.equations import Site, forms
@@ -52,16 +53,21 @@ def check_layer(
         time_limit: seconds that one call of the backward pass may take.
 
     Raises:
-        TypeError: if it is not a layer.
-        ValueError: if it takes none of the shapes tried.
+        TypeError: if it is not a layer, key not a random key, or in_shape not a shape.
+        ValueError: if it takes none of the shapes tried, or seed is negative.
 
     Example:
         >>> import nnjax
         >>> nnjax.check_layer(nnjax.Dense(5, nnjax.tanh)).ok
         True
     """
-    if not isinstance(layer, Layer):
-        raise TypeError(f"layer is {layer!r}; expected a layer such as nnjax.Dense(5)")
+    require_instance(layer, Layer, "layer", "a layer such as nnjax.Dense(5)")
+    require_size(seed, "seed", at_least=0, at_most=np.inf)
+    if key is not None:
+        check_key(key)
+    if in_shape is not None:
+        require_instance(in_shape, list | tuple, "in_shape", "a shape such as (7,)")
+        in_shape = tuple(require_size(size, "a size in in_shape") for size in in_shape)
     shape = _shape_for(layer, in_shape)
     with double_precision():
         points = [
@@ -106,7 +112,7 @@ def _brief(layer):
 
 def _shape_for(layer, in_shape):
     complaints = []
-    for shape in SHAPES if in_shape is None else (tuple(in_shape),):
+    for shape in SHAPES if in_shape is None else (in_shape,):
         try:
             layer.out_shape(shape)
         except Exception as error:

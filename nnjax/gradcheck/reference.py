@@ -62,6 +62,8 @@ def to_double(tree: Any) -> Any:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or jnp.issubdtype(dtype, jax.dtypes.prng_key):
             return leaf
+        if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
+            raise TypeError(f"an argument is an array of dtype {dtype}; expected numbers")
         floating = jnp.issubdtype(dtype, jnp.floating)
         return jnp.asarray(np.asarray(leaf), jnp.float64 if floating else dtype)
 

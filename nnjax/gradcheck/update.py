@@ -115,6 +115,7 @@ def check_update(
 
     Raises:
         ValueError: if η, μ or λ/n is negative or not finite.
+        TypeError: if update is not a function.
 
     Example:
         >>> from nnjax.gradcheck import check_update
@@ -126,6 +127,8 @@ def check_update(
     """
     for name, value in (("eta", eta), ("mu", mu), ("decay", decay)):
         require_number(value, name, "a number of at least 0", 0, 1e300)
+    if not callable(update):
+        raise TypeError(f"update is {update!r}; expected a function (w, v, g) -> (w', v')")
     claim, points = Claim(update, time_limit), []
     subject = f"the update {getattr(update, '__name__', 'update')}, η = {eta:g}, μ = {mu:g}"
     try:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.checks import require_size
-from nnjax.data import Dataset
+from nnjax.data.dataset import Dataset, require_dataset
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, check_batch
 from nnjax.training.early_stopping import EarlyStopping
@@ -60,7 +60,7 @@ class Arguments(Recipe):
             raise TypeError(
                 f"net is {self.net!r}; expected a Network, such as nnjax.mlp([784, 30, 10])"
             )
-        _check_dataset(self.data)
+        require_dataset(self.data)
         require_size(self.epochs, "epochs")
         object.__setattr__(self, "evaluate_on", _parts(self.evaluate_on))
         if self.state is not None and not isinstance(self.state, TrainState):
@@ -157,23 +157,6 @@ def _check_scales(inputs: dict[str, jax.Array]) -> None:
                     f"data.{name}: x lies between {low:g} and {high:g}, but data.{as_bytes[0]} "
                     "holds uint8, which is divided by 255; give both in the same dtype and scale"
                 )
-
-
-def _check_dataset(data: Any) -> None:
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data is a {type(data).__name__}; expected nnjax.data.Dataset(train=(x, y), "
-            "validation=None, test=None)"
-        )
-    if data.train is None:
-        raise ValueError("data.train is None; expected (x, y) to train on")
-    for name, part in data._asdict().items():
-        if part is not None and not (isinstance(part, tuple | list) and len(part) == 2):
-            shape = getattr(part, "shape", None)
-            came = f"a {type(part).__name__}" if shape is None else f"an array of shape {shape}"
-            if isinstance(part, tuple | list):
-                came += f" of length {len(part)}"
-            raise TypeError(f"data.{name} is {came}; expected a pair (x, y)")
 
 
 def _parts(evaluate_on: Any) -> tuple[str, ...]:

@@ -134,14 +134,15 @@ def load(path: str | os.PathLike[str], template: Any, under: str = "") -> Any:
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_info(path: str | os.PathLike[str], *, whole: bool = False) -> dict[str, Any]:
     """Return what was given to `save` as `info`.
 
     Args:
         path: a file written by `save`.
+        whole: read the whole file and compare its digest, not the header alone.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as `load` does; only the header is read.
+        FileNotFoundError, ValueError, ImportError: as `load` does.
 
     Example:
         >>> import pathlib, tempfile, jax.numpy as jnp
@@ -152,6 +153,8 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     checkpoint.read_info(path)
         {'score': 0.5}
     """
+    if whole:
+        return _read(path)[1]["info"]
     with _opened(path) as (_, header):
         return header["info"]
 

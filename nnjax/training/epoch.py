@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.data import Dataset
+from nnjax.checks import require_instance
+from nnjax.data.dataset import Dataset, require_dataset
 from nnjax.descent import loss_and_gradient
 from nnjax.feedback import Feedback
-from nnjax.network import Network, Params
+from nnjax.network import Network, Params, require_network
 from nnjax.training.monitors import measure
 from nnjax.training.recipe import Recipe
 
@@ -70,6 +71,9 @@ def run_epoch(
         float32 at least; and what the monitors of a recipe with `monitor_every` gave, by name,
         stacked along a first axis.
 
+    Raises:
+        TypeError, ValueError: if an argument is not what it should be.
+
     Example:
         >>> import jax, jax.numpy as jnp, nnjax, optax
         >>> from nnjax.training import Recipe, initial_state, run_epoch
@@ -81,6 +85,10 @@ def run_epoch(
         >>> int(state.epoch), observed
         (1, {})
     """
+    require_network(net)
+    require_instance(recipe, Recipe, "recipe", "a nnjax.training.Recipe")
+    require_instance(state, TrainState, "state", "what nnjax.training.initial_state returns")
+    require_dataset(data)
     optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
     x, y = data.train
     n = x.shape[0]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.checks import check_key
+from nnjax.checks import check_key, require_instance
 from nnjax.data import Dataset
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
@@ -312,11 +312,17 @@ def train(arguments: Arguments) -> tuple[TrainState, History]:
 def history(records: Sequence[Mapping[str, Any]]) -> History:
     """Return the records of a run as arrays by name, with one value per epoch.
 
+    Raises:
+        TypeError: if they are not a list of records.
+
     Example:
         >>> import nnjax
         >>> nnjax.training.history([{"epoch": 0, "loss": 0.5}, {"epoch": 1, "loss": 0.25}])["loss"]
         array([0.5 , 0.25])
     """
+    require_instance(records, list | tuple, "records", "a list of records, one per epoch")
+    for record in records:
+        require_instance(record, Mapping, "a record", "numbers by name")
     names = records[0] if records else ()
     return {name: np.asarray([record[name] for record in records]) for name in names}
 

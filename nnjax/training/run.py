@@ -45,7 +45,8 @@ class Run:
 
     Raises:
         FileNotFoundError: if the folder holds no run.
-        ValueError: if it was written in a newer format or its configuration is damaged.
+        ValueError: if it was written in a newer format, or its configuration was changed or
+            damaged.
 
     Example:
         >>> import pathlib, tempfile, jax, nnjax
@@ -132,6 +133,12 @@ class Run:
                 f"{path}: has version {version} of the format, and this nnjax reads up to "
                 f"{_VERSION}; update nnjax"
             )
+        # Files of earlier versions have no digest.
+        if "sha256" in content and content["sha256"] != _config_digest(content):
+            raise ValueError(
+                f"{path}: was changed after it was written: its digest differs; restore it, or "
+                "start a new run"
+            )
         return config
 
     @property
@@ -139,12 +146,14 @@ class Run:
         """The records, oldest first; a last line that is not complete yet is left out.
 
         Raises:
-            ValueError: if a line is damaged, has other names or shapes than the first one, or an
-                epoch is missing.
+            ValueError: if a line is damaged, has other names or shapes than the first one, an
+                epoch is missing, or the records up to the last checkpoint were changed.
         """
+        last = self._last_intact()  # before the lines: of a run that goes on there are then enough
+        lines = self._lines()
         records: list[dict[str, Any]] = []
         first: dict[str, Any] = {}
-        for number, line in enumerate(self._lines(), start=1):
+        for number, line in enumerate(lines, start=1):
             try:
                 record = _with_nan(json.loads(line))
                 shapes = {name: np.asarray(value, float).shape for name, value in record.items()}
@@ -156,7 +165,31 @@ class Run:
             if record.get("epoch", number - 1) != number - 1:
                 self._damaged(number, f"epoch {record['epoch']}; expected epoch {number - 1}")
             records.append(record)
+        if last is not None:
+            self._require_history(lines, *last)
         return records
+
+    def _last_intact(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the last checkpoint that is not damaged, and its info; None without any."""
+        for path in reversed(self.checkpoints):
+            try:
+                return path, checkpoint.read_info(path, whole=True)
+            except (ValueError, FileNotFoundError):  # damaged, or removed as a run went on
+                continue
+        return None
+
+    def _require_history(
+        self, lines: Sequence[bytes], path: Path, info: Mapping[str, Any]
+    ) -> list[bytes]:
+        """Return the lines up to a checkpoint; raise ValueError if it has seen others."""
+        count = info.get("records", 0)
+        seen = list(lines[:count])
+        if info.get("history", _sha256(seen)) != _sha256(seen):
+            raise ValueError(
+                f"{self.folder / 'history.jsonl'}: the {count} records up to {path.name} are not "
+                "there as they were written; restore the file, or start a new run"
+            )
+        return seen
 
     def _damaged(self, line: int, what: str) -> NoReturn:
         raise ValueError(f"{self.folder / 'history.jsonl'}: damaged: line {line}: {what}")
@@ -211,9 +244,7 @@ class Run:
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration; nothing is written where it is the same."""
-        unchanged = (self.folder / "config.json").is_file() and self.config == plain_json(config)
-        if not unchanged:
-            _write_config(self.folder, config)
+        _write_config(self.folder, config)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a record to the history: numbers, or arrays of numbers, by name.
@@ -305,13 +336,7 @@ class Run:
                     f"{path}: was written with {name} {written[name]}, but config.json has "
                     f"{value}: it belongs to another run, or config.json was edited"
                 )
-        lines = self._lines()[: info["records"]]
-        if info.get("history", _sha256(lines)) != _sha256(lines):
-            raise ValueError(
-                f"{self.folder / 'history.jsonl'}: the {info['records']} records up to "
-                f"{path.name} are not there as they were written; restore the file, or start a "
-                "new run"
-            )
+        lines = self._require_history(self._lines(), path, info)
         write_atomically(self.folder / "history.jsonl", b"".join(lines))
         return tree
 
@@ -347,7 +372,15 @@ def _remove_temporary(folder: Path) -> None:
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     content = {"format": "nnjax run", "version": _VERSION, "config": dict(config)}
-    write_atomically(folder / "config.json", _json(content, indent=2))
+    content["sha256"] = _config_digest(content)
+    path, text = folder / "config.json", _json(content, indent=2)
+    if not path.is_file() or path.read_bytes() != text:
+        write_atomically(path, text)
+
+
+def _config_digest(content: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in plain_json(content).items() if name != "sha256"}
+    return _sha256([json.dumps(rest, sort_keys=True).encode()])
 
 
 def _score(path: Path) -> float | None:

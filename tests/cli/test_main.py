@@ -409,6 +409,12 @@ def test_resume_refuses_what_does_not_belong_together(here, capsys):
     refused(r"epoch-000002\.safetensors: was written with seed 1, but config\.json has 0: it belon")
     config = Path("run/config.json")
     config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    refused(
+        r"run/config\.json: was changed after it was written: its digest differs; restore it, or"
+    )
+    content = json.loads(config.read_text())
+    content.pop("sha256")  # as a version before digests wrote it
+    config.write_text(json.dumps(content))
     Path("run/history.jsonl").write_text(Path("other/history.jsonl").read_text()[:-30])
     refused(r"run/history\.jsonl: the 2 records up to epoch-000002\.safetensors are not there")
 
@@ -530,6 +536,7 @@ def test_predict_refuses_a_network_that_has_seen_no_pictures(trained, here, caps
     shutil.copytree(trained, "run")
     content = json.loads(Path("run/config.json").read_text())
     content["config"]["input_shape"] = [64]
+    content.pop("sha256")  # as a version before digests wrote it
     Path("run/config.json").write_text(json.dumps(content))
     assert main(["predict", "run", "7.png"]) == 2
     assert "run: was trained on examples of shape (64,)" in capsys.readouterr().err
@@ -537,6 +544,7 @@ def test_predict_refuses_a_network_that_has_seen_no_pictures(trained, here, caps
 
 def test_a_damaged_configuration_is_refused(trained, here, capsys):
     content = json.loads((trained / "config.json").read_text())
+    content.pop("sha256")  # as a version before digests wrote it
     Path("run").mkdir()
     for change, message in [
         ({"train": {"brightness": 3}}, "the configuration holds brightness: update nnjax"),

@@ -161,6 +161,20 @@ def test_a_damaged_config_is_said(run, content):
         Run(run.folder)
 
 
+def test_a_config_that_was_edited_is_refused_unless_it_has_no_digest(run):
+    path = run.folder / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content))
+    assert Run(run.folder).config == content["config"]  # laid out otherwise, the same content
+    content["config"]["eta"] = 0.25
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"config\.json: was changed after it was written: its"):
+        Run(run.folder)
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert Run(run.folder).config["eta"] == 0.25
+
+
 def test_a_newer_run_is_refused(run):
     content = json.loads((run.folder / "config.json").read_text()) | {"version": 2}
     (run.folder / "config.json").write_text(json.dumps(content))
@@ -235,6 +249,20 @@ def test_a_history_other_than_the_one_up_to_the_checkpoint_is_refused(run, chang
     with pytest.raises(ValueError, match=r"the 3 records up to epoch-000003\.safetensors are not"):
         run.restore(PARAMS)
     assert (run.folder / "history.jsonl").read_bytes() == before
+
+
+def test_a_changed_number_in_the_history_is_refused_where_a_checkpoint_knows_it(run):
+    def edited(lines):
+        return [lines[0], lines[1].replace(b"0.5", b"0.4"), *lines[2:]]
+
+    history_of(run, edited)
+    with pytest.raises(ValueError, match=r"the 3 records up to epoch-000003\.safetensors are not"):
+        _ = run.history
+    (path,) = run.checkpoints
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # of a damaged checkpoint nothing is known
+    path.write_bytes(content)
+    assert run.history[1]["loss"] == 0.4
 
 
 def test_a_longer_history_is_cut_back(run):
