@@ -119,7 +119,7 @@ def run_epoch(
 
     def walk(carry, batches):
         carry, _ = jax.lax.scan(step, carry, batches)
-        return carry, measure(net, recipe.observed, carry[0], data)
+        return carry, measure(net, recipe.observed, carry[0], data, carry[2])
 
     batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)

@@ -191,7 +191,7 @@ def _iterate(
             if not np.isfinite(record["train_loss"]):
                 raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
             rate = optimizers.rate(after.opt_state)
-            values = measured(after.params, data) | observed
+            values = measured(after.params, data, after.feedback) | observed
             values |= {} if rate is None else {"rate": rate}
             record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
             if early_stopping is not None:

@@ -23,6 +23,7 @@ from nnjax.backprop import backprop
 from nnjax.checks import require_size
 from nnjax.data import Dataset
 from nnjax.evaluation import evaluate
+from nnjax.feedback import Feedback
 from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, forward
 from nnjax.regularizers import Regularizer
@@ -117,7 +118,8 @@ class _OfFirstExamples:
 class ErrorNorms(_OfFirstExamples):
     """‖mean δ^l‖ of each layer with weights: how fast it learns (chapter 5 of the book).
 
-    The mean of the errors is the gradient with respect to the biases of a dense layer (BP3).
+    The mean of the errors is the gradient with respect to the biases of a dense layer (BP3). In
+    training with another learning rule the errors are those of that rule.
 
     Args:
         examples: the mean is over this many, the first, of the training examples.
@@ -131,9 +133,12 @@ class ErrorNorms(_OfFirstExamples):
     """
 
     examples: int = 1000
+    takes_feedback: ClassVar[bool] = True
 
-    def __call__(self, net: Network, params: Params, data: Dataset) -> jax.Array:
-        errors = backprop(net, params, *_first(data, self.examples)).errors
+    def __call__(
+        self, net: Network, params: Params, data: Dataset, feedback: Any = None
+    ) -> jax.Array:
+        errors = backprop(net, params, *_first(data, self.examples), feedback=feedback).errors
         means = [jnp.mean(errors[l], axis=0) for l in _affine_layers(params)]
         return jnp.stack([_norm(mean) for mean in means])
 
@@ -278,12 +283,13 @@ def by_name(monitor: str | Monitor) -> Monitor:
 
 
 @partial(jax.jit, static_argnums=1)
-def _measure(net, monitors, params, data):
+def _measure(net, monitors, params, data, feedback):
     named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}
     for monitor in monitors:
         name = named.get(type(monitor)) or _name(monitor)
-        values = monitor(net, params, data)
+        own = (feedback,) if getattr(monitor, "takes_feedback", False) else ()
+        values = monitor(net, params, data, *own)
         for key, value in (values if isinstance(values, dict) else {name: values}).items():
             if key in measured:
                 raise ValueError(f"two monitors give the name {key}; rename one of them")
@@ -297,7 +303,11 @@ def _measure(net, monitors, params, data):
 
 
 def measure(
-    net: Network, monitors: Iterable[str | Monitor], params: Params, data: Dataset
+    net: Network,
+    monitors: Iterable[str | Monitor],
+    params: Params,
+    data: Dataset,
+    feedback: Feedback | None = None,
 ) -> dict[str, jax.Array]:
     """Return what the monitors say, by name: one jitted program for all of them.
 
@@ -309,6 +319,8 @@ def measure(
         monitors: names in `MONITORS`, or functions of (net, params, data).
         params: the parameters of the network.
         data: what to measure on.
+        feedback: the learning rule, if it is not backpropagation: monitors whose attribute
+            `takes_feedback` is true get it as a fourth argument.
 
     Raises:
         ValueError: if a monitor is unknown, or two give the same name.
@@ -323,7 +335,7 @@ def measure(
         >>> sorted(monitors.measure(net, ["weight_norms"], params, data))
         ['weight_norms']
     """
-    return _measure(net, tuple(map(by_name, monitors)), params, data)
+    return _measure(net, tuple(map(by_name, monitors)), params, data, feedback)
 
 
 def _name(monitor: Any) -> str:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import nnjax
@@ -114,3 +115,19 @@ def test_a_monitor_that_returns_text_is_refused():
 def test_a_wrong_number_of_examples_is_refused(kind):
     with pytest.raises(ValueError, match="examples is 0; expected an integer of at least 1"):
         kind(examples=0)
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_error_norms_under_another_rule_are_those_of_that_rule(every):
+    net = nnjax.mlp([4, 5, 3], activation=nnjax.tanh)
+    data = Dataset((X[:40].reshape(40, 4), Y[:40]), None, None)
+    rule = nnjax.feedback.init(net, jax.random.key(1), "feedback_alignment")
+    state, history = nnjax.train(
+        net, data, optimizer=optax.sgd(0.5), epochs=1, batch_size=20, key=jax.random.key(0),
+        monitors=["error_norms"], monitor_every=every, feedback=rule,
+    )  # fmt: skip
+    passed = nnjax.backprop(net, state.params, *data.train, feedback=rule)
+    by_rule = [norm(np.mean(errors, axis=0)) for errors in passed.errors]
+    close(history["error_norms"].reshape(-1, 2)[-1], by_rule)
+    by_backprop = nnjax.backprop(net, state.params, *data.train).errors[0]
+    assert abs(by_rule[0] / norm(np.mean(by_backprop, axis=0)) - 1) > 0.01
