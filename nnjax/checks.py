@@ -132,7 +132,10 @@ def require_instance(
         TypeError: title is 5; expected a text
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name} is {value!r}; expected {expected}")
+        came = repr(value)
+        if len(came) > 100 or "\n" in came:  # such as arrays
+            came = f"of the type {type(value).__name__}"
+        raise TypeError(f"{name} is {came}; expected {expected}")
     return value
 
 

@@ -313,7 +313,7 @@ def activation_functions(
     low = require_number(low, "low", "a finite number", -FINITE, FINITE)
     high = require_number(high, "high", "a finite number", -FINITE, FINITE)
     for sigma in activations:
-        require_activation(sigma, "activations")
+        require_activation(sigma, "an entry of activations")
     z = jnp.linspace(low, high, 801)
     figure, (values, slopes) = _figure(2, "")
     for i, sigma in enumerate(activations):
@@ -364,12 +364,12 @@ def _entitle(figure: Figure, title: str) -> None:
 
 
 def _require_names(classes: Any, count: int) -> None:
-    """Raise an error unless these are names for so many classes, or none."""
+    """Raise an error unless these are names of `count` classes, or none."""
     require_instance(classes, list | tuple, "classes", "a list of names, or () for their numbers")
     for name in classes:
         require_instance(name, str, "a name in classes", "a text")
     if 0 < len(classes) < count:
-        raise ValueError(f"classes holds {len(classes)} names for {count} classes")
+        raise ValueError(f"classes holds {len(classes)} names; expected one for each of {count}")
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:

@@ -9,6 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import nnjax
+from nnjax import checks
 from nnjax.checks import (
     check_key,
     checked,
@@ -114,3 +116,59 @@ def test_a_missing_argument_is_named_as_the_function_has_it():
 
     with pytest.raises(TypeError, match="missing a required argument: 'x'"):
         f(1)
+
+
+NET = nnjax.mlp([4, 3, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: checks.require_size(2**70, "n"),
+            "n is 1180.*; expected an integer of at most 2147",
+        ),
+        (lambda: nnjax.init(NET, jax.random.key(0), None), "dtype is None; expected a floating-"),
+        (lambda: nnjax.init(NET, jax.random.key(0), "f9"), "dtype is 'f9'; expected a floating-"),
+        (
+            lambda: nnjax.feedback.init(NET, jax.random.key(0), "sign_symmetry", int),
+            "dtype is <class 'int'>; expected a floating-",
+        ),
+        (lambda: nnjax.losses.targets(None, np.ones((2, 3))), "y is None; expected an array"),
+        (lambda: nnjax.losses.targets(1, 0.5), "a is a single number; expected outputs"),
+        (lambda: nnjax.ops.conv("x", np.ones((2, 3, 3, 1))), "x has dtype <U1; expected real"),
+        (lambda: nnjax.ops.max_pool(None, 2), "x is None; expected an array of real numbers"),
+        (lambda: nnjax.explain(NET, (), object(), 1), "x is <object.*; expected an array of real"),
+        (lambda: nnjax.data.standardize(5), "data is a int; expected nnjax.data.Dataset"),
+        (lambda: nnjax.data.split([[1]], [1], seed=-1), "seed is -1; expected an integer of at"),
+        (lambda: nnjax.curvature.precondition(((1, 1),), (5,), 0.1), "grads is a tuple that the"),
+        (lambda: nnjax.architecture.describe(5), "layer is 5; expected a layer such as"),
+        (lambda: nnjax.notation.total([]), "terms is empty; expected at least one"),
+        (lambda: nnjax.notation.total(5), "terms is 5; expected a list of texts"),
+        (lambda: nnjax.training.history({"a": 1}), "records is .*; expected a list of records"),
+        (lambda: nnjax.training.history([5]), "a record is 5; expected numbers by name"),
+        (
+            lambda: nnjax.training.run_epoch(NET, 5, None, None),
+            "recipe is 5; expected a nnjax.training.Recipe",
+        ),
+        (lambda: nnjax.check_layer(nnjax.Dense(2), seed=-1), "seed is -1; expected an integer"),
+        (lambda: nnjax.check_layer(nnjax.Dense(2), 5), "in_shape is 5; expected a shape such as"),
+        (lambda: nnjax.check_layer(nnjax.Dense(2), (0.5,)), "a size in in_shape is 0.5; expected"),
+        (
+            lambda: nnjax.check_backprop(NET, nnjax.backprop, regularizer=5),
+            "regularizer is 5; expected one such as nnjax.regularizers.L2",
+        ),
+        (
+            lambda: nnjax.gradcheck.check_update(5, eta=0.1),
+            r"update is 5; expected a function \(w, v, g\)",
+        ),
+        (
+            lambda: nnjax.check_gradient(jnp.sin, jnp.cos, np.array(["a"])),
+            "an argument is an array of dtype <U1; expected numbers",
+        ),
+        (lambda: checks.checked(5), r"expected checked\(function, names\), got 5"),
+    ],
+)
+def test_bad_arguments_end_in_one_sentence(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        call()

@@ -131,10 +131,35 @@ def test_the_history_of_a_run_can_be_plotted():
             lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [0, 1]),
             "every image was classified",
         ),
+        (lambda: plots.curves([HISTORY]), "histories is of the type list; expected the history"),
+        (lambda: plots.curves({"a": 5}), r"histories\['a'\] is 5; expected what nnjax.train"),
+        (lambda: plots.curves({"a": HISTORY}, title=5), "title is 5; expected a text"),
+        (lambda: plots.layer_curves(5, "norms"), "history is 5; expected what nnjax.train"),
+        (lambda: plots.first_layer(np.ones((2, 4)), 4), "input_shape is 4; expected a shape"),
+        (lambda: plots.first_layer(np.ones((2, 4)), (4,)), r"is \(4,\); expected \(h, w\) or"),
+        (lambda: plots.first_layer(np.ones((0, 4)), (2, 2)), r"w has shape \(0, 4\); expected"),
+        (lambda: plots.confusion(np.eye(2), classes=5), "classes is 5; expected a list of names"),
+        (
+            lambda: plots.confusion(np.eye(2), classes=["a"]),
+            "holds 1 names; expected one for each of 2",
+        ),
+        (lambda: plots.confusion(np.eye(2), classes=[1, 2]), "a name in classes is 1; expected a"),
+        (
+            lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [1, 2], classes=["a", "b"]),
+            "classes holds 2 names; expected one for each of 3",
+        ),
+        (
+            lambda: plots.activation_functions([nnjax.relu], low=float("nan")),
+            "low is nan; expected",
+        ),
+        (
+            lambda: plots.activation_functions([5]),
+            "an entry of activations is 5; expected an activation of",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_said(call, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
         call()
 
 

@@ -66,6 +66,10 @@ def run(*argv: str) -> tuple[int, str, str]:
 
 
 def refused(status: int, err: str) -> bool:
-    """Whether a command ended with one sentence on stderr and the status 2."""
-    lines = err.strip().splitlines()
-    return status == 2 and len(lines) == 1 and lines[0].startswith("nnjax: ")
+    """Whether a command ended with one sentence on stderr and the status 2.
+
+    Below it may stand, indented, the text that it is about, with a mark.
+    """
+    sentence, *shown = err.strip().splitlines() or [""]
+    marked = not shown or (len(shown) == 2 and all(line.startswith("  ") for line in shown))
+    return status == 2 and sentence.startswith("nnjax: ") and marked
