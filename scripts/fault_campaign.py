@@ -10,6 +10,7 @@ Prints a table whose last four columns are to be zero, then a line for each case
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -40,7 +41,8 @@ def main() -> int:
     tallies = []
     for name in args.parts or PARTS:
         campaign, trials = PARTS[name]
-        with tempfile.TemporaryDirectory() as work:
+        # Commands write where they are called: into the folder that goes.
+        with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
             tallies.append(campaign(max(1, round(trials * args.share)), Path(work), args.seed))
         print(f"{name}: {dict(tallies[-1].counts)}", file=sys.stderr, flush=True)
     print("| campaign | tried |", " | ".join(OUTCOMES), "|")
