@@ -33,6 +33,7 @@ ORDER = [
     ["per_example", "curvature"],
     ["training", "plots", "gradcheck"],
     ["training.run", "book_json", "storage"],
+    ["cli.choices"],
     ["cli.config"],
     ["cli.console"],
     ["cli", "__main__"],

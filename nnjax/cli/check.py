@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["Activation", "Check", "Loss", "load_function", "network"]
+from nnjax.cli.choices import Loss, Output
 
-Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "absolute", "identity", "softmax"]
-Loss = Literal["quadratic", "cross_entropy", "log_likelihood"]
+__all__ = ["Check", "load_function", "network"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class Check:
     """Write NAME.py, a file with a mistake to try this on: softmax, layer_norm, rnn or network."""
     sizes: tuple[int, ...] = (11, 7, 5, 3)
     """Sizes of the layers, from the input to the output; equal sizes hide fewer mistakes."""
-    activation: Activation = "sigmoid"
+    activation: Output = "sigmoid"
     """Activation function of the hidden layers."""
-    output: Activation | None = None
+    output: Output | None = None
     """Activation function of the output layer; else softmax for log_likelihood, sigmoid."""
     loss: Loss = "cross_entropy"
     """The loss."""

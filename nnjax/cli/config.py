@@ -17,11 +17,13 @@ import jax
 
 from nnjax import activations, architecture, feedback, initializers, losses
 from nnjax.checks import require_number, require_size
+from nnjax.cli.choices import Activation, Initializer, Loss, Monitor, Rule, Schedule
 from nnjax.data import Dataset, load, standardize
 from nnjax.layers.base import Shape
 from nnjax.network import Network, mlp
 from nnjax.regularizers import L1, L2, MaxNorm, Regularizer
 from nnjax.training import optimizers
+from nnjax.training.arguments import Arguments
 from nnjax.training.augmentation import Distortion, shifted
 from nnjax.training.early_stopping import EarlyStopping
 
@@ -73,23 +75,15 @@ class TrainConfig:
     layers."""
     net: tuple[str, ...] = ()
     """Hidden layers in words, instead of --hidden: conv20k5 pool2 dense100 dropout0.5; or conv."""
-    activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "absolute", "identity"] = "relu"
+    activation: Activation = "relu"
     """Activation function of the hidden layers."""
-    loss: Literal["cross_entropy", "log_likelihood", "quadratic"] = "log_likelihood"
+    loss: Loss = "log_likelihood"
     """The loss function to minimise; log_likelihood makes the output layer a softmax, the others a
     sigmoid layer."""
-    init: Literal["default", "large", "he", "glorot", "zeros"] = "he"
+    init: Initializer = "he"
     """Weight initialisation: N(0, 1/n_in), N(0, 1), He (for ReLU), Glorot, or zeros."""
 
-    feedback: Literal[
-        "transpose",
-        "feedback_alignment",
-        "sign_symmetry",
-        "kolen_pollack",
-        "direct_feedback_alignment",
-        "direct_random_target_projection",
-        "output_only",
-    ] = "transpose"
+    feedback: Rule = "transpose"
     """How errors are propagated backwards: the transposed weights (backpropagation), or an
     alternative such as feedback alignment."""
 
@@ -100,7 +94,7 @@ class TrainConfig:
     tenth of that; 0.001 for all other optimizers)."""
     mu: float | None = None
     """Momentum coefficient of momentum and nesterov (default: 0.9)."""
-    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    schedule: Schedule = "constant"
     """How the learning rate changes over the run; step: to a tenth after each third."""
     batch_size: int = 10
     """Mini-batch size."""
@@ -119,9 +113,7 @@ class TrainConfig:
     evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ("validation",)
     """Parts of the data to evaluate after each epoch. The test data are always evaluated at the
     end."""
-    monitors: tuple[
-        Literal["error_norms", "gradient_norms", "weight_norms", "saturated", "dead"], ...
-    ] = ()
+    monitors: tuple[Monitor, ...] = ()
     """Additional per-layer metrics to record in history.jsonl."""
     monitor_every: int | None = None
     """Record the monitors every N mini-batches (default: after each epoch)."""
@@ -205,16 +197,15 @@ class TrainConfig:
             steps = batches * require_size(self.epochs, "epochs")
             rate = optimizers.schedule(self.schedule, rate, steps)
         options = {} if self.mu is None else {"mu": self.mu}
-        return {
+        # What has the same name here and there is passed on as it is.
+        shared = {f.name for f in dataclasses.fields(Arguments)} - {"net", "data"}
+        same = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in shared}
+        return same | {
             "optimizer": optimizers.by_name(self.optimizer, rate, **options),
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
             "key": self.key(),
             "evaluate_on": [part for part in self.evaluate_on if getattr(dataset, part)],
             "regularizer": self._regularizer(),
             "augment": None if self.distort == Distortion() else self.distort,
-            "monitors": self.monitors,
-            "monitor_every": self.monitor_every,
             "early_stopping": None
             if self.patience is None
             else EarlyStopping(self.patience, self.measure, self.lower_rate_to),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nnjax.cli.check import Activation, Loss, network
+from nnjax.cli.check import network
+from nnjax.cli.choices import Loss, Output
 
 __all__ = ["Explain"]
 
@@ -18,9 +19,9 @@ class Explain:
 
     sizes: tuple[int, ...] = (2, 2, 1)
     """Sizes of the layers, from the input to the output."""
-    activation: Activation = "sigmoid"
+    activation: Output = "sigmoid"
     """Activation function of the hidden layers."""
-    output: Activation | None = None
+    output: Output | None = None
     """Activation function of the output layer; else softmax for log_likelihood, sigmoid."""
     loss: Loss = "quadratic"
     """The loss."""

@@ -21,21 +21,11 @@ from nnjax.network import Network, mlp
 
 __all__ = ["Proof", "self_check"]
 
-ACTIVATIONS = {
-    "sigmoid": activations.sigmoid,
-    "tanh": activations.tanh,
-    "relu": activations.relu,
-    "leaky_relu": activations.leaky_relu,
-    "absolute": activations.absolute,
-    "identity": activations.identity,
-    "softmax": activations.softmax,
-    "softmax, scale 2": activations.Softmax(2.0),
-}
-LOSSES = {
-    "quadratic": losses.quadratic,
-    "cross_entropy": losses.cross_entropy,
-    "log_likelihood": losses.log_likelihood,
-}
+ACTIVATIONS = {  # perceptrons have no derivative
+    name: activation
+    for name, activation in activations.ACTIVATIONS.items()
+    if activation not in (activations.step, activations.sign)
+} | {"softmax, scale 2": activations.Softmax(2.0)}
 LAYERS = {
     "Dense": Dense(5, activations.tanh),
     "Conv": Conv(3, (3, 2), activation=activations.tanh),
@@ -81,7 +71,7 @@ def self_check() -> Iterator[Proof]:
     y = np.eye(3)[[1, 0]]
     for name, activation in ACTIVATIONS.items():
         yield Proof("activation", name, check_vjp(activation, partial(_pull_back, activation), z))
-    for name, loss in LOSSES.items():
+    for name, loss in losses.LOSSES.items():
         for output in ("sigmoid", "softmax", "identity" if name == "quadratic" else "tanh"):
             activation = ACTIVATIONS[output]
             at = z if output != "tanh" else np.abs(z)  # ln a takes outputs above 0
