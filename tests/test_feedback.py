@@ -313,7 +313,7 @@ def test_feedback_weights_of_another_dtype_leave_the_updates_theirs(rule):
     params, x, y = setup(DENSE)
     narrow = jax.tree.map(lambda p: p.astype(jnp.float32), params)
     weights = feedback.init(DENSE, jax.random.key(1), rule, jnp.float32)
-    wide = jax.tree.map(lambda b: b.astype(jnp.float64), weights)
+    wide = jax.tree.map(lambda b: jnp.asarray(b, jnp.float64), weights)
     same, other = (nnjax.backprop(DENSE, params, x, y, feedback=f) for f in (wide, weights))
     for p, a, b in zip(*map(jax.tree.leaves, (params, same.updates, other.updates)), strict=True):
         assert b.dtype == p.dtype
