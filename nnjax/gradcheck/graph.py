@@ -484,7 +484,7 @@ class _Builder:
             branch = params["branches"][int(self.values[given[0]])]
             return self.walk(branch.jaxpr, branch.consts, given[1:], path)
         if name == "scan":
-            return self.scan(params, given, path)
+            return self.scan(equation, given, path)
         if name == "while" or (self.opaque and name.startswith("custom_")):
             return None
         for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -497,11 +497,16 @@ class _Builder:
                     return self.walk(jaxpr, consts, given, path)
         return None
 
-    def scan(self, params, given, path):
+    def scan(self, equation, given, path):
+        params = equation.params
         body, length = params["jaxpr"], params["length"]
         if len(self.equations) + length * _size(body.jaxpr) > LIMIT:
             return None
-        constant, carried = params["num_consts"], params["num_carry"]
+        # What is cut into slices, or stacked from them, has one axis more outside than inside. (The
+        # names of the parameters that count it differ between versions of jax.)
+        cut = _deeper(equation.invars, body.jaxpr.invars)
+        carried = len(equation.outvars) - _deeper(equation.outvars, body.jaxpr.outvars)
+        constant = len(given) - carried - cut
         consts, carry = given[:constant], given[constant : constant + carried]
         sequences, stacks = given[constant + carried :], {}
         turns = range(length)
@@ -520,6 +525,11 @@ class _Builder:
             for steps in zip(*(stacks[t] for t in turns), strict=True)
         ]
         return [*carry, *ys]
+
+
+def _deeper(outside, inside) -> int:
+    """Return how many of the atoms outside a loop have more axes than those inside it."""
+    return sum(len(a.aval.shape) > len(b.aval.shape) for a, b in zip(outside, inside, strict=True))
 
 
 def _size(jaxpr) -> int:
