@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
-from nnjax.checks import require_instance, require_size
+from nnjax.checks import require_instance
 
 __all__ = ["Named", "factor", "number", "subscript", "superscript", "total"]
 
@@ -38,9 +39,9 @@ def superscript(l: int) -> str:
         >>> superscript(12)
         '¹²'
     """
-    return str(require_size(l, "l", at_least=0)).translate(
-        str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-    )
+    if isinstance(l, bool) or not isinstance(l, Integral):
+        raise TypeError(f"l is {l!r}; expected the number of a layer, an integer")
+    return str(l).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def subscript(*indices: int) -> str:

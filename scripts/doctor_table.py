@@ -50,7 +50,11 @@ def main() -> None:
         "--only", nargs="+", default=[], help="names of functions, or parts of them"
     )
     parser.add_argument(
-        "--skip", nargs="+", default=[], choices=["mistakes", "pairs", "right", "peers"]
+        "--skip",
+        nargs="+",
+        default=[],
+        choices=["mistakes", "pairs", "right", "peers"],
+        help="parts of the table that are left out",
     )
     parser.add_argument("--save", type=Path, help="a JSON file that is continued")
     parser.add_argument("--failures", action="store_true", help="list what is not found")
