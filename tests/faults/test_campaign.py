@@ -6,10 +6,10 @@ import pytest
 from faults import inputs, stops
 
 QUICK = {
-    stops.at_every_operation: 12,
-    stops.flipped_bits: 24,
-    inputs.to_functions: 250,
-    inputs.to_options: 40,
+    stops.at_every_operation: 6,
+    stops.flipped_bits: 16,
+    inputs.to_functions: 150,
+    inputs.to_options: 12,
 }
 
 
@@ -32,5 +32,5 @@ def test_nothing_ends_badly(campaign, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_stopped_run_is_resumed(tmp_path):
-    tally = stops.by_signals(3, tmp_path)
+    tally = stops.by_signals(2, tmp_path)
     assert not tally.bad, "\n".join(tally.bad)
