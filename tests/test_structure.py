@@ -19,7 +19,7 @@ ORDER = [
     ["notation", "checks", "pieces", "files", "data.pickles", "data.image_format", "data.images"],
     ["activations", "data.readers", "data.dataset", "data.tables"],
     ["losses", "initializers", "data"],
-    ["layers.base"],
+    ["layers.base", "tasks"],
     ["layers.windows"],
     ["layers.rows", "layers.words"],
     ["layers.conv", "layers.dense", "layers.dropout", "layers.pool", "layers.reshape"],

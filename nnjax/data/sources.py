@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,8 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     data_dir: str | os.PathLike[str] | None = None,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Dataset:
     """Load a data set by name or from a path.
 
@@ -53,8 +54,8 @@ def load(
       y_validation` and `x_test, y_test`; also `X` for x, `val` or `valid` for validation; so also
       the `mnist.npz` of Keras
     - `.csv` or `.tsv`: a table of numbers with the names of its columns in the first line, and one
-      column of labels (`target`), which may be text; a tenth of each class is for validation, a
-      fifth for testing
+      column of labels (`target`), which may be text, or one or several of numbers to predict; a
+      tenth of each class is for validation, a fifth for testing
     - `.pkl` or `.pkl.gz`: the `mnist.pkl.gz` of the book, three pairs (x, y). Only NumPy arrays
       are read from it: a pickle that asks for anything else is refused and nothing of it is run.
 
@@ -64,8 +65,12 @@ def load(
     Args:
         name_or_path: a name or a path as above.
         data_dir: the folder with the files of `"mnist"` or `"fashion-mnist"`.
-        target: of a CSV file, the column with the labels; otherwise the one called class, label,
-            target or species, or the last.
+        target: of a CSV file, the column with the labels, or several columns of numbers; otherwise
+            the one called class, label, target or species, or the last.
+        task: of a CSV or .npz file: "classification", "multilabel" (zeros and ones in several
+            columns) or "regression"; None: as the targets look. Numbers are a regression if some of
+            them are not whole, or if there are many different ones (see
+            `nnjax.data.dataset.guessed_task`).
 
     Returns:
         A `Dataset`.
@@ -98,8 +103,10 @@ def load(
             f"name_or_path must be the name of a data set or a path, got {name_or_path!r:.60}"
         )
     name = os.fspath(name_or_path)
-    if target is not None and not name.endswith((".csv", ".tsv")):
+    if target and not name.endswith((".csv", ".tsv")):
         raise ValueError(f"target names a column of a CSV file; {name!r} is not one")
+    if task not in (None, "classification") and not name.endswith((".csv", ".tsv", ".npz")):
+        raise ValueError(f"the targets of {name!r} are classes; task {task!r} is for others")
     if name in _SOURCES:
         return _load_source(name, data_dir)
     if data_dir is not None:
@@ -120,10 +127,9 @@ def load(
             "folder"
         )
     if path.name.endswith(".npz"):
-        return _from_npz(path)
+        return _from_npz(path, task)
     if path.name.endswith((".csv", ".tsv")):
-        x, y = read_csv(path, target)
-        return split(x, y)
+        return _from_csv(path, target, task)
     if path.name.endswith((".pkl", ".pkl.gz")):
         return _from_pickle(path)
     raise ValueError(
@@ -166,7 +172,20 @@ def _from_folder(folder: Path) -> Dataset:
     return checked_dataset(folder, (x[:n], y[:n]), validation, (x_test, y_test))
 
 
-def _from_npz(path: Path) -> Dataset:
+def _from_csv(path: Path, target: str | Sequence[str] | None, task: str | None) -> Dataset:
+    table = read_csv(path, target, task)
+    y = table.y
+    if task == "multilabel" and y.ndim == 1:
+        y = y[:, None]
+    try:
+        data = split(table.x, y, task=task)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    columns = table.targets if y.ndim == 2 else data.classes
+    return data._replace(features=table.features, classes=columns)
+
+
+def _from_npz(path: Path, task: str | None) -> Dataset:
     arrays, parts = read_npz(path), {}
     for name, array in arrays.items():
         spelt = re.fullmatch(r"([xy])(?:_(train|validation|valid|val|test))?", name.lower())
@@ -194,7 +213,7 @@ def _from_npz(path: Path) -> Dataset:
             f"{path}: expected arrays x_train and y_train (or x and y), got "
             f"{', '.join(sorted(map(_shown, arrays))) or 'none'}"
         )
-    return checked_dataset(path, train, pair("validation"), pair("test"))
+    return checked_dataset(path, train, pair("validation"), pair("test"), task=task)
 
 
 def _shown(name: str) -> str:

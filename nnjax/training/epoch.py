@@ -19,6 +19,7 @@ from nnjax.data.dataset import Dataset, require_dataset
 from nnjax.descent import loss_and_gradient
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
+from nnjax.training.class_weights import example_weights
 from nnjax.training.monitors import measure
 from nnjax.training.recipe import Recipe
 
@@ -92,20 +93,22 @@ def run_epoch(
     optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
     x, y = data.train
     n = x.shape[0]
+    weights = example_weights(net, recipe.class_weight, y)
     steps, rest = divmod(n, batch_size)
     shuffle_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
     order = jax.random.permutation(shuffle_key, n)
-    x, y = jnp.take(x, order, axis=0), jnp.take(y, order, axis=0)
+    examples = jax.tree.map(lambda a: jnp.take(a, order, axis=0), (x, y, weights))
     random = any(layer.random for layer in net.layers)
 
     def step(carry, batch):
         params, opt_state, feedback, total = carry
-        i, x, y = batch
+        i, x, y, weights = batch
         key = jax.random.fold_in(step_key, i)
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
-        loss, grads = loss_and_gradient(net, params, x, y, key if random else None, feedback)
+        key = key if random else None
+        loss, grads = loss_and_gradient(net, params, x, y, key, feedback, weights)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -121,7 +124,10 @@ def run_epoch(
         carry, _ = jax.lax.scan(step, carry, batches)
         return carry, measure(net, recipe.observed, carry[0], data, carry[2])
 
-    batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
+    batches = (
+        jnp.arange(steps),
+        *jax.tree.map(lambda a: _rows(a, steps, batch_size), examples),
+    )
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
     carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
     observed: dict[str, jax.Array] = {}
@@ -132,7 +138,7 @@ def run_epoch(
         batches = jax.tree.map(lambda a: a[groups * recipe.monitor_every :], batches)
     carry, _ = jax.lax.scan(step, carry, batches)
     if rest:
-        carry, _ = step(carry, (steps, x[-rest:], y[-rest:]))
+        carry, _ = step(carry, (steps, *jax.tree.map(lambda a: a[-rest:], examples)))
     params, opt_state, feedback, total = carry
 
     leaves = [total, *jax.tree.leaves(params)]

@@ -15,6 +15,7 @@ from nnjax.checks import require_size
 from nnjax.regularizers import Regularizer
 from nnjax.training import monitors as known
 from nnjax.training import optimizers
+from nnjax.training.class_weights import ClassWeight, require_class_weight
 from nnjax.training.closures import identity, rates_of, with_rates
 from nnjax.training.monitors import Monitor
 
@@ -34,7 +35,8 @@ class Recipe:
     argument of the program.
 
     Args:
-        optimizer, batch_size, regularizer, augment, monitors, monitor_every: see `nnjax.train`.
+        optimizer, batch_size, regularizer, augment, class_weight, monitors, monitor_every: see
+            `nnjax.train`.
 
     Raises:
         ValueError, TypeError: if an argument does not fit.
@@ -53,6 +55,7 @@ class Recipe:
     batch_size: int
     regularizer: Regularizer | None = None
     augment: Augmentation | None = None
+    class_weight: ClassWeight | None = None
     monitors: Sequence[str | Monitor] = ()
     monitor_every: int | None = None
 
@@ -71,6 +74,7 @@ class Recipe:
             )
         # A frozen dataclass sets its own fields this way: here an iterator would be used up.
         object.__setattr__(self, "monitors", _chosen(self.monitors))
+        object.__setattr__(self, "class_weight", require_class_weight(self.class_weight))
         if self.monitor_every is not None:
             require_size(self.monitor_every, "monitor_every")
 
