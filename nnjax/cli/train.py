@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from nnjax.architecture import summary
@@ -25,8 +26,16 @@ from nnjax.data import Dataset
 from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.network import Network
-from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
+from nnjax.training import (
+    DivergedError,
+    EarlyStopping,
+    Record,
+    TrainState,
+    initial_state,
+    train_epochs,
+)
 from nnjax.training.checkpoint import digest
+from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
@@ -138,6 +147,8 @@ class _Keeper:
 
     def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
         self.run, self.content, self.config = run, content, config
+        rule = EarlyStopping(1, config.measure).with_direction(directions(config.monitors))
+        self.sign = 1 if rule.better == "larger" else -1
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
@@ -202,8 +213,8 @@ class _Keeper:
         return 0 if self.state is None else int(self.state.epoch)
 
     def _checkpoint(self, run: Run) -> None:
-        # The best is chosen by the validation data, as everything should be.
-        score = self.records[self._epoch - 1].get("validation_accuracy") if self._epoch else None
+        value = self.records[self._epoch - 1].get(self.config.measure) if self._epoch else None
+        score = None if np.ndim(value) or value is None else self.sign * value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self._epoch, score=score, settings=settings)
 
