@@ -7,10 +7,11 @@ is imported in that command, so that the others start fast.
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from typing import Annotated, Any, Union
 
 import tyro
@@ -19,6 +20,7 @@ from nnjax.cli.check import Check
 from nnjax.cli.evaluate import Evaluate
 from nnjax.cli.exercise import Exercise
 from nnjax.cli.explain import Explain
+from nnjax.cli.help import describe, wrapped_help
 from nnjax.cli.loaded import load_run
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
@@ -74,7 +76,7 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
         # Again: options that are not given are those of the earlier run.
         loaded = load_run(earlier)
         board = command.resume is not None and loaded.run.config.get("tensorboard", False)
-        command = _parse(argv, Train(loaded.config, tensorboard=board))
+        command = _parse(argv, Train.of(loaded.config, tensorboard=board))
     return command
 
 
@@ -83,23 +85,36 @@ def _parse(argv: Sequence[str], train: Train) -> Any:
         what = f"unknown command {argv[0]!r}" if argv else "no command given"
         hint = did_you_mean(argv[0], COMMANDS) if argv else ""
         raise ValueError(f"{what}{hint}; expected one of {', '.join(COMMANDS)}")
+    overview = argv[0].startswith("-")  # one sentence per command
+    wants_help = not {"-h", "--help"}.isdisjoint(argv)
+    if wants_help:
+        describe(COMMANDS.get(argv[0], Train))
+    # Switches of train can be turned off too: a run that is resumed may have them on.
+    once = tyro.conf.FlagCreatePairsOff
     kinds: list[Any] = [
-        Annotated[kind, tyro.conf.subcommand(name)]
+        Annotated[kind, tyro.conf.subcommand(name, description=_first(kind, overview)), once]
         for name, kind in COMMANDS.items()
         if kind is not Train
     ]
-    kinds.insert(0, Annotated[Train, tyro.conf.subcommand("train", default=train)])
+    first = tyro.conf.subcommand("train", default=train, description=_first(Train, overview))
+    kinds.insert(0, Annotated[Train, first])
     one_of: Any = Union[tuple(kinds)]  # noqa: UP007  (made while running)
     complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint):
+        with redirect_stderr(complaint), wrapped_help() if wants_help else nullcontext():
             return tyro.cli(
                 one_of,
                 args=argv,
                 prog="nnjax",
                 description="Neural networks whose gradients are derived by hand.",
+                config=(tyro.conf.DisallowNone,),
             )
     except SystemExit as stop:
         if not stop.code:  # after --help
             raise
         raise ValueError(sentence(complaint.getvalue())) from None
+
+
+def _first(command: type, overview: bool) -> str | None:
+    """Return the first paragraph of what a command does, for the list of all; None: the whole."""
+    return (inspect.getdoc(command) or "").split("\n\n")[0] if overview else None

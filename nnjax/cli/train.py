@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +20,40 @@ from nnjax.architecture import summary
 from nnjax.cli.config import TrainConfig, n_classes
 from nnjax.cli.console import loss_text, progress, show
 from nnjax.cli.loaded import load_run
+from nnjax.cli.options import (
+    GROUPS,
+    DataOptions,
+    NetworkOptions,
+    OptimizationOptions,
+    OutputOptions,
+    RegularizationOptions,
+)
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.data import Dataset
 from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.network import Network
 from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
+from nnjax.training.augmentation import Distortion
 from nnjax.training.checkpoint import digest
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
 __all__ = ["Train"]
+
+
+Group = TypeVar("Group")
+_Of: TypeAlias = tyro.conf.OmitArgPrefixes[Group]  # --rate instead of --optimization.rate
+
+
+@dataclass(frozen=True)
+class Output(OutputOptions):
+    """What is measured, shown and kept."""
+
+    out: Path | None = None
+    """Folder for the run (default: a new one in runs/)."""
+    tensorboard: bool = False
+    """Also write everything that is measured for TensorBoard, into the folder of the run."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +64,32 @@ class Train:
     state, from which --resume continues.
     """
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    out: Path | None = None
-    """Folder for the run (default: a new one in runs/)."""
     resume: Path | None = None
     """Continue the run in this folder from its last checkpoint, with its original options; a
     finished run continues with more --epochs."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Start a new run from the parameters of the run in this folder, with its options."""
-    tensorboard: bool = False
-    """Also write everything that is measured for TensorBoard, into the folder of the run."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
     """Device to run on (default: chosen by JAX)."""
+    data: _Of[DataOptions] = field(default_factory=DataOptions)
+    distort: Distortion = field(default_factory=Distortion)
+    """Random distortions, redrawn every time a training image is used."""
+    network: _Of[NetworkOptions] = field(default_factory=NetworkOptions)
+    optimization: _Of[OptimizationOptions] = field(default_factory=OptimizationOptions)
+    regularization: _Of[RegularizationOptions] = field(default_factory=RegularizationOptions)
+    output: _Of[Output] = field(default_factory=Output)
+
+    @staticmethod
+    def of(config: TrainConfig, tensorboard: bool = False) -> Train:
+        """Return the command that trains what a configuration describes."""
+        groups = config.groups
+        groups["output"] = Output(**vars(groups["output"]), tensorboard=tensorboard)
+        return Train(**groups, distort=config.distort)
+
+    @property
+    def config(self) -> TrainConfig:
+        """What to train, on what, and how."""
+        return TrainConfig.of([getattr(self, name) for name in GROUPS], self.distort)
 
     def __call__(self) -> None:
         if self.resume is not None and self.source is not None:
@@ -72,7 +109,7 @@ class Train:
             "classes": data.classes,
             "standardization": data.standardization,
             "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
-            "tensorboard": self.tensorboard,
+            "tensorboard": self.output.tensorboard,
         }
         with self._run(content) as run:
             keeper = _Keeper(run, content, config)
@@ -83,7 +120,7 @@ class Train:
             show(_opening(config, data, net))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
-                if self.tensorboard:
+                if self.output.tensorboard:
                     often = config.monitors if config.monitor_every is not None else ()
                     board = tensorboard(run.folder / "tensorboard", often, keeper.records)
                     listeners.append(stack.enter_context(board))
@@ -105,8 +142,8 @@ class Train:
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
         """Open the run: a new one, or, if it was asked for the same, the one to continue."""
         if self.resume is None:
-            return _new_run(self.out or _free_folder(self.config.data), content)
-        if self.out is not None:
+            return _new_run(self.output.out or _free_folder(self.config.data), content)
+        if self.output.out is not None:
             raise ValueError("--resume continues in the folder of the run; leave out --out")
         before, now = (_settings(config) for config in (Run(self.resume).config, content))
         for name, value in now.items():

@@ -24,6 +24,7 @@ from nnjax import data, initializers
 from nnjax.cli import commands, main, train
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.loaded import load_run
+from nnjax.cli.options import GROUPS
 from nnjax.data import images
 from nnjax.network import check_params
 from nnjax.regularizers import L1, L2, MaxNorm
@@ -635,12 +636,19 @@ def test_the_version_is_printed(capsys):
     assert capsys.readouterr().out == f"nnjax {nnjax.__version__}\n"
 
 
-def test_help_is_no_error(capsys):
+def test_help_is_no_error(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in commands.COMMANDS)
     for name in commands.COMMANDS:
         assert main([name, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80
+        assert "None" not in out
+        if name == "train":
+            titles = re.findall(r"^╭─ (\w+) options", out, re.MULTILINE)
+            assert set(titles) == {*GROUPS, "distort"}
 
 
 def test_missing_tyro_is_said(monkeypatch, capsys):
