@@ -12,6 +12,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -22,6 +23,7 @@ from nnjax.cli.exercise import Exercise
 from nnjax.cli.explain import Explain
 from nnjax.cli.help import describe, wrapped_help
 from nnjax.cli.loaded import load_run
+from nnjax.cli.option_files import words
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
 from nnjax.cli.refusals import did_you_mean, sentence
@@ -72,12 +74,32 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
     """
     argv = sys.argv[1:] if argv is None else argv
     command = _parse(argv, Train())
-    if isinstance(command, Train) and (earlier := command.resume or command.source) is not None:
-        # Again: options that are not given are those of the earlier run.
+    if not isinstance(command, Train):
+        return command
+    starts = {"--resume": command.resume, "--from": command.source, "--config": command.options}
+    given = [name for name, path in starts.items() if path is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} both say what the options are; give one of them")
+    # Again: options that are not given are those of the earlier run, or of the file.
+    if (earlier := command.resume or command.source) is not None:
         loaded = load_run(earlier)
         board = command.resume is not None and loaded.run.config.get("tensorboard", False)
         command = _parse(argv, Train.of(loaded.config, tensorboard=board))
+    elif command.options is not None:
+        command = _parse(argv, _from_file(command.options))
     return command
+
+
+def _from_file(path: Path) -> Train:
+    options = words(path)
+    try:
+        train = _parse(["train", *options], Train())
+        train.config  # noqa: B018  (looks at the values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if any(getattr(train, name) is not None for name in ("resume", "source", "options")):
+        raise ValueError(f"{path}: resume, from and config stand on the command line only")
+    return train
 
 
 def _parse(argv: Sequence[str], train: Train) -> Any:
