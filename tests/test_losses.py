@@ -5,9 +5,8 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from strategies import LOSSES, PAIRED
+from strategies import ACTIVATIONS, LOSSES
 
 import nnjax
 from nnjax import losses
@@ -37,7 +36,7 @@ def test_gradient(loss):
 
 
 @pytest.mark.parametrize(
-    ("activation", "loss"), list(itertools.product(PAIRED, LOSSES)), ids=lambda o: repr(o)
+    ("activation", "loss"), list(itertools.product(ACTIVATIONS, LOSSES)), ids=lambda o: repr(o)
 )
 def test_output_error_of_every_pairing(activation, loss):
     """Against jax.grad of the plain formula, not of the stable form, with weighted examples."""
@@ -53,7 +52,7 @@ def test_output_error_of_every_pairing(activation, loss):
 
 
 @pytest.mark.parametrize(
-    ("activation", "loss"), list(itertools.product(PAIRED, LOSSES)), ids=lambda o: repr(o)
+    ("activation", "loss"), list(itertools.product(ACTIVATIONS, LOSSES)), ids=lambda o: repr(o)
 )
 def test_far_from_zero_in_float32(activation, loss):
     z = jnp.array([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])

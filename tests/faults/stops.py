@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from faults.campaign import CRASH, LOST, SURVIVED, TRACEBACK, WRONG, Tally, run
 
 QUICK = ("--hidden", "8", "--epochs", "4", "--save-every", "1")
