@@ -15,6 +15,7 @@ import numpy as np
 
 from nnjax.activations import Activation, Elementwise, require_activation
 from nnjax.checks import FINITE, require_instance, require_number, require_size
+from nnjax.tasks import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ __all__ = [
     "activation_functions",
     "confusion",
     "curves",
+    "estimates",
     "first_layer",
     "layer_curves",
     "misread",
@@ -39,10 +41,11 @@ Histories = Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]
 
 
 def curves(histories: Histories, title: str = "") -> Figure:
-    """Return loss and accuracy by epoch, of one run or of several in the same axes.
+    """Return loss and metrics by epoch, of one run or of several in the same axes.
 
     One colour per run, one dash pattern per part of the data; accuracies in percent. Epochs are
-    counted from 1: a value stands at the number of epochs after which it was measured.
+    counted from 1: a value stands at the number of epochs after which it was measured. Which
+    metrics there are depends on the task (`nnjax.tasks`): of a regression RMSE and R².
 
     Args:
         histories: by name of the run, the history that `train` returned: `train_loss`,
@@ -50,8 +53,8 @@ def curves(histories: Histories, title: str = "") -> Figure:
         title: such as the settings of the run.
 
     Raises:
-        ValueError: if no history holds a loss or an accuracy, or one does not hold one value per
-            epoch.
+        ValueError: if no history holds a loss or another metric, or one does not hold one value
+            per epoch.
         TypeError: if histories are not histories by name, or title is not a text.
         ImportError: if matplotlib is missing.
 
@@ -66,9 +69,10 @@ def curves(histories: Histories, title: str = "") -> Figure:
     for run, history in histories.items():
         require_instance(history, Mapping, f"histories[{run!r}]", "what nnjax.train returned")
     kinds = [
-        (kind, ylabel, scale)
-        for kind, ylabel, scale in (("_loss", "loss", 1), ("_accuracy", "accuracy (%)", 100))
-        if any(part + kind in history for history in histories.values() for part in _PARTS)
+        (f"_{name}", metric.axis, 100 if metric.unit == "%" else 1)
+        for name, metric in METRICS.items()
+        if metric.unit is not None
+        and any(f"{part}_{name}" in history for history in histories.values() for part in _PARTS)
     ]
     if not kinds:
         raise ValueError("the histories hold neither a loss nor an accuracy; nothing to plot")
@@ -229,6 +233,48 @@ def confusion(matrix: Any, title: str = "", classes: Sequence[str] = ()) -> Figu
     if classes:
         axes.set_xticklabels(classes, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticklabels(classes)
+    return figure
+
+
+def estimates(
+    y: Any, a: Any, title: str = "", names: Sequence[str] = (), most: int = 5000
+) -> Figure:
+    """Return the estimates of a regression against the true values, one panel per output.
+
+    On the diagonal, drawn in grey, both are equal.
+
+    Args:
+        y: (n,) or (n, k) true values.
+        a: of the same shape, what the network says.
+        title: such as the settings of the run.
+        names: (k,) of what is estimated; empty for none.
+        most: how many examples are shown, the first ones.
+
+    Raises:
+        ValueError: if the shapes differ, or there is not one name per output.
+        TypeError: if title or a name is not a text.
+        ImportError: if matplotlib is missing.
+
+    Example:
+        >>> from nnjax import plots
+        >>> figure = plots.estimates([1.0, 2.0, 4.0], [1.1, 2.3, 3.8], names=["price"])
+        >>> figure.axes[0].get_xlabel()
+        'true price'
+    """
+    y, a = _numbers(y, "y"), _numbers(a, "a")
+    if y.shape != a.shape or y.ndim not in (1, 2) or not y.size:
+        raise ValueError(
+            f"y has shape {y.shape} and a {a.shape}; expected the same, (n,) or (n, k)"
+        )
+    y, a = (v.reshape(len(v), -1)[: require_size(most, "most")] for v in (y, a))
+    _require_names(names, y.shape[1])
+    figure, axes = _figure(y.shape[1], title, size=(4.5 * y.shape[1], 4.5))
+    for j, panel in enumerate(axes):
+        ends = [min(y[:, j].min(), a[:, j].min()), max(y[:, j].max(), a[:, j].max())]
+        panel.plot(ends, ends, color="0.6", linewidth=1)
+        panel.plot(y[:, j], a[:, j], ".", color=COLORS[0], alpha=0.6, markeredgewidth=0)
+        name = names[j] if names else "value"
+        _finish(panel, f"true {name}", f"estimated {name}")
     return figure
 
 

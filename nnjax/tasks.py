@@ -70,6 +70,11 @@ class Metric(NamedTuple):
     label: str
     unit: str | None = ""
 
+    @property
+    def axis(self) -> str:
+        """What is written on an axis of its values."""
+        return f"{self.label} (%)" if self.unit == "%" else self.label
+
     def text(self, value: float) -> str:
         """Return its label and a value of it, with three significant digits."""
         if self.unit == "%":
@@ -249,6 +254,11 @@ class Regression(Task):
 
     name = "regression"
     main = "rmse"
+
+    @staticmethod
+    def standardized(scale: tuple[Any, Any] | None) -> Regression:
+        """Return the task for targets that were standardised by (mean, deviation), or were not."""
+        return Regression(() if scale is None else tuple(np.atleast_1d(scale[1]).tolist()))
 
     def predictions(self, a):
         return a[..., 0] if a.shape[-1] == 1 else a

@@ -13,8 +13,10 @@ import tyro
 from nnjax.activations import Elementwise, Identity
 from nnjax.cli.console import show
 from nnjax.cli.loaded import LoadedRun, load_run
+from nnjax.data.tables import unstandardized
 from nnjax.files import write_atomically
 from nnjax.layers import Affine
+from nnjax.tasks import Multilabel, Regression
 
 __all__ = ["Plot"]
 
@@ -59,7 +61,7 @@ class Plot:
     def _network(self, loaded: LoadedRun) -> dict[str, Any]:
         """The figures of one network: its weights and activations, and how it classifies."""
         from nnjax import plots
-        from nnjax.evaluation import evaluate_classes
+        from nnjax.evaluation import evaluate_classes, predict
 
         figures = {}
         net, params, title = loaded.net, loaded.params, loaded.config.title
@@ -71,7 +73,14 @@ class Plot:
         shown = [f for f in functions if isinstance(f, Elementwise) and not isinstance(f, Identity)]
         if shown:
             figures["activations"] = plots.activation_functions(shown)
+        if isinstance(loaded.task, Multilabel):
+            return figures
         x, y = loaded.part(self.part, self.data_dir)
+        if isinstance(loaded.task, Regression):
+            a = predict(net, params, x, loaded.task)
+            y, a = (unstandardized(v, loaded.target_standardization) for v in (y, a))
+            figures["estimates"] = plots.estimates(y, a, title, loaded.classes)
+            return figures
         result = evaluate_classes(net, params, x, y)
         figures["confusion"] = plots.confusion(result.confusion, title, loaded.classes)
         if result.accuracy < 1 and x.ndim == 4:

@@ -181,7 +181,7 @@ def _from_csv(path: Path, target: str | Sequence[str] | None, task: str | None) 
         data = split(table.x, y, task=task)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    columns = table.targets if y.ndim == 2 else data.classes
+    columns = data.classes if data.task == "classification" else table.targets
     return data._replace(features=table.features, classes=columns)
 
 

@@ -19,7 +19,16 @@ import numpy as np
 from nnjax.checks import require_size
 from nnjax.data.dataset import Dataset, checked_dataset, guessed_task, require_dataset
 
-__all__ = ["Table", "encode", "read_csv", "read_rows", "split", "standardize", "standardized"]
+__all__ = [
+    "Table",
+    "encode",
+    "read_csv",
+    "read_rows",
+    "split",
+    "standardize",
+    "standardized",
+    "unstandardized",
+]
 
 
 def split(
@@ -316,6 +325,17 @@ def standardized(array: np.ndarray, scale: tuple[Any, Any] | None) -> np.ndarray
         return array
     mean, deviation = map(np.asarray, scale)
     return ((np.asarray(array) - mean) / deviation).astype(np.float32)
+
+
+def unstandardized(array: Any, scale: tuple[Any, Any] | None) -> np.ndarray:
+    """Return mean + deviation · array: what `standardized` took away.
+
+    Example:
+        >>> unstandardized([[1.0, 0.5]], ([0.0, 2.0], [1.0, 4.0])).tolist()
+        [[1.0, 4.0]]
+    """
+    mean, deviation = map(np.asarray, scale or (0.0, 1.0))
+    return mean + deviation * np.asarray(array)
 
 
 def _targets(names: Sequence[str], target: str | Sequence[str] | None, path: Any) -> list[int]:

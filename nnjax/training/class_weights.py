@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from nnjax.network import Network
 
@@ -38,15 +39,10 @@ class, or weights by class such as {1: 5.0}
     if value is None or (isinstance(value, str) and value == "balanced"):
         return value
     weights = value
-    if isinstance(value, Mapping) and value:
-        whole = all(isinstance(k, Integral) and 0 <= k < 10_000 for k in value)
-        weights = [value.get(k, 1.0) for k in range(max(value) + 1)] if whole else ()
+    if isinstance(value, Mapping) and value and all(map(_is_class, value)):
+        weights = [value.get(k, 1.0) for k in range(max(value) + 1)]
     listed = hasattr(weights, "__len__") and not isinstance(weights, str | Mapping)
-    known = listed and all(
-        isinstance(w, Real) and not isinstance(w, bool) and w >= 0 and math.isfinite(w)
-        for w in weights
-    )
-    if not known or not len(weights):
+    if not listed or not len(weights) or not all(map(_is_weight, weights)):
         raise ValueError(
             f"class_weight is {value!r}; expected 'balanced', a weight of at least 0 for each "
             "class, or weights by class such as {1: 5.0}"
@@ -54,7 +50,16 @@ class, or weights by class such as {1: 5.0}
     return tuple(map(float, weights))
 
 
-def example_weights(net: Network, class_weight: Any, y: jax.Array) -> jax.Array | None:
+def _is_class(value: Any) -> bool:
+    return isinstance(value, Integral) and 0 <= int(value) < 10_000
+
+
+def _is_weight(value: Any) -> bool:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and 0 <= float(value) < math.inf
+
+
+def example_weights(net: Network, class_weight: Any, y: ArrayLike) -> jax.Array | None:
     """Return how much each training example counts, (n,); None where all count the same.
 
     "balanced" gives each class the same weight in total: n / (m n_k) for each of the n_k examples
@@ -76,7 +81,7 @@ def example_weights(net: Network, class_weight: Any, y: jax.Array) -> jax.Array 
     """
     if class_weight is None:
         return None
-    m, dtype = max(net.n_out, 2), jnp.result_type(float)
+    y, m, dtype = jnp.asarray(y), max(net.n_out, 2), jnp.result_type(float)
     if y.ndim == 2 and net.n_out == 1:
         shares = jnp.concatenate([1 - y.astype(dtype), y.astype(dtype)], axis=1)
     else:

@@ -55,7 +55,7 @@ class EarlyStopping:
 
     Args:
         patience: n, how many epochs without improvement are tolerated.
-        measure: a name in the records; None: the main metric of the task on the validation data,
+        measure: a name in the records; "auto": the main metric of the task on the validation data,
             such as `validation_accuracy`, or `validation_rmse` of a regression. NaN is not an
             improvement.
         lower_rate_to: 1 stops at once; the book suggests 1/128.
@@ -80,13 +80,13 @@ class EarlyStopping:
     """
 
     patience: int
-    measure: str | None = None
+    measure: str = "auto"
     lower_rate_to: float = 1.0
     better: Better | None = None
 
     def __post_init__(self):
         require_size(self.patience, "patience")
-        if not isinstance(self.measure, str | None):
+        if not isinstance(self.measure, str):
             raise ValueError(f"measure is {self.measure!r}; expected a name in the records")
         require_number(
             self.lower_rate_to,
@@ -99,7 +99,7 @@ class EarlyStopping:
             raise ValueError(f"better is {self.better!r}; expected 'smaller' or 'larger'")
 
     def for_task(self, task: Task) -> EarlyStopping:
-        """Return the rule with `measure` filled in, where it is None.
+        """Return the rule with `measure` filled in, where it is "auto".
 
         Example:
             >>> from nnjax.tasks import Regression
@@ -107,7 +107,8 @@ class EarlyStopping:
             >>> EarlyStopping(2).for_task(Regression()).measure
             'validation_rmse'
         """
-        return dataclasses.replace(self, measure=self.measure or f"validation_{task.main}")
+        measure = f"validation_{task.main}" if self.measure == "auto" else self.measure
+        return dataclasses.replace(self, measure=measure)
 
     def with_direction(self, declared: Mapping[str, Better]) -> EarlyStopping:
         """Return the rule with `better` filled in, where it is None, from what monitors declare.

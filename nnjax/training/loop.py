@@ -182,8 +182,8 @@ def _task(arguments: Arguments) -> Task:
         raise ValueError(
             f"class_weight gives weights to classes, and the task is {task.name}; leave it out"
         )
-    if isinstance(task, Regression) and data.target_standardization is not None:
-        return Regression(tuple(np.atleast_1d(data.target_standardization[1]).tolist()))
+    if isinstance(task, Regression):
+        return Regression.standardized(data.target_standardization)
     return task
 
 

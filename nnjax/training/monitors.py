@@ -77,7 +77,8 @@ class Performance:
         return {f"{self.part}_{name}": metric.better for name, metric in METRICS.items()}
 
     def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
-        result = evaluate(net, params, *getattr(data, self.part), self.task)
+        x, y = getattr(data, self.part)
+        result = evaluate(net, params, x, y, self.task)
         return {f"{self.part}_{name}": value for name, value in result._asdict().items()}
 
 
