@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
     ["notation", "checks", "pieces", "files", "data.pickles", "data.image_format", "data.images"],
     ["activations", "data.readers", "data.dataset", "data.tables"],
-    ["losses", "initializers", "data"],
+    ["losses", "initializers", "data", "data.pictures"],
     ["layers.base", "tasks"],
     ["layers.windows"],
     ["layers.rows", "layers.words"],
@@ -32,7 +32,7 @@ ORDER = [
     ["contractions"],
     ["per_example", "curvature"],
     ["training", "plots", "gradcheck"],
-    ["training.run", "book_json", "storage"],
+    ["training.run", "book_json", "storage", "sklearn"],
     ["cli.choices"],
     ["cli.options"],
     ["cli.config"],

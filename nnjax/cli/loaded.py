@@ -39,6 +39,7 @@ class LoadedRun:
         target_standardization: mean and deviation that its targets were standardised by, or None:
             an output a stands for mean + deviation · a.
         features: the names of the columns of its inputs; empty where there are none.
+        pictures: whether it was trained on a folder of pictures by class.
         images: the form of its training images; None if it was not trained on images.
     """
 
@@ -50,6 +51,7 @@ class LoadedRun:
     standardization: tuple[Any, Any] | None
     target_standardization: tuple[Any, Any] | None
     features: tuple[str, ...]
+    pictures: bool
     images: ImageFormat | None
 
     @property
@@ -120,10 +122,13 @@ class LoadedRun:
             What `nnjax.predict` returns for the task of the run; of a regression numbers in the
             units of its targets.
         """
-        x = standardized(np.asarray(x), self.standardization)
-        found = np.asarray(predict(self.net, self.params, x, self.task))
+        found = np.asarray(predict(self.net, self.params, self.standardized(x), self.task))
         scale = self.target_standardization
         return found if scale is None else unstandardized(found, scale)
+
+    def standardized(self, x: Any) -> np.ndarray:
+        """Return inputs as the network takes them: standardised as those it was trained on."""
+        return standardized(np.asarray(x), self.standardization)
 
     @property
     def _template(self) -> Params:
@@ -166,9 +171,10 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
             raise ValueError(f"{len(classes)} names of classes for {n_out} outputs")
         scales = content.get("standardization"), content.get("target_standardization")
         features = tuple(map(str, content.get("features", ())))
+        pictures = bool(content.get("pictures"))
         images = content.get("images") and ImageFormat(**content["images"]).checked()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: damaged, or not the configuration of a training run") from None
-    return LoadedRun(run, config, net, shape, classes, *scales, features, images)
+    return LoadedRun(run, config, net, shape, classes, *scales, features, pictures, images)

@@ -27,7 +27,8 @@ class DataOptions:
     """What to train on."""
 
     data: str = "digits"
-    """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, .npz, .csv, .pkl.gz)."""
+    """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, folder of pictures by class,
+    .npz, .csv, .pkl.gz)."""
     data_dir: Path | None = None
     """Folder with the files of mnist or fashion-mnist (default: $NNJAX_DATA, else downloaded)."""
     target: tuple[str, ...] = ()

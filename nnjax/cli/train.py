@@ -126,6 +126,7 @@ class Train:
             "standardization": data.standardization,
             "target_standardization": data.target_standardization,
             "features": data.features,
+            "pictures": data.pictures,
             "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
             "tensorboard": self.output.tensorboard,
         }

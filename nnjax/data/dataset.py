@@ -55,6 +55,7 @@ class Dataset(_Parts):
         standardization: mean and deviation of x before it was standardised, or None.
         target_standardization: mean and deviation of y before it was standardised, or None.
         features: the names of the columns of x in a table; empty where there are none.
+        pictures: whether x was read from pictures by `nnjax.data.pictures`.
 
     Example:
         >>> import numpy as np
@@ -68,6 +69,7 @@ class Dataset(_Parts):
     standardization: tuple[Any, Any] | None = None
     target_standardization: tuple[Any, Any] | None = None
     features: tuple[str, ...] = ()
+    pictures: bool = False
 
     def __new__(
         cls,
@@ -78,11 +80,13 @@ class Dataset(_Parts):
         standardization: tuple[Any, Any] | None = None,
         target_standardization: tuple[Any, Any] | None = None,
         features: tuple[str, ...] = (),
+        pictures: bool = False,
     ) -> Dataset:
         """Make a data set of its parts."""
         data = super().__new__(cls, train, validation, test)
         data.classes, data.standardization = tuple(classes), standardization
         data.target_standardization, data.features = target_standardization, tuple(features)
+        data.pictures = pictures
         return data
 
     def _replace(self, **changes: Any) -> Dataset:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.data.dataset import Dataset, Part, checked_dataset, checked_part
+from nnjax.data.pictures import is_picture_folder, read_pictures
 from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
 from nnjax.data.tables import read_csv, split
 
@@ -50,6 +51,8 @@ def load(
 
     - a folder with the four IDX files of an MNIST-like set (`train-images-idx3-ubyte`, ...,
       gzipped or not); the last sixth of the training images is for validation
+    - a folder of pictures by class, one sub-folder for each, also within `train`, `validation` and
+      `test`: see `nnjax.data.pictures`
     - `.npz` with arrays `x_train, y_train` (or `x, y`) and, optionally, `x_validation,
       y_validation` and `x_test, y_test`; also `X` for x, `val` or `valid` for validation; so also
       the `mnist.npz` of Keras
@@ -117,7 +120,8 @@ def load(
         return _digits()
     path = Path(name).expanduser()
     if path.is_dir():
-        return _from_folder(path)
+        by_class = not find_idx(path) and is_picture_folder(path)
+        return read_pictures(path) if by_class else _from_folder(path)
     if not path.exists():
         known = ["digits", *_SOURCES]
         close = difflib.get_close_matches(name, known, n=1)
@@ -133,7 +137,8 @@ def load(
     if path.name.endswith((".pkl", ".pkl.gz")):
         return _from_pickle(path)
     raise ValueError(
-        f"{name}: expected a folder with IDX files, or a .npz, .csv, .tsv, .pkl or .pkl.gz file"
+        f"{name}: expected a folder with IDX files or pictures by class, or a .npz, .csv, .tsv, .pkl "
+        "or .pkl.gz file"
     )
 
 
