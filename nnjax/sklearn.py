@@ -363,7 +363,7 @@ class Regressor(RegressorMixin, _Estimator):
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
         x = self._checked(x, reset)
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        y = np.asarray(check_array(y, ensure_2d=False, input_name="y"), np.float64)
         y = column_or_1d(y, warn=True) if y.ndim < 2 or y.shape[1] == 1 else y
         check_consistent_length(x, y)
         return x, y

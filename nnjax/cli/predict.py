@@ -77,9 +77,7 @@ class Predict:
 def _rows(loaded: LoadedRun, path: Path) -> _Inputs:
     """Return the lines of a CSV file, by their numbers."""
     if path.suffix not in (".csv", ".tsv"):
-        raise ValueError(
-            f"{path}: the network was trained on a table; expected a .csv or .tsv file"
-        )
+        raise ValueError(f"{path}: expected a .csv or .tsv file, as the run was trained on a table")
     x = loaded.standardized(read_rows(path, loaded.features))
     return [(f"{path}:{i + 2}", row) for i, row in enumerate(x)]  # after the line of names
 

@@ -137,8 +137,8 @@ def load(
     if path.name.endswith((".pkl", ".pkl.gz")):
         return _from_pickle(path)
     raise ValueError(
-        f"{name}: expected a folder with IDX files or pictures by class, or a .npz, .csv, .tsv, .pkl "
-        "or .pkl.gz file"
+        f"{name}: expected a folder with IDX files or pictures by class, or a .npz, .csv, .tsv, "
+        ".pkl or .pkl.gz file"
     )
 
 

@@ -68,33 +68,23 @@ def test_training_with_weights_of_classes():
 
 @pytest.mark.parametrize("value", ["even", [], [1.0, -1.0], {"a": 1.0}, 3, [np.nan], {}])
 def test_what_is_no_weight_of_classes(value):
-    with pytest.raises(
-        ValueError, match=r"class_weight is .*; expected 'balanced', a weight of at"
-    ):
+    with pytest.raises(ValueError, match=r"class_weight is .*; expected 'balanced', a weight of"):
         require_class_weight(value)
 
 
 def test_weights_that_do_not_fit():
     net = nnjax.mlp([4, 3])
     params = nnjax.init(net, jax.random.key(0))
-    with pytest.raises(
-        ValueError, match=r"weights has shape \(22,\); expected one number for each"
-    ):
+    with pytest.raises(ValueError, match=r"weights has shape \(22,\); expected one number"):
         nnjax.backprop(net, params, X, Y, weights=WEIGHTS[1:])
-    with pytest.raises(
-        ValueError, match=r"weights holds -1.0; expected finite numbers of at least"
-    ):
+    with pytest.raises(ValueError, match=r"weights holds -1.0; expected finite numbers"):
         nnjax.loss(net, params, X, Y, weights=np.full(23, -1.0))
     data = Dataset((X.astype(np.float32), Y), None, None)
     common = {"optimizer": optax.sgd(0.5), "epochs": 1, "batch_size": 23, "key": jax.random.key(0)}
-    with pytest.raises(
-        ValueError, match="class_weight holds a weight for class 3; this network has"
-    ):
+    with pytest.raises(ValueError, match="class_weight holds a weight for class 3; this network"):
         nnjax.train(net, data, class_weight=[1, 1, 1, 1], **common)
     line = nnjax.mlp([4, 1], output=nnjax.identity, loss=nnjax.quadratic)
-    with pytest.raises(
-        ValueError, match="class_weight gives weights to classes, and the task is r"
-    ):
+    with pytest.raises(ValueError, match="class_weight gives weights to classes, and the task is"):
         nnjax.train(line, data, class_weight="balanced", **common)
 
 
