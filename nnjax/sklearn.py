@@ -103,10 +103,13 @@ class _Estimator(BaseEstimator):
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._state: Any = None
 
-    def _train(self, x: np.ndarray, y: np.ndarray, epochs: int, **options: Any) -> None:
-        """Train for so many epochs more."""
+    def _train(
+        self, x: np.ndarray, y: np.ndarray, epochs: int | None, task: str, **options: Any
+    ) -> None:
+        """Train a new network as the arguments say, or, given epochs, for so many more."""
         key, optimizer = jax.random.key(self._seed), optimizers.by_name(self.optimizer, self.rate)
-        data = self._parts(x, y) if self._state is None else Dataset((x, y), None, None)
+        data = self._parts(x, y, task) if epochs is None else Dataset((x, y), None, None)
+        epochs = self.epochs if epochs is None else epochs
         state = None
         if self._state is not None:
             params, opt_state, epoch = self._state
@@ -129,11 +132,16 @@ class _Estimator(BaseEstimator):
         self.params_ = jax.tree.map(np.asarray, state.best_params)
         self._state = jax.tree.map(np.asarray, (state.params, state.opt_state, state.epoch))
 
-    def _parts(self, x: np.ndarray, y: np.ndarray) -> Dataset:
+    def _parts(self, x: np.ndarray, y: np.ndarray, task: str) -> Dataset:
         """Hold back a share for validation, where it is asked for; of each class alike."""
         if self.patience is None:
             return Dataset((x, y), None, None)
-        return split(x, y, validation=self.validation, test=0, seed=self._seed)
+        if not 0 < self.validation < 1:
+            raise ValueError(
+                f"validation is {self.validation!r}; expected a share between 0 and 1 to hold back "
+                "for patience"
+            )
+        return split(x, y, validation=self.validation, test=0, seed=self._seed, task=task)
 
     def _checked(self, x: Any, reset: bool) -> np.ndarray:
         """Return the inputs to train on."""
@@ -251,20 +259,22 @@ class Classifier(ClassifierMixin, _Estimator):
         check_consistent_length(x, y)
         return x, y
 
-    def _begin(self, x: np.ndarray, y: np.ndarray, classes: Any = None, epochs: Any = None) -> None:
+    def _begin(
+        self, x: np.ndarray, y: np.ndarray, classes: Any = None, epochs: int | None = None
+    ) -> None:
         several = y.ndim == 2
         known = np.arange(y.shape[1]) if several else np.unique(y if classes is None else classes)
         if len(known) < 2:
             raise ValueError(f"y holds {len(known)} class; expected two or more classes")
         self.classes_ = known
         self._start(x.shape[1], len(known), cross_entropy if several else log_likelihood)
-        self._go_on(x, y, self.epochs if epochs is None else epochs)
+        self._go_on(x, y, epochs)
 
-    def _go_on(self, x: np.ndarray, y: np.ndarray, epochs: int) -> None:
+    def _go_on(self, x: np.ndarray, y: np.ndarray, epochs: int | None) -> None:
         if y.ndim == 2:
             if self.class_weight is not None:
                 raise ValueError("class_weight gives weights to classes, and y holds labels")
-            self._train(x, y.astype(np.float32), epochs)
+            self._train(x, y.astype(np.uint8), epochs, "multilabel")
             return
         if not np.isin(y, self.classes_).all():
             new = np.setdiff1d(y, self.classes_)
@@ -276,7 +286,7 @@ class Classifier(ClassifierMixin, _Estimator):
             weights = np.ones(len(self.classes_))
             weights[np.searchsorted(self.classes_, present)] = found
         labels = np.searchsorted(self.classes_, y).astype(np.int32)
-        self._train(x, labels, epochs, class_weight=weights)
+        self._train(x, labels, epochs, "classification", class_weight=weights)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of each example, (n,); of several labels zeros and ones, (n, k).
@@ -337,7 +347,7 @@ class Regressor(RegressorMixin, _Estimator):
         """
         X, y = self._both(X, y, reset=True)
         self._begin(X, y)
-        self._go_on(X, y, self.epochs)
+        self._go_on(X, y, epochs=None)
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Regressor:
@@ -373,8 +383,8 @@ class Regressor(RegressorMixin, _Estimator):
         self._scale = y.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
         self._start(x.shape[1], y.shape[1] if y.ndim == 2 else 1, quadratic, identity)
 
-    def _go_on(self, x: np.ndarray, y: np.ndarray, epochs: int) -> None:
-        self._train(x, standardized(y, self._scale), epochs)
+    def _go_on(self, x: np.ndarray, y: np.ndarray, epochs: int | None) -> None:
+        self._train(x, standardized(y, self._scale), epochs, "regression")
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the estimates, of the shape that y had: (n,) or (n, k).

@@ -32,7 +32,7 @@ else:
     Activation = _words(ACTIVATIONS, ("softmax", "step", "sign"))
     Output = _words(ACTIVATIONS, ("step", "sign"))
     Initializer = _words(INITIALIZERS)
-    Loss = _words(["auto", *LOSSES])
+    Loss = _words(LOSSES)
     Monitor = _words(MONITORS)
     Rule = _words(RULES)
     Schedule = _words(SCHEDULES)

@@ -41,12 +41,7 @@ __all__ = ["TrainConfig", "n_classes"]
 _NONE = Distortion()
 _RATES = {"sgd": 0.3, "momentum": 0.05, "nesterov": 0.05}  # others divide by the gradient's size
 
-_LOSSES = {  # what suits each task, and what does not
-    "classification": ("log_likelihood", ()),
-    "binary": ("cross_entropy", ("log_likelihood",)),
-    "multilabel": ("cross_entropy", ("log_likelihood",)),
-    "regression": ("quadratic", ("cross_entropy", "log_likelihood")),
-}
+_LOSSES = {"regression": "quadratic", "binary": "cross_entropy", "multilabel": "cross_entropy"}
 
 _STARTS = {
     "default": "N(0, 1/n)",
@@ -104,10 +99,10 @@ class TrainConfig(
         return standardize(dataset, inputs=self.standardize, targets=numbers)
 
     def for_data(self, dataset: Dataset) -> TrainConfig:
-        """Return the description with task, loss and measure filled in, where they are open.
+        """Return the description with the task, and the loss and the measure that suit it.
 
         Raises:
-            ValueError: if a loss does not suit the task.
+            ValueError: if the loss does not suit the task.
 
         Example:
             >>> import nnjax
@@ -117,12 +112,10 @@ class TrainConfig(
             ('classification', 'log_likelihood', 'validation_accuracy')
         """
         task = dataset.task if self.task == "auto" else self.task
-        usual, unsuitable = _LOSSES[task]
-        loss = usual if self.loss == "auto" else self.loss
-        if loss in unsuitable:
-            raise ValueError(
-                f"loss is {loss}, which does not suit the task {task}; expected {usual}"
-            )
+        # The default is for classes, of which one is right.
+        loss = _LOSSES.get(task, self.loss) if self.loss == "log_likelihood" else self.loss
+        if task == "regression" and loss == "cross_entropy":
+            raise ValueError("loss is cross_entropy, and the task is a regression; give quadratic")
         rule = EarlyStopping(1, self.measure).for_task(tasks.TASKS[_task_name(task)])
         return dataclasses.replace(self, task=task, loss=loss, measure=rule.measure)
 
@@ -148,11 +141,10 @@ class TrainConfig(
             input_shape: of one example, such as (28, 28, 1).
             n_out: the number of outputs.
         """
-        loss = _LOSSES["classification"][0] if self.loss == "auto" else self.loss
         kinds: dict[str, Any] = {
             "activation": getattr(activations, self.activation),
             "output": activations.identity if self.task == "regression" else None,
-            "loss": getattr(losses, loss),
+            "loss": getattr(losses, self.loss),
             "initializer": getattr(initializers, self.init),
         }
         if self.net and self.hidden != TrainConfig.hidden:
@@ -259,7 +251,7 @@ class TrainConfig(
         parts = [
             f"{self.data}: {layers}",
             self.activation,
-            *([] if self.loss == "auto" else [self.loss.replace("_", "-")]),
+            self.loss.replace("_", "-"),
             f"{_STARTS[self.init]} initialisation",
             f"{self.optimizer} {rate}{schedule}",
             f"batch size {self.batch_size}",

@@ -57,10 +57,10 @@ class NetworkOptions:
     """Hidden layers in words, instead of --hidden: conv20k5 pool2 dense100 dropout0.5; or conv."""
     activation: Activation = "relu"
     """Activation function of the hidden layers."""
-    loss: Loss = "auto"
+    loss: Loss = "log_likelihood"
     """The loss function to minimise; log_likelihood makes the output layer a softmax, the others a
-    sigmoid layer, or the identity in a regression. auto: quadratic for a regression, cross_entropy
-    for binary and multilabel, otherwise log_likelihood."""
+    sigmoid layer. A regression has quadratic with identity outputs instead; binary and multilabel
+    have cross_entropy."""
     init: Initializer = "he"
     """Weight initialisation: N(0, 1/n_in), N(0, 1), He (for ReLU), Glorot, or zeros."""
     feedback: Rule = "transpose"
