@@ -112,7 +112,8 @@ def _reason(
         worst = int(saturated.argmax())
         return (
             f"Likely reason: saturated neurons ({100 * saturated[worst]:.0f} % of the activations "
-            f"of hidden layer {worst + 1} have a slope near 0), because {smaller}, or --init default"
+            f"of hidden layer {worst + 1} have a slope near 0), because {smaller}, or "
+            "--init default"
         )
     errors = np.asarray(ErrorNorms()(net, params, some))
     if len(errors) > 2 and errors[0] < _VANISHED * errors[-1]:
