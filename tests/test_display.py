@@ -55,9 +55,7 @@ SHOWN = {
         ["<cat>", "dog", "Confusion matrix"],
     ),
     "state": (
-        lambda: initial_state(
-            NET, nnjax.training.optimizers.by_name("sgd", 0.1), jax.random.key(0)
-        ),
+        lambda: initial_state(NET, optax.sgd(0.1), jax.random.key(0)),
         ["params[0].w", "3 x 2", "TrainState after 0 epochs"],
     ),
     "history": (
