@@ -148,8 +148,12 @@ class Train:
                     f"({int(result.correct)}/{len(data.test[0])}), "
                     f"test loss {loss_text(float(result.loss))}"
                 )
-            if text := advice(config, net, state.params, data, keeper.records):
-                say(textwrap.fill(text, 80, break_on_hyphens=False))
+            if start is None:
+                start = initial_state(net, arguments["optimizer"], arguments["key"]).params
+            if text := advice(config, net, start, state.params, data, keeper.records):
+                whole = text.replace(" %", "\N{NO-BREAK SPACE}%")
+                lines = textwrap.fill(whole, 80, break_on_hyphens=False)
+                say(lines.replace("\N{NO-BREAK SPACE}", " "))
             show(str(run.folder) if self.output.quiet else f"Saved in {run.folder}")
 
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
