@@ -22,8 +22,8 @@ class Evaluate:
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of a run, as saved by nnjax train."""
     best: bool = False
-    """Use the checkpoint with the highest validation accuracy (see --save-every of nnjax train),
-    not the parameters at the end of the run."""
+    """Use the best checkpoint by the run's --measure (see --save-every of nnjax train), not the
+    parameters at the end of the run."""
     data: str | None = None
     """A data set, by name or path (default: the one that the run was trained on)."""
     data_dir: Path | None = None

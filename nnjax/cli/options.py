@@ -84,7 +84,8 @@ class OptimizationOptions:
     patience: int | None = None
     """Early stopping: stop after N epochs without improvement, and restore the best parameters."""
     measure: str = "validation_accuracy"
-    """Metric that early stopping monitors (a key of history.jsonl)."""
+    """Metric that early stopping monitors, and by which the best checkpoint is chosen (a key of
+    history.jsonl)."""
     lower_rate_to: float = 1.0
     """Halve the rate instead of stopping, down to this fraction of it (the book: 1/128)."""
 

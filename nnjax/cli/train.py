@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from nnjax.architecture import summary
@@ -35,9 +36,17 @@ from nnjax.data import Dataset
 from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.network import Network
-from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
+from nnjax.training import (
+    DivergedError,
+    EarlyStopping,
+    Record,
+    TrainState,
+    initial_state,
+    train_epochs,
+)
 from nnjax.training.augmentation import Distortion
 from nnjax.training.checkpoint import digest
+from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
@@ -192,6 +201,8 @@ class _Keeper:
 
     def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
         self.run, self.content, self.config = run, content, config
+        rule = EarlyStopping(1, config.measure).with_direction(directions(config.monitors))
+        self.sign = 1 if rule.better == "larger" else -1
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
@@ -256,8 +267,8 @@ class _Keeper:
         return 0 if self.state is None else int(self.state.epoch)
 
     def _checkpoint(self, run: Run) -> None:
-        # The best is chosen by the validation data, as everything should be.
-        score = self.records[self.epoch - 1].get("validation_accuracy") if self.epoch else None
+        value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
+        score = None if np.ndim(value) or value is None else self.sign * value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 
