@@ -313,7 +313,7 @@ def misread(
     kept = "first" if outputs is None else "surest"
     count += f" ({kept} {most})" * (len(wrong) > most)
     first, _, rest = title.partition("\n")
-    entitled = "\n".join(line for line in (first, count, rest) if line)
+    entitled = "\n".join(filter(None, (f"{first}: {count}" if first else count, rest)))
     figure, axes = _images(len(shown), entitled, width=1.3)
     for panel, i in zip(axes, shown, strict=True):
         image = x[i].squeeze() if x.ndim == 4 and x.shape[-1] == 1 else x[i]
@@ -327,8 +327,7 @@ def misread(
                 f"{name}: {_percent(float(sure[i, k]))}"
                 for name, k in zip(names, largest, strict=True)
             )
-            below = {"ha": "center", "va": "top", "transform": panel.transAxes}
-            panel.text(0.5, -0.04, text, fontsize=6, **below)
+            panel.set_xlabel(text, fontsize=6, labelpad=2)
     return figure
 
 
@@ -337,7 +336,7 @@ def _percent(share: float) -> str:
 
 
 def activation_functions(
-    activations: Sequence[Activation], low: float = -4.0, high: float = 4.0
+    activations: Sequence[Activation], low: float = -4.0, high: float = 4.0, title: str = ""
 ) -> Figure:
     """Return activation functions, and below them their derivatives where they have any.
 
@@ -345,10 +344,11 @@ def activation_functions(
         activations: such as `[nnjax.sigmoid, nnjax.relu]`.
         low: the smallest z.
         high: the largest z.
+        title: of the figure.
 
     Raises:
         ValueError: if low or high is not a finite number.
-        TypeError: if one is not an activation function.
+        TypeError: if one is not an activation function, or title is not a text.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -363,10 +363,10 @@ def activation_functions(
     for sigma in activations:
         require_activation(sigma, "an entry of activations")
     z = jnp.linspace(low, high, 801)
-    figure, (values, slopes) = _figure(2, "")
+    figure, (values, slopes) = _figure(2, title)
     for i, sigma in enumerate(activations):
         style = {
-            "label": str(sigma).removesuffix("()"),
+            "label": sigma.name,
             "color": COLORS[i % len(COLORS)],
             "linestyle": _STROKES[i % len(_STROKES)],
             "linewidth": 4 - 3 * i / len(activations),  # so that none hides another
@@ -396,7 +396,8 @@ def _images(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[An
     _entitle(figure, title)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for panel in axes:
-        panel.set_axis_off()
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
     return figure, axes
 
 

@@ -6,10 +6,11 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
+import jax
 import tyro
 
 from nnjax.activations import Elementwise, Identity
@@ -17,7 +18,7 @@ from nnjax.cli.console import busy, show
 from nnjax.cli.loaded import LoadedRun, load_run
 from nnjax.files import write_atomically
 from nnjax.layers import Affine
-from nnjax.network import feedforward
+from nnjax.network import Network, Params, forward, in_pieces
 from nnjax.training import History
 
 __all__ = ["Plot"]
@@ -92,7 +93,8 @@ class Plot:
         functions = dict.fromkeys(layer.activation for layer in net.layers)
         shown = [f for f in functions if isinstance(f, Elementwise) and not isinstance(f, Identity)]
         if shown:
-            figures["activation-functions"] = plots.activation_functions(shown)
+            title = "Activation functions and their derivatives"
+            figures["activation-functions"] = plots.activation_functions(shown, title=title)
         x, y = loaded.part(self.part, self.data_dir)
         result = evaluate_classes(net, params, x, y)
         title = f"Confusion matrix on the {self.part} data: {100 * result.accuracy:.2f} % correct"
@@ -100,14 +102,12 @@ class Plot:
             result.confusion, _titled(title, setting), loaded.classes
         )
         if result.accuracy < 1 and x.ndim == 4:
-            wrong = np.flatnonzero(np.asarray(y) != result.predictions)
-            outputs = np.full((len(x), net.n_out), np.nan)
-            outputs[wrong] = feedforward(net, params, x[wrong])
+            outputs = _outputs(net, params, x)
             figures[f"misclassified-{self.part}"] = plots.misread(
                 x,
                 y,
                 result.predictions,
-                _titled(f"Misclassified {self.part} images", setting),
+                _titled(f"{self.part.capitalize()} images", setting),
                 classes=loaded.classes,
                 outputs=outputs,
             )
@@ -136,6 +136,11 @@ _MONITORS = {
     "saturated": "Saturated neurons",
     "dead": "Dead neurons",
 }
+
+
+@partial(jax.jit, static_argnums=0)
+def _outputs(net: Network, params: Params, x: jax.Array) -> jax.Array:
+    return in_pieces(net, lambda x: forward(net, params, x, None).activations[-1], x)
 
 
 def _titled(title: str, setting: str) -> str:

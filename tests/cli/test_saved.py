@@ -211,6 +211,17 @@ def test_runs_are_listed_with_what_differs(trained, here, capsys):
     assert re.match(rf"dense +2 +{100 * best:.2f} % +\d +\d+\.\d +weight_norms dead$", dense)
     assert re.search(r" conv4k3 pool2$", conv)
     assert damaged.startswith("runs/damaged/history.jsonl: damaged: line 1")
+    config = json.loads(Path("runs/conv/config.json").read_text())
+    config["config"]["train"]["distort"]["shift"] = 1
+    config.pop("sha256")  # as a version before digests wrote it
+    Path("runs/conv/config.json").write_text(json.dumps(config))
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:-1]
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines[2::2]] == [
+        "net conv4k3 pool2, distort.shift 1",
+        "monitors weight_norms dead, distort.shift 0",
+    ]
     assert main(["runs", "runs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["run"] for row in rows] == ["conv", "dense", "damaged"]
