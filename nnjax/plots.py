@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.activations import Activation, Elementwise, require_activation
-from nnjax.checks import FINITE, require_instance, require_number, require_size
+from nnjax.checks import FINITE, install, require_instance, require_number, require_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -469,7 +469,7 @@ def _figure_kind() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('plots require matplotlib: pip install "nnjax[plots]"') from None
+        raise ImportError(f"plots require matplotlib: {install('plots')}") from None
     return _shown(Figure)
 
 

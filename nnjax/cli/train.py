@@ -268,7 +268,7 @@ class _Keeper:
 
     def _checkpoint(self, run: Run) -> None:
         value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
-        score = None if np.ndim(value) or value is None else self.sign * value
+        score = None if value is None or np.ndim(value) else self.sign * value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 
@@ -342,7 +342,7 @@ def _use(platform: str) -> None:
     if found != platform:
         raise ValueError(
             f"platform is {platform}, but JAX finds no such device on this machine; leave the "
-            'option out, or install JAX for it (for NVIDIA GPUs: pip install "nnjax[cuda]")'
+            f'option out, or install JAX for it (for NVIDIA GPUs: pip install "nnjax[cuda]")'
         )
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnjax.checks import install
+
 __all__ = ["REPORTS", "Bar", "listening", "report"]
 
 REPORTS = 20
@@ -98,7 +100,7 @@ class Bar:
         try:
             from tqdm import tqdm
         except ImportError:
-            raise ImportError('a progress bar requires tqdm: pip install "nnjax[cli]"') from None
+            raise ImportError(f"a progress bar requires tqdm: {install('cli')}") from None
         self._kind, self._epochs, self._done, self._file = tqdm, epochs, done, file
         self._bar: Any = None
 

@@ -722,7 +722,9 @@ def test_help_is_no_error(capsys, monkeypatch):
 def test_missing_tyro_is_said(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)
     assert main(["train"]) == 2
-    assert 'pip install "nnjax[cli]"' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith('nnjax: the command line requires tyro: pip install "nnjax[cli]"')
+    assert said.endswith('(in a clone: pip install ".[all]")\n')
 
 
 def test_data_that_are_not_finite_are_refused(here, capsys):
