@@ -103,6 +103,7 @@ class Bar:
             raise ImportError(f"a progress bar requires tqdm: {install('cli')}") from None
         self._kind, self._epochs, self._done, self._file = tqdm, epochs, done, file
         self._bar: Any = None
+        self._compiling = True
 
     def __enter__(self) -> Bar:
         self._bar = self._kind(
@@ -122,14 +123,21 @@ class Bar:
 
     def within(self, fraction: float) -> None:
         """Show which fraction of the current epoch is done."""
+        if self._compiling:
+            self._bar.unpause()  # the time that is left does not depend on how long it took
+            self._compiling = False
         self._bar.set_description_str(f"Epoch {self._done + 1}/{self._epochs}", refresh=False)
         self._move(self._done + fraction)
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Show that an epoch is done, and what it has reached."""
-        self._done = record["epoch"] + 1
-        self._bar.set_description_str(f"Epoch {self._done}/{self._epochs}", refresh=False)
         self._bar.set_postfix_str(_reached(record), refresh=False)
+        self.done(record["epoch"])
+
+    def done(self, epoch: int) -> None:
+        """Show that an epoch, counted from 0, is done."""
+        self._done = epoch + 1
+        self._bar.set_description_str(f"Epoch {self._done}/{self._epochs}", refresh=False)
         self._move(self._done)
 
     def above(self, line: str) -> None:
