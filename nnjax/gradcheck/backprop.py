@@ -57,9 +57,9 @@ def check_backprop(
     Both are evaluated in float64 at random parameters (biases not zero) and inputs of both signs,
     on batches of 1 and of 5, and where activations or pools have kinks on one batch that lies on
     them; and at params, x and y, if you give them. Where shapes do not fit, it is called once more
-    with layers of equal size, so that the mistake behind it shows. The gradient is compared with `jax.grad` of the
-    loss, and so are the errors, where they are returned. If something is wrong, every step of the
-    right derivation is edited in turn, for the edit that explains it.
+    with layers of equal size, so that the mistake behind it shows. The gradient is compared with
+    `jax.grad` of the loss, and so are the errors, where they are returned. If something is wrong,
+    every step of the right derivation is edited in turn, for the edit that explains it.
 
     Args:
         net: the network that is meant.

@@ -304,7 +304,7 @@ def _same_again(probe: Probe) -> Finding | None:
 def _own_rule(probe) -> str:
     """Return which rule of its own the function's derivative contains; "" if none."""
     rules = {"stop_gradient": "stop_gradient", "custom_": "a custom derivative rule"}
-    program = str(probe.subject.program(probe.args))
+    program = str(probe.subject.traced(probe.args))
     return " and ".join(words for rule, words in rules.items() if rule in program)
 
 

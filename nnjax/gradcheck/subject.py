@@ -19,6 +19,7 @@ import numpy as np
 from nnjax.gradcheck.arbiter import along_difference
 from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, named_leaves, norm, to_numpy
 from nnjax.gradcheck.domains import Domain
+from nnjax.gradcheck.graph import Graph, Traced, trace, trace_at
 from nnjax.gradcheck.reference import nearby, numerical_gradient, rounding_noise
 
 __all__ = ["Probe", "Subject"]
@@ -133,27 +134,20 @@ class Subject:
                 lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)),
             )
 
-    def program(self, args: tuple) -> Any:
-        """Return f as JAX traces it, a program of the arrays; None where it cannot be traced."""
-        _, _, arrays = self.compiled(args)
-        signature = ("program", self._signature(args, arrays))
+    def traced(self, args: tuple) -> Traced | None:
+        """Return f as JAX traces it; None where it cannot be traced without looking at values."""
+        signature = ("traced", self._signature(args, jax.tree.leaves(args)))
         if signature not in self._programs:
-            leaves, structure = jax.tree.flatten(args)
-            dynamic = [
-                i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))
-            ]
-
-            def of_arrays(arrays):
-                full = list(leaves)
-                for i, array in zip(dynamic, arrays, strict=True):
-                    full[i] = array
-                return self.function(*jax.tree.unflatten(structure, full))
-
             try:
-                self._programs[signature] = jax.make_jaxpr(of_arrays)(arrays)
+                self._programs[signature] = trace(self.function, args)
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
                 self._programs[signature] = None
         return self._programs[signature]
+
+    def graph(self, args: tuple) -> Graph | None:
+        """Return the graph of f's operations at these arguments; None where it has none."""
+        traced = None if self.untraceable else self.traced(args)
+        return None if traced is None else trace_at(traced, args, self.positions, opaque=True)
 
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
@@ -347,17 +341,22 @@ class Probe:
         subset = self.subject.subset
         if subset is None or self.n is None:
             raise TypeError("there is no batch")
-        if not self.subject.mean_of_examples:
-            return Probe(self.subject, "", subset(self.args, indices)).expected
-        # One program, that of a single example, serves for any selection.
-        for i in indices:
-            if i not in self._single:
-                self._single[i] = Probe(self.subject, "", subset(self.args, [i])).expected
-        chosen = [self._single[i] for i in indices]
-        return [np.mean(np.stack(leaves), axis=0) for leaves in zip(*chosen, strict=True)]
+        if self.subject.mean_of_examples:  # one program, that of a single example, serves for all
+            chosen = [self._of_subset(i) for i in indices]
+            return [np.mean(np.stack(leaves), axis=0) for leaves in zip(*chosen, strict=True)]
+        return self._of_subset(*indices)
+
+    def _of_subset(self, *indices):
+        if indices not in self._subsets:
+            assert self.subject.subset is not None
+            args = self.subject.subset(self.args, indices)
+            graph = None if self.subject.gradient is not None else self.subject.graph(args)
+            point = Probe(self.subject, "", args)  # whose gradient would have to be compiled
+            self._subsets[indices] = point.expected if graph is None else graph.gradient()
+        return self._subsets[indices]
 
     @cached_property
-    def _single(self) -> dict[int, list[np.ndarray]]:
+    def _subsets(self) -> dict[tuple[int, ...], list[np.ndarray]]:
         return {}
 
     def value(self, args: tuple) -> float:

@@ -270,8 +270,9 @@ def by_jax(function: Callable) -> Callable:
 
 def evaluable(
     function: Callable, args: tuple, positions: Sequence[int], read: Callable = lambda out: out
-) -> tuple[Callable, str]:
-    """Return the function in a form that can be differentiated, and why JAX cannot, "" if it can.
+) -> tuple[Callable, str, Any]:
+    """Return the function in a form that can be differentiated, why JAX cannot, "" if it can, and
+    what it returns, or at least the shapes of that.
 
     As it is, if JAX can trace it; else with jax.numpy in numpy's place, if that gives the same
     value; else as a function of NumPy arrays (of PyTorch tensors) that can only be called.
@@ -289,19 +290,23 @@ def evaluable(
     def reading(call):
         return functools.wraps(function)(lambda *args: read(call(*args)))
 
-    def differentiated(call):
+    def differentiated(call, evaluate=False):
         def of(parameters):
             full = list(args)
             for i, value in zip(positions, parameters, strict=True):
                 full[i] = value
             return call(*full)
 
-        return jax.vjp(of, [args[i] for i in positions])[0]
+        given = [args[i] for i in positions]
+        try:
+            shapes = jax.eval_shape(lambda parameters: jax.vjp(of, parameters)[0], given)
+        except Exception:  # Python may look at values in it, which is slower
+            return jax.vjp(of, given)[0]
+        return jax.jit(of)(given) if evaluate else shapes
 
     plain = reading(function)
     try:
-        differentiated(plain)
-        return plain, ""
+        return plain, "", differentiated(plain)
     except Exception as error:
         complaint = raised(error)
     by_value, value, failed = None, None, complaint
@@ -327,14 +332,15 @@ def evaluable(
     substituted = reading(by_jax(function))
     why = "it gives another value when jax.numpy takes numpy's place"
     try:
-        if _agree(differentiated(substituted), value):
-            return substituted, ""
+        if _agree(differentiated(substituted, evaluate=True), value):
+            return substituted, "", value
     except Exception as error:
         why = f"it {raised(error)}"
-    return by_value, (
+    untraceable = (
         f"JAX cannot trace {name_of(function)}, so that no line can be named and differences are "
         f"the reference: {why}."
     )
+    return by_value, untraceable, value
 
 
 def _numbers(leaf):
