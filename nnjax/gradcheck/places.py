@@ -244,8 +244,9 @@ class Spot:
     def by_leaf(self, numbers: np.ndarray) -> np.ndarray:
         """Sum (..., K) over the directions of each leaf: (..., leaves)."""
         out = np.zeros((*numbers.shape[:-1], len(self.graph.leaves)))
-        for i in self.compared:
-            out[..., i] = numbers[..., self.leaf_of == i].sum(axis=-1)
+        if self.leaf_of.size:
+            starts = np.flatnonzero(np.diff(self.leaf_of, prepend=-1))
+            out[..., self.leaf_of[starts]] = np.add.reduceat(numbers, starts, axis=-1)
         return out
 
     def sizes(self, numbers: np.ndarray) -> np.ndarray:

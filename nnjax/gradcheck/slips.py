@@ -13,12 +13,11 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative
 from nnjax.gradcheck.places import Edge, Site, Spot
+from nnjax.gradcheck.rules import passage
 
 __all__ = ["FACTOR", "Family", "Flow", "Slip", "families", "slips"]
 
@@ -75,15 +74,14 @@ class Flow(NamedTuple):
         k, j = self.edge
         equation, inputs = self.spot.graph.equations[k], self.inputs
         inputs[operand] = np.array(value, dtype=np.asarray(inputs[operand]).dtype)
-        if self.spot.graph.partials(k) is not None:
+        graph = self.spot.graph
+        if graph.partials(k) is not None:
             return self.reduced(self.arriving * derivative(equation, inputs, j))
-
-        def function(u):
-            return equation.function(*inputs[:j], u, *inputs[j + 1 :])[0]
-
-        return np.asarray(
-            jax.vjp(function, jnp.asarray(inputs[j]))[1](jnp.asarray(self.arriving))[0]
+        shapes = [graph.shape(node) for node in equation.outputs]
+        through = passage(
+            equation.name, equation.function, equation.params, inputs, shapes, [j], [0]
         )
+        return through.pull({0: self.arriving[None]})[j][0]
 
     def value(self, family: Family, shift: int = 0) -> np.ndarray:
         """Return the value of a variable in this turn, or some turns later; 0 beyond the last."""
@@ -105,6 +103,7 @@ class Slip(NamedTuple):
         change: (flow, t) -> what flows on to u instead.
         cost: how far-fetched it is; the plainest explanation has the least.
         fitted: whether the number t is to be found.
+        number: what t is where it is not.
         at: the equation at which a person would look for it; None for that of the site.
     """
 
@@ -114,6 +113,7 @@ class Slip(NamedTuple):
     change: Callable[[Flow, float], Any]
     cost: float
     fitted: bool = False
+    number: float = 1.0
     at: int | None = None
 
 
@@ -164,6 +164,9 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
     k, _j = where.edges[0]
     fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
     yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+    if where.serial:  # where the gradient is no straight line in t
+        for number in (-1.0, 2.0, 0.5):
+            yield Slip(FACTOR, "", "", lambda e, t, c=number: c * e.flow, 1.0, number=number)
     if len(where.edges) > 2:
         yield from _turns(where)
     yield from _shapes(graph, where)

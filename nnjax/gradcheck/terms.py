@@ -324,7 +324,7 @@ class Search:
             if key in seen or len(seen) >= 12:
                 continue
             seen.add(key)
-            t = 0.0 if abs(t) < 1e-9 else t
+            t = slip.number if not slip.fitted else 0.0 if abs(t) < 1e-9 else t
             cost = read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
             match = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
             search = self.after(match)
@@ -374,29 +374,27 @@ class Search:
     def matches(self, where: Site) -> list[Match]:
         """Return the slips that give the claimed numbers in at least one wrong leaf."""
         chosen = list(slips(self.graph, where, self.known))
-        effects: list[Any] = [[] for _ in chosen]
+        effects: dict[Slip, list[tuple]] = {slip: [] for slip in chosen}
         for spot in self.spots:
-            left = [c for c, effect in enumerate(effects) if effect is not None]
-            at_one = self.effects(spot, where, [chosen[c] for c in left], 1.0)
-            for c, one in zip(left, at_one, strict=True):
-                effects[c].append((one * 0, one))
-            fitted = [c for c in left if chosen[c].fitted]
-            at_zero = self.effects(spot, where, [chosen[c] for c in fitted], 0.0)
-            for c, zero in zip(fitted, at_zero, strict=True):
-                effects[c][-1] = (zero, effects[c][-1][1])
-            for c in left:
-                if self.match(where, chosen[c], effects[c]) is None:
-                    effects[c] = None
-        found = [
-            self.match(where, slip, effect)
-            for slip, effect in zip(chosen, effects, strict=True)
-            if effect
-        ]
+            ones = self.effects(spot, where, chosen, 1.0)
+            fitted = [i for i, slip in enumerate(chosen) if slip.fitted]
+            zeros = np.zeros_like(ones)
+            zeros[fitted] = self.effects(spot, where, [chosen[i] for i in fitted], 0.0)
+            likely = ((spot.sizes(spot.residual - ones) <= spot.tolerance) & self.wrong).any(axis=1)
+            likely[fitted] = True
+            for i in np.flatnonzero(likely):
+                effects[chosen[i]].append((zeros[i], ones[i]))
+            chosen = [
+                chosen[i]
+                for i in np.flatnonzero(likely)
+                if self.match(where, chosen[i], effects[chosen[i]]) is not None
+            ]
+        found = [self.match(where, slip, effects[slip]) for slip in chosen]
         return [match for match in found if match is not None]
 
     def match(self, where: Site, term: Slip, effects: Sequence[tuple]) -> Match | None:
         """Hold the effects of a slip, for t = 0 and 1, against the residuals."""
-        t = 1.0
+        t = term.number
         if term.fitted:
             values = []
             for spot, (zero, one) in zip(self.spots, effects, strict=False):
@@ -467,7 +465,7 @@ class Search:
             have=have,
             expected=expected,
             residual=match.residual,
-            factor=match.t if slip.fitted else None,
+            factor=match.t if slip.fitted or slip.name == FACTOR else None,
             leaves=tuple(self.names[i] for i in np.flatnonzero(match.leaves)),
             evidence="" if spot.whole else f"compared along {len(spot.leaf_of)} random directions",
         )
