@@ -26,6 +26,7 @@ from nnjax.gradcheck.forms import parameter_names
 from nnjax.gradcheck.rules import PARTIALS, Passage, evaluate, passage
 
 __all__ = [
+    "ARRAYS",
     "MOVES",
     "TOTAL",
     "Equation",

@@ -19,8 +19,8 @@ import numpy as np
 from nnjax.gradcheck.arbiter import along_difference
 from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, named_leaves, norm, to_numpy
 from nnjax.gradcheck.domains import Domain
-from nnjax.gradcheck.graph import Graph, Traced, trace, trace_at
-from nnjax.gradcheck.reference import nearby, numerical_gradient, rounding_noise
+from nnjax.gradcheck.graph import ARRAYS, Graph, Traced, trace, trace_at
+from nnjax.gradcheck.reference import compiled, nearby, numerical_gradient, rounding_noise
 
 __all__ = ["Probe", "Subject"]
 
@@ -94,39 +94,29 @@ class Subject:
 
         Whatever else is among the arguments, such as a network or a flag, is closed over.
         """
-        leaves, structure = jax.tree.flatten(args)
-        dynamic = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))]
-        arrays = [leaves[i] for i in dynamic]
-
-        def rebuild(arrays):
-            full = list(leaves)
-            for i, array in zip(dynamic, arrays, strict=True):
-                full[i] = array
-            return jax.tree.unflatten(structure, full)
-
+        arrays, rebuild = _arrays_in(args)
         signature = self._signature(args, arrays)
         if signature not in self._programs:
-            value, gradient = self._compile(arrays, rebuild, len(arrays) == len(leaves))
-            self._programs[signature] = value, gradient
+            self._programs[signature] = self._compile(args, arrays, rebuild)
         return *self._programs[signature], arrays
 
-    def _compile(self, arrays, rebuild, only_arrays):
+    def _compile(self, args, arrays, rebuild):
         f, argnums = self.function, self.argnums
         if self.untraceable:
             return lambda arrays: f(*rebuild(arrays)), None
         if self.gradient is not None:
-            compiled = self.gradient
-            return lambda arrays: f(*rebuild(arrays)), lambda arrays: compiled(*rebuild(arrays))
+            own = self.gradient
+            return lambda arrays: f(*rebuild(arrays)), lambda arrays: own(*rebuild(arrays))
         try:
-            if only_arrays:  # the same function again is not compiled again
-                _gradient(f, argnums, rebuild(arrays))
+            if len(arrays) == len(jax.tree.leaves(args)):
+                _gradient(f, argnums, args)  # the same function again is not compiled again
                 return (
                     lambda arrays: _value(f, rebuild(arrays)),
                     lambda arrays: _gradient(f, argnums, rebuild(arrays)),
                 )
-            gradient = jax.jit(lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)))
+            gradient = compiled(lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)))
             gradient(arrays)
-            return jax.jit(lambda arrays: f(*rebuild(arrays))), gradient
+            return compiled(lambda arrays: f(*rebuild(arrays))), gradient
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
             # Python looks at values in f: it cannot be compiled, but it has a gradient.
             return (
@@ -151,11 +141,14 @@ class Subject:
 
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
-        _, gradient, arrays = self.compiled(args)
+        arrays, rebuild = _arrays_in(args)
         signature = ("noise", self._signature(args, arrays))
         if signature not in self._programs:
+            gradient = self.gradient or jax.grad(self.function, self.argnums)
             try:
-                self._programs[signature] = rounding_noise(gradient, (arrays,))
+                self._programs[signature] = rounding_noise(
+                    lambda arrays: gradient(*rebuild(arrays)), (arrays,)
+                )
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
                 self._programs[signature] = None
         return self._programs[signature]
@@ -169,12 +162,26 @@ class Subject:
         return {}
 
 
-@partial(jax.jit, static_argnums=0)
+def _arrays_in(args):
+    """Return the arrays among arguments, and what makes arguments of others like them."""
+    leaves, structure = jax.tree.flatten(args)
+    dynamic = [i for i, leaf in enumerate(leaves) if isinstance(leaf, ARRAYS)]
+
+    def rebuild(arrays):
+        full = list(leaves)
+        for i, array in zip(dynamic, arrays, strict=True):
+            full[i] = array
+        return jax.tree.unflatten(structure, full)
+
+    return [leaves[i] for i in dynamic], rebuild
+
+
+@partial(compiled, static_argnums=0)
 def _value(f, args):
     return f(*args)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(compiled, static_argnums=(0, 1))
 def _gradient(f, argnums, args):
     return jax.grad(f, argnums)(*args)
 
@@ -329,7 +336,7 @@ class Probe:
         noise = self.subject.noise(self.args)
         if noise is None:
             return [np.full(leaf.shape, 1e-13 * _largest(leaf)) for leaf in self.expected]
-        return noise(self.subject.compiled(self.args)[2])
+        return noise(_arrays_in(self.args)[0])
 
     @property
     def n(self) -> int | None:

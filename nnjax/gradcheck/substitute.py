@@ -21,6 +21,7 @@ import numpy as np
 
 from nnjax.gradcheck.compare import Misfit
 from nnjax.gradcheck.forms import LIBRARIES, as_numpy, as_torch, name_of, raised
+from nnjax.gradcheck.reference import compiled
 
 __all__ = ["Array", "by_jax", "evaluable", "in_place_of_numpy"]
 
@@ -302,7 +303,7 @@ def evaluable(
             shapes = jax.eval_shape(lambda parameters: jax.vjp(of, parameters)[0], given)
         except Exception:  # Python may look at values in it, which is slower
             return jax.vjp(of, given)[0]
-        return jax.jit(of)(given) if evaluate else shapes
+        return compiled(of)(given) if evaluate else shapes
 
     plain = reading(function)
     try:
