@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.compare import Misfit, named_leaves, to_numpy
+from nnjax.gradcheck.compare import Misfit, named_leaves, relative_error, to_numpy
 from nnjax.gradcheck.domains import convention, domains_of, noticed
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.finding import Finding
@@ -502,4 +502,36 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:
     """Return the convention by which a gradient is right that is wrong as it stands."""
-    return convention(probes) or scaled(probes)
+    return convention(probes) or scaled(probes) or _without_epsilon(probes)
+
+
+def _without_epsilon(probes: Sequence[Probe]) -> Finding | None:
+    """Return what is left out where the claim is right but for small constants that f adds."""
+    worst, graph = 0.0, None
+    for probe in probes:
+        if max(probe.rows[i].relative_error for i in probe.wrong) > 1e-2:
+            return None
+        graph = probe.subject.graph(probe.args, epsilon=1e-3)
+        if graph is None or not graph.left_out:
+            return None
+        for g, claimed in zip(graph.gradient(), probe.claimed_arrays, strict=True):
+            off = np.inf if claimed is None else relative_error(claimed, g)
+            worst = max(worst, off)
+            if not off <= 1e-9:
+                return None
+    if graph is None:
+        return None
+    size, place = graph.left_out[-1]
+    more = {}
+    if place is not None:
+        more = {"file": place.file, "line": place.line, "column": place.column + 1}
+        more |= {"source": place.source, "where": f"line {place.line}"}
+    return Finding(
+        name="ε left out",
+        sentence=f"right for the function without the {size:g} that it adds",
+        have=f"∇f with 0 for {size:g}",
+        expected="∇f",
+        residual=worst,
+        leaves=tuple(probes[0].names[i] for i in probes[0].wrong),
+        **more,
+    )

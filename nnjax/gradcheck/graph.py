@@ -175,6 +175,7 @@ class Graph:
         output: the node of the function's value.
         inputs: what the user calls f's arguments and their parts, by node.
         constants: nodes that nothing is carried back through.
+        left_out: small constants that are added in f, and not here, with the place of each.
     """
 
     values: list[Any]
@@ -183,6 +184,7 @@ class Graph:
     output: int
     inputs: Mapping[int, str]
     constants: frozenset[int] = frozenset()
+    left_out: tuple[tuple[float, Place | None], ...] = ()
 
     def __post_init__(self):
         self._names: dict[int, str] = {}
@@ -459,7 +461,13 @@ def trace(f: Callable, args: tuple) -> Traced:
     return Traced(program, dynamic, tuple(names[i] for i in dynamic))
 
 
-def trace_at(traced: Traced, args: tuple, argnums: Sequence[int], opaque: bool = False) -> Graph:
+def trace_at(
+    traced: Traced,
+    args: tuple,
+    argnums: Sequence[int],
+    opaque: bool = False,
+    epsilon: float = 0.0,
+) -> Graph:
     """Return the graph of a traced function at one point.
 
     Args:
@@ -468,6 +476,7 @@ def trace_at(traced: Traced, args: tuple, argnums: Sequence[int], opaque: bool =
         argnums: the arguments that the gradient is for.
         opaque: leave functions with a derivative rule of their own as one equation each, so that
             the rule counts and not the function's body.
+        epsilon: leave out constants up to this size that are added to something.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np
@@ -477,18 +486,21 @@ def trace_at(traced: Traced, args: tuple, argnums: Sequence[int], opaque: bool =
         >>> [equation.name for equation in trace_at(trace(f, point), point, [0]).equations]
         ['tanh', 'reduce_sum']
     """
-    builder = _Builder(opaque)
+    builder = _Builder(opaque, epsilon)
     flat = [builder.node(array) for array in traced.arrays(args)]
     owner = [i for i, argument in enumerate(args) for _ in jax.tree.leaves(argument)]
     leaves = [n for n, i in zip(flat, traced.dynamic, strict=True) if owner[i] in argnums]
     (output,) = builder.walk(traced.program.jaxpr, traced.program.consts, flat, ())
     inputs = dict(zip(flat, traced.names, strict=True))
-    return Graph(builder.values, builder.equations, leaves, output, inputs)
+    left_out = tuple(builder.left_out)
+    return Graph(builder.values, builder.equations, leaves, output, inputs, left_out=left_out)
 
 
 class _Builder:
-    def __init__(self, opaque):
-        self.opaque, self.values, self.equations, self.run = opaque, [], [], 0
+    def __init__(self, opaque, epsilon):
+        self.opaque, self.epsilon, self.run = opaque, epsilon, 0
+        self.values, self.equations, self.left_out = [], [], []
+        self.literals: set[int] = set()
 
     def node(self, value):
         self.values.append(_numpy(value))
@@ -513,11 +525,15 @@ class _Builder:
             if not isinstance(atom, core.Literal):
                 return nodes[atom]
             aval: Any = atom.aval
-            return self.node(np.asarray(atom.val, aval.dtype))
+            node = self.node(np.asarray(atom.val, aval.dtype))
+            self.literals.add(node)
+            return node
 
         for equation in jaxpr.eqns:
             given = [number(atom) for atom in equation.invars]
             path = _path(equation.source_info) + outer
+            if self.epsilon and equation.primitive.name in ("add", "sub", "max"):
+                given = [self.without_epsilon(node, path) for node in given]
             outputs = self.inner(equation, given, path)
             if outputs is None:
                 outputs = self.add(
@@ -525,6 +541,14 @@ class _Builder:
                 )
             nodes.update(zip(equation.outvars, outputs, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
+
+    def without_epsilon(self, node, path):
+        """Return a node of zero for a small constant, else the node."""
+        value = self.values[node]
+        if node not in self.literals or not 0 < abs(value) <= self.epsilon:
+            return node
+        self.left_out.append((float(value), path[0] if path else None))
+        return self.node(np.zeros_like(value))
 
     def inner(self, equation, given, path) -> list[int] | None:
         """Lay out a program within the program; None where the equation stays as it is."""

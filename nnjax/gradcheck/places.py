@@ -215,7 +215,7 @@ class Spot:
         return out
 
     @property
-    def _right(self) -> list[np.ndarray]:
+    def right(self) -> list[np.ndarray]:
         """The right gradient: the first one, before any mistakes were made."""
         return self._once("right", lambda: list(self.gradient))
 
@@ -225,7 +225,7 @@ class Spot:
         return self._once("weights", self._make_weights)
 
     def _make_weights(self):
-        right = self._right
+        right = self.right
         claimed = [
             np.zeros_like(g) if c is None else c for c, g in zip(self.claimed, right, strict=True)
         ]
@@ -239,7 +239,8 @@ class Spot:
     @property
     def claimed_entries(self) -> np.ndarray:
         """The size of every number of the claim, in the order of the directions if `whole`."""
-        return np.abs(np.concatenate([np.ravel(self.claimed[i]) for i in self.compared]))
+        claimed = [c for c in self.claimed if c is not None]
+        return np.abs(np.concatenate([c.ravel() for c in claimed]))
 
     def by_leaf(self, numbers: np.ndarray) -> np.ndarray:
         """Sum (..., K) over the directions of each leaf: (..., leaves)."""

@@ -517,6 +517,17 @@ def _partners(graph, where, fitting, operand):
     _u, v = _names(graph, where)
     node = graph.equations[k].inputs[operand]
     name = graph.name(node)
+    if node in graph.leaves and graph.shape(node):
+        yield Slip(
+            "wrong partner in the product (updated)",
+            f"`{name}` has been changed by a step of size {{t}} before it stands here",
+            f"d[{v}] with {name} − {{t}} · ∂f/∂{name}",
+            lambda e, t: e.pull_at(
+                operand, e.spot.graph.values[node] - t * e.spot.right[graph.leaves.index(node)]
+            ),
+            2.0,
+            fitted=True,
+        )
     right = tuple(graph.equations[k].inputs[operand] for k in where.group)
     shape = graph.shape(node)
     for family in fitting:
@@ -584,8 +595,9 @@ def _operations(graph, where, fitting):
         )
     if equation.name in MOVES:
         for name, order in (("last", 1), ("first", -1)):
+            copy = " (first copy only)" if name == "first" else ""
             yield Slip(
-                "overwritten instead of added",
+                f"overwritten instead of added{copy}",
                 f"where `{v}` holds an entry of `{u}` more than once, only the {name} one counts",
                 f"d[{u}][index] = d[{v}] (= for +=)",
                 lambda e, t, order=order: _overwritten(e, order),
@@ -658,23 +670,31 @@ def _interchanged(array, sizes, axis, a, b):
 
 
 def _overwritten(e, order):
-    """Carry copies back by assignment, so that of equal indices one alone counts."""
-    operand = e.inputs[e.edge[1]]
-    inputs = e.inputs
-    inputs[e.edge[1]] = np.arange(operand.size).reshape(operand.shape)
-    params = {**_equation(e).params}
-    if _equation(e).name == "convert_element_type":
-        raise ValueError("copies nothing")
-    index = np.asarray(_rebound(e, inputs, params)).ravel()
-    out = np.zeros(operand.size)
-    out[index[::order]] = e.arriving.ravel()[::order]
+    """Carry copies back by assignment, so that of equal indices one alone counts.
+
+    Copies of copies are one copying, such as two calls of repeat.
+    """
+    graph, (k, j) = e.spot.graph, e.edge
+    operand = e.inputs[j]
+    index = np.arange(operand.size).reshape(operand.shape)
+    while True:
+        equation = graph.equations[k]
+        if equation.name == "convert_element_type":
+            raise ValueError("copies nothing")
+        inputs = [graph.values[n] for n in equation.inputs]
+        inputs[j] = index
+        index, node = np.asarray(equation.function(*inputs)[0]), equation.outputs[0]
+        edges = graph.consumers.get(node, [])
+        if len(edges) != 1 or graph.equations[edges[0][0]].name not in MOVES:
+            break
+        k, j = edges[0]
+    index = index.ravel()
     if len(np.unique(index)) == len(index):
         raise ValueError("copies nothing")
+    arriving = e.cotangents[node][e.which].ravel()
+    out = np.zeros(operand.size)
+    out[index[::order]] = arriving[::order]
     return out.reshape(operand.shape)
-
-
-def _rebound(e, inputs, params):
-    return _equation(e).function(*inputs)[0]
 
 
 def _own_share(e):

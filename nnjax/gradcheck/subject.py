@@ -134,10 +134,13 @@ class Subject:
                 self._programs[signature] = None
         return self._programs[signature]
 
-    def graph(self, args: tuple) -> Graph | None:
+    def graph(self, args: tuple, epsilon: float = 0.0) -> Graph | None:
         """Return the graph of f's operations at these arguments; None where it has none."""
         traced = None if self.untraceable else self.traced(args)
-        return None if traced is None else trace_at(traced, args, self.positions, opaque=True)
+        if traced is None:
+            return None
+        with np.errstate(all="ignore"):
+            return trace_at(traced, args, self.positions, opaque=True, epsilon=epsilon)
 
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""

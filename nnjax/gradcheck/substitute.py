@@ -223,16 +223,16 @@ def _globals(function) -> list[dict]:
         one = waiting.pop()
         one = getattr(one, "func", one)  # functools.partial
         one = getattr(one, "__func__", one)  # a method
-        if isinstance(one, type):
+        if isinstance(one, ModuleType):
+            names = vars(one)
+        elif isinstance(one, type):
             module = sys.modules.get(one.__module__)
             names = vars(module) if module is not None else {}
         elif hasattr(one, "__globals__"):
             names = one.__globals__
             waiting += [cell.cell_contents for cell in one.__closure__ or () if _filled(cell)]
-        elif callable(one) and not isinstance(one, np.ufunc):
+        else:  # an object, whose methods may be called
             waiting.append(type(one))
-            continue
-        else:
             continue
         file = names.get("__file__") or ""
         if id(names) in seen or file.startswith(LIBRARIES) or not names:
@@ -241,13 +241,17 @@ def _globals(function) -> list[dict]:
         if names.get("__name__", "").partition(".")[0] in ("nnjax", "jax", "numpy", "builtins"):
             continue
         found.append(names)
-        waiting += [v for v in names.values() if isinstance(v, type) or hasattr(v, "__globals__")]
+        waiting += [
+            v
+            for v in names.values()
+            if isinstance(v, (type, ModuleType)) or hasattr(v, "__globals__")
+        ]
     return found
 
 
 def _filled(cell):
     try:
-        return callable(cell.cell_contents)
+        return cell.cell_contents is not None
     except ValueError:  # not yet assigned
         return False
 
