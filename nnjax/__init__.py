@@ -58,7 +58,20 @@ from nnjax.gradcheck import (
     check_vjp,
     trace_gradient,
 )
-from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
+from nnjax.layers import (
+    Add,
+    Affine,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    L2Pool,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    MeanPool,
+    Residual,
+)
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
@@ -66,6 +79,7 @@ from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
     "ELU",
+    "Add",
     "Affine",
     "Backprop",
     "Conv",
@@ -81,10 +95,12 @@ __all__ = [
     "GradientReport",
     "L2Pool",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "MaxPool",
     "MeanPool",
     "Network",
+    "Residual",
     "Softmax",
     "TrainState",
     "absolute",

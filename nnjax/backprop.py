@@ -158,13 +158,15 @@ def errors_of_layers(
 ) -> tuple[jax.Array, ...]:
     """Return δ¹, …, δ^L, given δ^L: BP2, layer by layer."""
     a, z, caches = passed  # a[l] and caches[l] go into layer l, z[l] comes out
-    errors = [delta]
-    for l in reversed(range(1, len(net.layers))):
+    errors, L = [delta], len(net.layers)
+    for l in reversed(range(1, L)):
         if feedback is None:
             pull_back = jax.vmap(net.layers[l].pull_back, in_axes=(None, 0, 0))
             g = pull_back(params[l], caches[l], delta)  #                            BP2: wᵀδ
         else:
             g = feedback.pull_back(net, params, l, caches[l], delta, errors[0], y)
+        for k in net.skips[l]:  # the sums, z[k] = … + a[l]
+            g = g + errors[L - 1 - k]  #                                             BP2: + δ
         delta = net.layers[l - 1].activation.pull_back(z[l - 1], a[l], g)  #         BP2: ⊙ σ'(z)
         errors.append(delta)
     return tuple(reversed(errors))

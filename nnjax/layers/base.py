@@ -41,7 +41,8 @@ class Layer(Named):
     """A layer without parameters, and the base of all others: subclass it as a frozen dataclass.
 
     A subclass defines `out_shape`, `forward` and `pull_back`; with parameters, `init` and
-    `gradients` too. It sets `random` where training draws random numbers. To be a word in
+    `gradients` too. It sets `random` where training draws random numbers, and `skip` where the
+    network adds to z what went into the layer that many places before. To be a word in
     `nnjax.architecture` as well, it sets `name` and `pattern`, defines `parse` and `word`, and
     stands in `nnjax.layers.LAYERS`.
 
@@ -66,6 +67,7 @@ class Layer(Named):
     pattern: ClassVar[str] = ""
     activation: Activation = identity
     random: bool = False
+    skip: int = 0
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of z for one example, given that of a; refuse what does not fit."""
