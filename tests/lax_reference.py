@@ -44,7 +44,16 @@ def flatten(layer, params, x):
     return x.reshape(x.shape[0], -1)
 
 
+def layer_norm(layer, params, x):
+    """Return z of a LayerNorm."""
+    axes = tuple(range(1, x.ndim))
+    centred = x - jnp.mean(x, axes, keepdims=True)
+    s = jnp.sqrt(jnp.mean(centred**2, axes, keepdims=True) + layer.epsilon)
+    return params.gamma[None] * centred / s + params.beta[None]
+
+
 REFERENCE = {
+    nnjax.LayerNorm: layer_norm,
     nnjax.Conv: conv,
     nnjax.MaxPool: pool,
     nnjax.MeanPool: pool,

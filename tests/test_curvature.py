@@ -35,6 +35,11 @@ NETS = {
         nnjax.softmax,
         nnjax.log_likelihood,
     ),
+    "normalized, residual": net_of(
+        [nnjax.Residual(nnjax.LayerNorm(), nnjax.Dense(4, nnjax.tanh))],
+        nnjax.softmax,
+        nnjax.log_likelihood,
+    ),
     "conv": net_of(CONV, nnjax.softmax, nnjax.log_likelihood, (6, 4, 2)),
 }
 

@@ -56,6 +56,14 @@ NETS = {
     "not affine": nnjax.Network(
         5, [nnjax.Dense(4, nnjax.tanh), Gate(), nnjax.Dense(3)], nnjax.cross_entropy
     ),
+    "normalized, residual": nnjax.Network(
+        5,
+        [
+            nnjax.Residual(nnjax.LayerNorm(), nnjax.Dense(5, nnjax.tanh)),
+            nnjax.Dense(3, nnjax.softmax),
+        ],
+        nnjax.log_likelihood,
+    ),
     # 2T² = 32 of 60 weights: by the patches' Gram matrix
     "conv, few positions": conv_net((4, 3, 2), nnjax.Conv(5, (3, 2), activation=nnjax.tanh)),
     # T = 1
