@@ -7,6 +7,8 @@ reads, from the input to the output (the output layer itself follows from the nu
     conv20k5        20 filters of 5x5; conv20k3x5: 3 high, 5 wide
       s2, s2x1      ... with this stride
       p1, p1x2      ... with this many zeros around the image; same: as many as keep its size
+      d2, d2x1      ... with the inputs of each neuron this far apart (dilation)
+      g2            ... with filters and channels in this many groups
     pool2, pool3s2  max-pooling, windows of 2x2; of 3x3 with stride 2
     meanpool2, l2pool2
     dense100        100 neurons; an image is flattened first

@@ -27,7 +27,15 @@ from jax.typing import ArrayLike
 
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
-from nnjax.network import ForwardPass, Network, Params, check_batch, forward, one_dtype
+from nnjax.network import (
+    ForwardPass,
+    Network,
+    Params,
+    check_batch,
+    forward,
+    one_dtype,
+    wide_outputs,
+)
 
 __all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
 
@@ -36,7 +44,7 @@ class Backprop(NamedTuple):
     """Everything that backpropagation computes. L layers, n examples.
 
     Attributes:
-        loss: C, the mean over the examples, ().
+        loss: C, the mean over the examples, (), in float32 at least.
         grads: ∇C, the gradient of that mean: structure, shapes and dtypes of the parameters.
         activations: a⁰ = x, a¹, …, a^L, each (n, ...).
         weighted_inputs: z¹, …, z^L, each (n, ...).
@@ -133,11 +141,13 @@ def backpropagate(net, params, x, y, key, feedback=None):
     """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
     like, params = params, one_dtype(params)
     passed = forward(net, params, x, key)
-    a, z = passed.activations[-1], passed.weighted_inputs[-1]
+    z, a = wide_outputs(net, passed)
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
+    dtype = passed.weighted_inputs[-1].dtype
 
     loss = jnp.mean(net.loss.at(output, z, a, y))
-    delta = net.loss.output_error(output, z, a, y)  #                                BP1
+    delta = net.loss.output_error(output, z, a, y).astype(dtype)  #                  BP1
+    y = y.astype(dtype)
     errors = errors_of_layers(net, params, passed, delta, y, feedback)  #            BP2
     totals = tuple(
         layer.gradients(cache, delta)  #                                             BP3, BP4

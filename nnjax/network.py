@@ -38,7 +38,7 @@ from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
 from nnjax.layers.residual import Residual, in_a_row, next_shape
 from nnjax.losses import Loss, cross_entropy, require_loss
-from nnjax.pieces import UNROLL, equal_size, map_in_pieces
+from nnjax.pieces import UNROLL, at_least_float32, equal_size, map_in_pieces
 
 __all__ = [
     "ForwardPass",
@@ -56,6 +56,7 @@ __all__ = [
     "mlp",
     "one_dtype",
     "require_network",
+    "wide_outputs",
 ]
 
 Params = tuple[Any, ...]
@@ -469,7 +470,7 @@ def feedforward(
 def loss(
     net: Network, params: Params, x: ArrayLike, y: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:
-    """Return C, the mean of the loss over the examples, a scalar.
+    """Return C, the mean of the loss over the examples, a scalar, in float32 at least.
 
     `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to. A large data set is
     worked through in pieces.
@@ -504,9 +505,22 @@ def losses_and_outputs(
     net: Network, params: Params, x: jax.Array, y: jax.Array, key: chex.PRNGKey | None
 ) -> tuple[jax.Array, jax.Array]:
     """Return C_x (n,) in its stable form and a^L (n, n_out), for checked arrays."""
-    passed = forward(net, params, x, key)
-    z, a = passed.weighted_inputs[-1], passed.activations[-1]
+    z, a = wide_outputs(net, forward(net, params, x, key))
     return net.loss.at(net.layers[-1].activation, z, a, y), a
+
+
+def wide_outputs(net: Network, passed: ForwardPass) -> tuple[jax.Array, jax.Array]:
+    """Return z^L and a^L in float32 at least: what losses and classes are made of.
+
+    The outputs of a network in 16 bits are computed from its z^L, so that probabilities near 1 are
+    told apart, and the loss is summed and averaged in float32.
+    """
+    z = passed.weighted_inputs[-1]
+    dtype = at_least_float32(z.dtype)
+    if z.dtype == dtype:
+        return z, passed.activations[-1]
+    z = z.astype(dtype)
+    return z, net.layers[-1].activation(z)
 
 
 def in_pieces(net: Network, f: Callable[[Any], Any], xs: Any, limit: int | None = PIECE) -> Any:

@@ -21,7 +21,13 @@ def conv(layer, params, x):
     padding = padding.upper() if isinstance(padding, str) else [(p, p) for p in padding]
     numbers = ("NHWC", "OHWI", "NHWC")
     return lax.conv_general_dilated(
-        x, params.w, layer.stride, padding, dimension_numbers=numbers
+        x,
+        params.w,
+        layer.stride,
+        padding,
+        rhs_dilation=layer.dilation,
+        feature_group_count=layer.groups,
+        dimension_numbers=numbers,
     ) + params.b.reshape(1, 1, 1, -1)
 
 

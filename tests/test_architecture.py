@@ -67,6 +67,7 @@ def test_a_small_vgg_trains():
         ("conv8k3x5", nnjax.Conv(8, (3, 5))),
         ("conv8k3s2", nnjax.Conv(8, 3, 2)),
         ("conv8k3s2x1p1", nnjax.Conv(8, 3, (2, 1), 1)),
+        ("conv8k3s2p1d2x1g4", nnjax.Conv(8, 3, 2, 1, dilation=(2, 1), groups=4)),
         ("conv8k3p0x2", nnjax.Conv(8, 3, padding=(0, 2))),
         ("conv8k3same:relu", nnjax.Conv(8, 3, padding="same", activation=nnjax.relu)),
         ("pool2", nnjax.MaxPool(2)),

@@ -118,8 +118,8 @@ def _own_forms(site, step):
             "weights": Expression("outer", (DELTA, BEFORE), "Σ"),
         }
         return [dense[step]]
-    if isinstance(layer, Conv):
-        return [_of_conv(step, number(layer.geometry(site.in_shape), ""))]
+    if isinstance(layer, Conv) and layer.dilation == (1, 1) and layer.groups == 1:
+        return [_of_conv(step, number(layer.geometry(site.in_shape)[:3], ""))]
     if step == "back" and isinstance(layer, (MaxPool, MeanPool, L2Pool)):
         return [_of_pool(layer)]
     if step == "back" and isinstance(layer, Dropout) and site.masked:

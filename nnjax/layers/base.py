@@ -114,10 +114,13 @@ class Layer(Named):
 class AffineLayer(Layer):
     """A layer z = w X + b, where X (T, K) are the inputs that meet the weights: BP3 and BP4.
 
-    A subclass defines `w_shape(in_shape)`, `inputs(cache)`, `forward` and `pull_back`.
+    A subclass defines `w_shape(in_shape)`, `inputs(cache)`, `forward` and `pull_back`. With more
+    than one of `groups`, in each of which other inputs meet other weights, there is no one X: it
+    defines `gradients` in place of `inputs`.
     """
 
     initializer: Initializer
+    groups: int = 1
 
     def w_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the weights: outputs first, input channels last."""
