@@ -352,8 +352,8 @@ class GELUTanh(Elementwise):
     """z (1 + tanh u) / 2 with u = √(2/π) (z + 0.044715 z³): close to `gelu`, and cheaper.
 
     Since (1 + tanh u) / 2 = s(2u) with s the sigmoid, it is z s, with the derivative
-    s + z s (1 − s) 2u', u' = √(2/π) (1 + 3·0.044715 z²): nothing cancels. Where |z| > 10, s is 0 or
-    1 to the last digit; it is taken at ±10, so that no power of z overflows.
+    s + z s (1 − s) 2u', u' = √(2/π) (1 + 3·0.044715 z²): nothing cancels. Where |z| > 25, s is 0 or
+    1 to the last digit; it is taken at ±25, so that no power of z overflows.
 
     Example:
         >>> import nnjax
@@ -367,10 +367,10 @@ class GELUTanh(Elementwise):
 
     def __call__(self, z):
         z = jnp.asarray(z)
-        return z * self._s(jnp.clip(z, -10, 10))
+        return z * self._s(jnp.clip(z, -25, 25))
 
     def derivative_at(self, z, a):
-        z = jnp.clip(z, -10, 10)
+        z = jnp.clip(z, -25, 25)
         s, slope = self._s(z), math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
         return s + z * s * (1 - s) * 2 * slope
 

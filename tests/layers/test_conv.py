@@ -210,6 +210,16 @@ def test_equal_descriptions_are_equal():
     assert hash(nnjax.Conv(8, [3, 3])) == hash(nnjax.Conv(8, 3))
 
 
+def test_groups_in_words():
+    net = nnjax.architecture.parse("conv8k3s2p1d2x1g4:tanh", (9, 9, 4), 2)
+    layer = nnjax.Conv(8, 3, 2, 1, nnjax.tanh, dilation=(2, 1), groups=4)
+    assert net.layers[0] == layer
+    assert layer.word() == "conv8k3s2p1d2x1g4:tanh"
+    assert nnjax.summary(net).layers[0].parameters == 8 * (3 * 3 * 1 + 1)
+    with pytest.raises(TypeError, match="has 4 groups, each of which has inputs of its own"):
+        layer.inputs(jnp.zeros((9, 9, 4)))
+
+
 def test_same_padding_is_the_library_rule():
     for length in range(1, 9):
         for kernel in range(1, 6):
