@@ -297,23 +297,23 @@ class _Working:
                 if canonical:
                     formula = f"a{up}{subscript(j)} − y{subscript(j)}"
                     numbers = f"{number(a[j])} − {factor(self.y[i][j])}"
-                elif self._elementwise(l):
-                    slope = float(act.derivative(jnp.asarray(self.z[l][i]))[j])
+                elif isinstance(act, Elementwise):
+                    slope = float(act.derivative(here[0])[j])
                     arriving, put_in = self._arriving_text(l, i, j)
                     formula = f"{arriving} · {self._activation_name(l)}'({at})"
                     numbers = f"{put_in} · {factor(slope)}"
-                elif not isinstance(act, Softmax):
-                    rows = range(len(a))
-                    slopes = jax.vmap(act.pull_back, (None, None, 0))(*here, jnp.eye(len(a)))
-                    terms = (f"∂C/∂a{up}{subscript(k)} ∂a{up}{subscript(k)}/∂{at}" for k in rows)
-                    formula = total(list(terms))
-                    numbers = total([f"{factor(g[k])}·{factor(slopes[k, j])}" for k in rows])
-                else:
+                elif isinstance(act, Softmax):
                     formula = f"a{up}{subscript(j)} (g{subscript(j)} − Σ g a), g = ∂C/∂a{up}"
                     numbers = f"{factor(a[j])} · ({number(g[j])} − {factor(float(g @ a))})"
                     if act.scale != 1:
                         formula = f"{act.scale:g} " + formula
                         numbers = f"{act.scale:g} · " + numbers
+                else:
+                    rows = range(len(a))
+                    slopes = jax.vmap(act.pull_back, (None, None, 0))(*here, jnp.eye(len(a)))
+                    terms = (f"∂C/∂a{up}{subscript(k)} ∂a{up}{subscript(k)}/∂{at}" for k in rows)
+                    formula = total(list(terms))
+                    numbers = total([f"{factor(g[k])}·{factor(slopes[k, j])}" for k in rows])
                 yield Line("backward", equation, symbol, formula, numbers, float(delta[j]), i)
 
     def _arriving(self, l, i):
