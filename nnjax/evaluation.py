@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from nnjax.activations import Probability
 from nnjax.checks import checked, require_real_array
+from nnjax.display import heading, table
 from nnjax.losses import targets
 from nnjax.network import (
     Network,
@@ -25,6 +26,7 @@ from nnjax.network import (
     in_pieces,
     losses_and_outputs,
     require_network,
+    wide_outputs,
 )
 from nnjax.pieces import at_least_float32
 from nnjax.tasks import Classification, Evaluation, Multilabel, Task, require_task, task_of
@@ -87,7 +89,7 @@ def predict(
     told: Any = task
 
     def predictions(x):
-        a = forward(net, params, x, None).activations[-1]
+        _, a = wide_outputs(net, forward(net, params, x, None))
         return told.predictions(_where_finite(params, x, a))
 
     return in_pieces(net, predictions, x)
@@ -253,6 +255,18 @@ class ClassEvaluation(NamedTuple):
         for j, row in enumerate(self.confusion):
             lines.append(f"{names[j]:>{longest}}" + "".join(f"{count:{width}d}" for count in row))
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook the classes, and the confusion matrix, as tables."""
+        names = self.classes or [str(j) for j in range(len(self.confusion))]
+        rows = [("class", "examples", "precision", "recall")]
+        counts = [("true class \\ predicted", *names)]
+        for j, row in enumerate(self.confusion):
+            quality = _percent(self.precision[j]), _percent(self.recall[j])
+            rows.append((names[j], f"{row.sum()}", *quality))
+            counts.append((names[j], *map(str, row)))
+        total = f"accuracy {_percent(self.accuracy)}, loss {self.loss:.4f}"
+        return heading(total) + table(rows) + heading("Confusion matrix") + table(counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return it for JSON, without the predictions of single examples; NaN becomes null."""

@@ -34,6 +34,7 @@ import jax
 import numpy as np
 
 from nnjax.activations import ACTIVATIONS, Activation, Softmax, identity
+from nnjax.checks import install
 from nnjax.data import Dataset, split
 from nnjax.data.tables import standardized, unstandardized
 from nnjax.initializers import he
@@ -56,7 +57,7 @@ try:
     )
 except ImportError:
     raise ImportError(
-        'nnjax.sklearn requires scikit-learn 1.6 or newer: pip install "nnjax[sklearn]"'
+        f"nnjax.sklearn requires scikit-learn 1.6 or newer: {install('sklearn')}"
     ) from None
 
 __all__ = ["Classifier", "Regressor"]

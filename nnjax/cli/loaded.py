@@ -14,6 +14,7 @@ import numpy as np
 from nnjax.cli.config import TrainConfig
 from nnjax.data.image_format import ImageFormat
 from nnjax.data.tables import standardized, unstandardized
+from nnjax.display import heading
 from nnjax.evaluation import predict
 from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, init
@@ -53,6 +54,11 @@ class LoadedRun:
     features: tuple[str, ...]
     pictures: bool
     images: ImageFormat | None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook the setting, the network, and what was measured."""
+        title = heading(f"{self.run.folder}: {self.config.title}")
+        return title + self.net._repr_html_() + self.history._repr_html_()
 
     @property
     def params(self) -> Params:

@@ -159,8 +159,12 @@ class Train:
                 with busy("evaluating"):
                     result = evaluate(net, state.best_params, x, y, task)
                 say(result_line("Test", result._asdict(), len(data.test[0])))
-            if text := advice(config, net, state.params, data, keeper.records):
-                say(textwrap.fill(text, 80, break_on_hyphens=False))
+            if start is None:
+                start = initial_state(net, arguments["optimizer"], arguments["key"]).params
+            if text := advice(config, net, start, state.params, data, keeper.records):
+                whole = text.replace(" %", "\N{NO-BREAK SPACE}%")
+                lines = textwrap.fill(whole, 80, break_on_hyphens=False)
+                say(lines.replace("\N{NO-BREAK SPACE}", " "))
             show(str(run.folder) if self.output.quiet else f"Saved in {run.folder}")
 
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
@@ -355,7 +359,7 @@ def _use(platform: str) -> None:
     if found != platform:
         raise ValueError(
             f"platform is {platform}, but JAX finds no such device on this machine; leave the "
-            'option out, or install JAX for it (for NVIDIA GPUs: pip install "nnjax[cuda]")'
+            f'option out, or install JAX for it (for NVIDIA GPUs: pip install "nnjax[cuda]")'
         )
 
 

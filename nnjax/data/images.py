@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nnjax.checks import install
+
 __all__ = ["on_paper", "opened", "prepare"]
 
 T = TypeVar("T")
@@ -61,7 +63,7 @@ def prepare(
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError('reading pictures requires Pillow: pip install "nnjax[images]"') from None
+        raise ImportError(f"reading pictures requires Pillow: {install('images')}") from None
     if not (
         isinstance(shape, tuple | list)
         and len(shape) == 2
@@ -137,7 +139,7 @@ def opened(path: str | os.PathLike[str], use: Callable[[Any], T]) -> T:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise ImportError('reading pictures requires Pillow: pip install "nnjax[images]"') from None
+        raise ImportError(f"reading pictures requires Pillow: {install('images')}") from None
 
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]

@@ -17,6 +17,7 @@ import optax
 from nnjax.checks import require_instance
 from nnjax.data.dataset import Dataset, require_dataset
 from nnjax.descent import loss_and_gradient
+from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
 from nnjax.training.class_weights import example_weights
@@ -45,6 +46,16 @@ class TrainState(NamedTuple):
     epoch: jax.Array
     stopping: Any = ()
     feedback: Feedback | None = None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook what is trained, and for how long."""
+        leaves, _ = jax.tree.flatten_with_path(self.params)
+        rows = [("parameter", "shape", "norm")]
+        rows += [
+            (f"params{jax.tree_util.keystr(path)}", shape_text(leaf.shape), f"{_norm(leaf):.3g}")
+            for path, leaf in leaves
+        ]
+        return heading(f"TrainState after {int(self.epoch)} epochs") + table(rows)
 
     @property
     def best_params(self) -> Params:
@@ -110,8 +121,9 @@ def run_epoch(
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
-        key = key if random else None
-        loss, grads = loss_and_gradient(net, params, x, y, key, feedback, weights)
+        computing, key = recipe.computing(params), key if random else None
+        loss, grads = loss_and_gradient(net, computing, x, y, key, feedback, weights)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -127,7 +139,7 @@ def run_epoch(
         carry, _ = jax.lax.scan(step, carry, batches)
         if listener is not None:
             report(listener, (batches[0][-1] + 1) / steps)
-        return carry, measure(net, recipe.observed, carry[0], data, carry[2])
+        return carry, measure(net, recipe.observed, recipe.computing(carry[0]), data, carry[2])
 
     batches = (
         jnp.arange(steps),
@@ -158,6 +170,10 @@ def run_epoch(
     )
     state = state._replace(params=params, opt_state=opt_state, feedback=feedback, epoch=epoch)
     return state, jnp.where(good, total / n, jnp.nan), observed
+
+
+def _norm(leaf):
+    return jnp.sqrt(jnp.sum(jnp.square(leaf)))
 
 
 def _rows(array, rows, size):
