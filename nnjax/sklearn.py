@@ -104,6 +104,7 @@ class _Estimator(BaseEstimator):
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._state: Any = None
 
+    @jax.numpy_dtype_promotion("standard")  # adam of optax does not know another
     def _train(
         self, x: np.ndarray, y: np.ndarray, epochs: int | None, task: str, **options: Any
     ) -> None:
