@@ -96,7 +96,7 @@ def curves(
         if any(part + kind[0] in histories[run] for run in kind[3] for part in _PARTS)
     ]
     if not shown:
-        raise ValueError("the histories hold neither a loss nor an accuracy; nothing to plot")
+        raise ValueError("the histories hold neither a loss nor an accuracy nor other metrics")
     figure, axes = _figure(len(shown), title)
     alone = len(histories) == 1
     for (kind, ylabel, scale, runs), panel in zip(shown, axes, strict=True):
