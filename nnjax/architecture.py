@@ -35,6 +35,7 @@ import jax
 
 from nnjax.activations import Activation, relu, sigmoid
 from nnjax.checks import require_instance, require_size
+from nnjax.display import shape_text, table
 from nnjax.initializers import Initializer, default
 from nnjax.layers import LAYERS, Conv, Dense, Dropout, Flatten, Layer, MaxPool
 from nnjax.layers.base import Shape
@@ -185,12 +186,20 @@ class Summary(NamedTuple):
     parameters: int
 
     def __str__(self) -> str:
-        rows = [("layer", "output", "parameters"), ("input", _by(self.input_shape), "")]
-        rows += [(row.layer, _by(row.out_shape), f"{row.parameters:,}") for row in self.layers]
-        rows.append(("total", "", f"{self.parameters:,}"))
+        rows = self._rows()
         first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [f"{a:{first}}   {b:{second}}   {c:>{third}}".rstrip() for a, b, c in rows]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return table(self._rows(), numbers_from=2)
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        rows = [("layer", "output", "parameters"), ("input", shape_text(self.input_shape), "")]
+        rows += [
+            (row.layer, shape_text(row.out_shape), f"{row.parameters:,}") for row in self.layers
+        ]
+        return [*rows, ("total", "", f"{self.parameters:,}")]
 
 
 def summary(net: Network) -> Summary:
@@ -243,10 +252,6 @@ def _layers(word, shape, activation, initializer):
         )
     flat = [Flatten()] if isinstance(layer, Dense) and len(shape) > 1 else []
     return flat + [layer] * require_size(int(times or 1), f"times of {word}")
-
-
-def _by(shape):
-    return " x ".join(map(str, shape))
 
 
 def _where(text, start, end):

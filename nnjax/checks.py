@@ -26,6 +26,7 @@ __all__ = [
     "Checked",
     "check_key",
     "checked",
+    "install",
     "require_dtype",
     "require_floating",
     "require_instance",
@@ -117,6 +118,17 @@ def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARG
     if int(value) > at_most:
         raise ValueError(f"{name} is {value!r}; expected an integer of at most {at_most}")
     return int(value)
+
+
+def install(extra: str) -> str:
+    """Return how to install an extra, as messages about a missing package say it.
+
+    Example:
+        >>> from nnjax.checks import install
+        >>> print(install("plots"))
+        pip install "nnjax[plots]" (in a clone: pip install ".[all]")
+    """
+    return f'pip install "nnjax[{extra}]" (in a clone: pip install ".[all]")'
 
 
 def require_instance(

@@ -23,6 +23,7 @@ from nnjax import losses
 from nnjax.activations import Elementwise, FromJax, Softmax
 from nnjax.backprop import backprop
 from nnjax.checks import FINITE, require_number, require_real_array
+from nnjax.display import heading, table
 from nnjax.layers import Affine, Dense
 from nnjax.losses import targets
 from nnjax.network import Network, check_batch, require_network
@@ -101,6 +102,14 @@ class Explanation:
             name = f"  [{line.equation}]" if line.equation else ""
             out.append(f"  {line.symbol} = {chain}{name}")
         return "\n".join(out)
+
+    def _repr_html_(self) -> str:
+        """Return the working for a notebook: a row for each number."""
+        rows = [("", "", "formula", "numbers put in", "value")]
+        for line in self.lines:
+            of = line.symbol if line.example < 1 else f"{line.symbol} (example {line.example + 1})"
+            rows.append((line.equation, of, line.formula, line.numbers, number(line.value)))
+        return heading(self.title) + table(rows, numbers_from=4)
 
     def to_dict(self) -> dict[str, Any]:
         """Return title, loss and lines as plain dictionaries, strings and numbers."""

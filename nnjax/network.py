@@ -33,6 +33,7 @@ from nnjax.checks import (
     require_real_array,
     require_size,
 )
+from nnjax.display import heading, shape_text, table
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
@@ -125,6 +126,21 @@ class Network:
             except ValueError as error:
                 raise ValueError(f"layers[{i}]: {error}") from None
         return tuple(shapes)
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        width = max(len(word) for word, _ in rows)
+        lines = [f"  {word:{width}}  {out}" for word, out in rows]
+        return "\n".join([f"Network, loss {self.loss.name}", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [("layer", "output"), *self._rows()]
+        return heading(f"Network, loss {self.loss.name}") + table(rows, numbers_from=2)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """The input and the layers in words, each with the shape that comes out."""
+        words = ["input", *(layer.word() for layer in self.layers)]
+        return list(zip(words, map(shape_text, self.shapes), strict=True))
 
     @cached_property
     def skips(self) -> tuple[tuple[int, ...], ...]:

@@ -173,13 +173,14 @@ class TrainConfig(
     @property
     def title(self) -> str:
         """The setting in a line, as for a plot."""
-        layers = " ".join(self.net) or " ".join(f"dense{size}" for size in self.hidden)
+        sizes = " and ".join(map(str, self.hidden))
+        layers = " ".join(self.net) or (f"{sizes} hidden neurons" if sizes else "no hidden layer")
         rate = f"η = {self.learning_rate:g}"
         schedule = "" if self.schedule == "constant" else f" {self.schedule}"
         parts = [
             f"{self.data}: {layers}",
             self.activation,
-            self.loss.replace("_", "-"),
+            f"{self.loss.replace('_', '-')} loss",
             f"{_STARTS[self.init]} initialisation",
             f"{self.optimizer} {rate}{schedule}",
             f"batch size {self.batch_size}",

@@ -25,7 +25,7 @@ from nnjax.gradcheck.localise import in_words, localise
 from nnjax.gradcheck.mistakes import LeafView, general_candidates, single_candidates
 from nnjax.gradcheck.operations import Undetermined
 from nnjax.gradcheck.reference import double_precision, to_double
-from nnjax.gradcheck.report import GradientReport
+from nnjax.gradcheck.report import GradientReport, Verdict
 from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.layers import Affine, Dense, MaxPool, ScaleShift
 from nnjax.losses import targets
@@ -56,9 +56,10 @@ def check_backprop(
 
     Both are evaluated in float64 at random parameters (biases not zero) and inputs of both signs,
     on batches of 1 and of 5, and where activations or pools have kinks on one batch that lies on
-    them; and at params, x and y, if you give them. The gradient is compared with `jax.grad` of the
-    loss, and so are the errors, where they are returned. If something is wrong, every step of the
-    right derivation is edited in turn, for the edit that explains it.
+    them; and at params, x and y, if you give them. Where shapes do not fit, it is called once more
+    with layers of equal size, so that the mistake behind it shows. The gradient is compared with
+    `jax.grad` of the loss, and so are the errors, where they are returned. If something is wrong,
+    every step of the right derivation is edited in turn, for the edit that explains it.
 
     Args:
         net: the network that is meant.
@@ -122,7 +123,7 @@ def check_backprop(
             for label, args in points
         ]
         single = next(probe for probe in probes if probe.label == "one example")
-        return examine(
+        report = examine(
             f"the backpropagation {name_of(hand_backprop)} of {describe(net)}",
             claim,
             probes,
@@ -133,6 +134,29 @@ def check_backprop(
             not_covered="other precisions, other devices, the forward pass of the function itself",
             repeat=repeat,
         )
+    square = _of_equal_sizes(net)
+    fits = caller.works and all(leaf.ok or leaf.verdict == "wrong" for leaf in report.leaves)
+    if report.verdict != Verdict.WRONG or report.findings or fits or square is None:
+        return report
+    # What does not fit because of its shape fits where all layers are of one size.
+    options = {"regularizer": regularizer, "training_size": training_size, "key": key}
+    again = check_backprop(square, hand_backprop, seed=seed, time_limit=time_limit, **options)
+    if not again.findings:
+        return report
+    what = f"With {square.n_out} neurons in every layer all shapes fit, and the mistake shows."
+    return replace(
+        report, reason=f"{report.reason} {what}", steps=again.steps, findings=again.findings
+    )
+
+
+def _of_equal_sizes(net: Network) -> Network | None:
+    """Return a network of dense layers with all layers of one size; None if it is not one."""
+    sizes = {*net.input_shape, *(size for shape in net.shapes for size in shape)}
+    dense = all(isinstance(layer, Dense) for layer in net.layers)
+    if not dense or len(net.input_shape) != 1 or len(sizes) == 1:
+        return None
+    layers = tuple(replace(layer, size=7) for layer in net.layers)  # pyright: ignore
+    return replace(net, input_shape=(7,), layers=layers)
 
 
 def describe(net: Network) -> str:

@@ -17,6 +17,7 @@ import optax
 from nnjax.checks import require_instance
 from nnjax.data.dataset import Dataset, require_dataset
 from nnjax.descent import loss_and_gradient
+from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
 from nnjax.training.monitors import measure
@@ -44,6 +45,16 @@ class TrainState(NamedTuple):
     epoch: jax.Array
     stopping: Any = ()
     feedback: Feedback | None = None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook what is trained, and for how long."""
+        leaves, _ = jax.tree.flatten_with_path(self.params)
+        rows = [("parameter", "shape", "norm")]
+        rows += [
+            (f"params{jax.tree_util.keystr(path)}", shape_text(leaf.shape), f"{_norm(leaf):.3g}")
+            for path, leaf in leaves
+        ]
+        return heading(f"TrainState after {int(self.epoch)} epochs") + table(rows)
 
     @property
     def best_params(self) -> Params:
@@ -154,6 +165,10 @@ def run_epoch(
     )
     state = state._replace(params=params, opt_state=opt_state, feedback=feedback, epoch=epoch)
     return state, jnp.where(good, total / n, jnp.nan), observed
+
+
+def _norm(leaf):
+    return jnp.sqrt(jnp.sum(jnp.square(leaf)))
 
 
 def _rows(array, rows, size):

@@ -21,6 +21,7 @@ import optax
 
 from nnjax.checks import check_key, require_instance
 from nnjax.data import Dataset
+from nnjax.display import table
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
 from nnjax.training import optimizers
@@ -43,8 +44,39 @@ __all__ = [
 ]
 
 Record = dict[str, Any]
-History = dict[str, np.ndarray]
 
+
+@jax.tree_util.register_pytree_with_keys_class
+class History(dict[str, np.ndarray]):
+    """What was measured: arrays by name, one value per epoch. A notebook shows it as a table.
+
+    Example:
+        >>> from nnjax.training import history
+        >>> history([{"epoch": 0, "train_loss": 0.5}, {"epoch": 1, "train_loss": 0.25}])
+        {'epoch': array([0, 1]), 'train_loss': array([0.5 , 0.25])}
+    """
+
+    def _repr_html_(self) -> str:
+        names = [name for name, values in self.items() if np.ndim(values) == 1]
+        n, half = max((len(self[name]) for name in names), default=0), _ROWS // 2
+        shown = range(n) if n <= _ROWS else [*range(half), None, *range(n - half, n)]
+        rows = [tuple(name.replace("_", " ") for name in names)]
+        for k in shown:
+            rows.append(tuple("…" if k is None else f"{self[name][k]:.6g}" for name in names))
+        return table(rows, numbers_from=0)
+
+    def tree_flatten_with_keys(self) -> Any:
+        """Return the arrays and their names, as a dictionary does."""
+        names = tuple(sorted(self))
+        return [(jax.tree_util.DictKey(name), self[name]) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Any) -> History:
+        """Return the history of these names and arrays."""
+        return cls(zip(names, values, strict=True))
+
+
+_ROWS = 20  # of a history that a notebook shows
 _USUAL_INPUT = 30.0  # standardised inputs seldom go beyond
 
 
@@ -355,7 +387,7 @@ def history(records: Sequence[Mapping[str, Any]]) -> History:
     for record in records:
         require_instance(record, Mapping, "a record", "numbers by name")
     names = records[0] if records else ()
-    return {name: np.asarray([record[name] for record in records]) for name in names}
+    return History({name: np.asarray([record[name] for record in records]) for name in names})
 
 
 def _check_names(recipe, params, data, measured) -> list[str]:
