@@ -126,7 +126,9 @@ def _legend(series: Mapping[str, Sequence[float]]) -> Html:
             "line", x1=0, x2=28, y1=6, y2=6, class_=f"line c{i % 8}",
             stroke_dasharray=DASHES[i % 4] or None,
         )  # fmt: skip
-        sample = element("svg", stroke, viewBox="0 0 28 12", width=28, height=12, aria_hidden="true")
+        sample = element(
+            "svg", stroke, viewBox="0 0 28 12", width=28, height=12, aria_hidden="true"
+        )
         entries.append(element("span", sample, " ", name))
     return Html("".join(entries))
 
@@ -136,14 +138,9 @@ def _values(
 ) -> Html:
     every = -(-len(x) // MOST)
     kept = sorted({*range(0, len(x), every), len(x) - 1})
-    rows = [
-        [f"{x[i]:g}", *(_text(line[i]) for line in series.values())]
-        for i in kept
-    ]
+    rows = [[f"{x[i]:g}", *(_text(line[i]) for line in series.values())] for i in kept]
     caption = f"{label} by {xlabel}" + (f", every {every}th value" if every > 1 else "")
-    return element(
-        "details", element("summary", "Values"), table([xlabel, *series], rows, caption)
-    )
+    return element("details", element("summary", "Values"), table([xlabel, *series], rows, caption))
 
 
 def _shown(value: float, logarithmic: bool) -> bool:

@@ -32,7 +32,7 @@ function paint(canvas, values, { height, width, count }, index) {
   const rows = Math.ceil(count / columns);
   canvas.width = columns * (width + gap) - gap;
   canvas.height = rows * (height + gap) - gap;
-  const scale = Math.max(1, Math.min(24, Math.floor(430 / canvas.width)));
+  const scale = Math.max(1, Math.min(24, Math.floor(Math.min(430 / canvas.width, 260 / canvas.height))));
   canvas.style.width = `${scale * canvas.width}px`;
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
@@ -68,7 +68,8 @@ function paintWeights(canvas, w, layer) {
 
 const norm = (values) => Math.sqrt(sum(each(values, (v) => v * v)));
 const nameOf = (k) => classes[k] ?? String(k);
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const percent = (value) => `${(100 * value).toFixed(1)}\u00a0%`;
+const raised = (l) => String(l).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
 
 // ---------------------------------------------------------------- layer by layer
 
@@ -80,15 +81,16 @@ const panels = net.layers.map((layer, l) => {
     const text = make("p", { className: "note" });
     return { canvas, text, label, box: make("div", {}, make("p", {}, what), canvas, text) };
   };
-  const forward = panel(`a${number}: activations`, `activations of layer ${number}`);
-  const error = panel(`δ${number} = ∂C/∂z${number}: errors`, `errors of layer ${number}`);
-  const gradient = panel(`∂C/∂w${number}: gradient (BP4)`, `weight gradient of layer ${number}`);
+  const [here, next] = [raised(number), raised(number + 1)];
+  const forward = panel(`a${here}: activations`, `activations of layer ${number}`);
+  const error = panel(`δ${here} = ∂C/∂z${here}: errors`, `errors of layer ${number}`);
+  const gradient = panel(`∂C/∂w${here}: gradient (BP4)`, `weight gradient of layer ${number}`);
   const maps = make("div", { className: "maps" }, forward.box, error.box, gradient.box);
   const last = l === net.layers.length - 1;
   const back = make("p", { className: "formula" });
   back.textContent = last
-    ? `BP1: δ${number} = ∂C/∂a${number} ⊙ σ'(z${number})`
-    : `BP2: δ${number} = (∂z${number + 1}/∂a${number})ᵀ δ${number + 1} ⊙ σ'(z${number})`;
+    ? `BP1: δ${here} = ∂C/∂a${here} ⊙ σ'(z${here})`
+    : `BP2: δ${here} = (∂z${next}/∂a${here})ᵀ δ${next} ⊙ σ'(z${here})`;
   const heading = make("h3", { textContent: `Layer ${number}: ${layer.word}, ${layer.outShape.join(" × ")}` });
   find("layers").append(make("li", { className: "layer" }, heading, maps, back));
   return { forward, error, gradient, back };
@@ -139,12 +141,13 @@ const bars = (() => {
 })();
 
 function showAnswer(a, before) {
+  const along = (output) => `${100 * Math.min(Math.max(output, 0), 1)}%`; // of the bar
   bars.forEach(({ fill, before: mark, value, item }, k) => {
     const output = a ? outputOf(a, k) : 0;
-    fill.style.width = percent(Math.min(Math.max(output, 0), 1));
+    fill.style.width = along(output);
     value.textContent = a ? percent(output) : "";
     mark.hidden = !before;
-    if (before) mark.style.left = percent(Math.min(Math.max(outputOf(before, k), 0), 1));
+    if (before) mark.style.left = along(outputOf(before, k));
     item.classList.toggle("target", state.target === k);
   });
   if (!a) return;
@@ -212,12 +215,16 @@ if (net.learns) {
 // ---------------------------------------------------------------- the drawing
 
 if (find("pad")) {
-  const WIDTH = 9; // of the pen, in units of SIDE
+  const [WIDTH, FRAME] = [9, 14]; // of the pen, and of the paper around the pad, in units of SIDE
+  const INNER = SIDE - 2 * FRAME; // what the pad shows; so no drawing looks like a picture in a frame
   const pad = find("pad");
   const picture = make("canvas", { width: SIDE, height: SIDE }); // the same strokes, as prepared
   const pens = [pad, picture].map((canvas) => {
     const pen = canvas.getContext("2d", { willReadFrequently: canvas === picture });
-    pen.scale(canvas.width / SIDE, canvas.height / SIDE);
+    if (canvas === pad) {
+      pen.scale(pad.width / INNER, pad.height / INNER);
+      pen.translate(-FRAME, -FRAME);
+    }
     Object.assign(pen, { lineWidth: WIDTH, lineCap: "round", lineJoin: "round", fillStyle: "#fff" });
     return pen;
   });
@@ -262,13 +269,10 @@ if (find("pad")) {
     context.putImageData(image, 0, 0);
   };
 
+  const within = (value) => Math.min(Math.max(value, FRAME + WIDTH / 2), SIDE - FRAME - WIDTH / 2);
   const place = (event) => {
-    const box = pad.getBoundingClientRect();
-    const inside = (share) => Math.min(Math.max(share, 0), 1) * (SIDE - 2 * WIDTH) + WIDTH;
-    const inner = { x: box.left + 2, y: box.top + 2, width: box.width - 4, height: box.height - 4 };
-    const [x, y] = [(event.clientX - inner.x) / inner.width, (event.clientY - inner.y) / inner.height];
-    const clipped = (share) => Math.min(Math.max(share * SIDE, WIDTH), SIDE - WIDTH);
-    return [clipped(x), clipped(y)]; // a margin of paper stays
+    const [x, y] = [event.offsetX / pad.clientWidth, event.offsetY / pad.clientHeight];
+    return [within(FRAME + x * INNER), within(FRAME + y * INNER)];
   };
   let last = null;
   pad.addEventListener("pointerdown", (event) => {
@@ -292,7 +296,7 @@ if (find("pad")) {
   const pen = { at: [SIDE / 2, SIDE / 4], down: false };
   const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const say = () => {
-    const [x, y] = pen.at.map((value) => Math.round((100 * value) / SIDE));
+    const [x, y] = pen.at.map((value) => Math.round((100 * (value - FRAME)) / INNER));
     find("pen").textContent = `Pen ${pen.down ? "down" : "up"}, ${x} % from the left, ${y} % from the top`;
   };
   pad.addEventListener("keydown", (event) => {
@@ -301,7 +305,7 @@ if (find("pad")) {
     else if (!move) return;
     event.preventDefault();
     const from = pen.at;
-    if (move) pen.at = from.map((value, i) => Math.min(Math.max(value + 5 * move[i], WIDTH), SIDE - WIDTH));
+    if (move) pen.at = from.map((value, i) => within(value + 5 * move[i]));
     if (pen.down) {
       stroke(from, pen.at);
       ask();
@@ -317,15 +321,17 @@ if (find("pad")) {
   };
   find("clear").addEventListener("click", begin);
   begin();
-  DATA.examples.forEach(({ label, levels }, i) => {
+  DATA.examples.forEach(({ label }, i) => {
     find("example").append(make("option", { value: i, textContent: label }));
   });
   find("example").addEventListener("change", ({ target }) => {
     if (target.value === "") return;
     begin();
-    const levels = Float64Array.from(atob(DATA.examples[target.value].levels), (c) => c.charCodeAt(0));
-    showSeen(levels);
-    setInput(converted(levels, DATA.picture));
+    const x = float32(DATA.examples[target.value].x);
+    const { dtype, paper, ink } = DATA.picture;
+    const unit = dtype === "uint8" ? 255 : 1; // the network takes grey levels as 0 to 1
+    showSeen(each(x, (value) => (255 * (unit * value - paper)) / (ink - paper)));
+    setInput(x);
     target.value = "";
   });
 }

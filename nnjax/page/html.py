@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
-__all__ = ["GENERATOR", "Html", "document", "element", "join", "table"]
+__all__ = ["Html", "document", "element", "join", "require_page", "table"]
 
-GENERATOR = "nnjax"
-"""What a page names as its maker, so that only pages are written over."""
+_GENERATOR = '<meta name="generator" content="nnjax">'  # tells pages from other files
 
 _VOID = ("br", "img", "input")
 
@@ -83,9 +83,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str) ->
     return element("div", whole, class_="wide", tabindex=0, role="region", aria_label=caption)
 
 
-def document(
-    title: str, body: Iterable[Any], scripts: Sequence[str] = (), data: Any = None
-) -> str:
+def document(title: str, body: Iterable[Any], scripts: Sequence[str] = (), data: Any = None) -> str:
     """Return a whole page: one file, with styles, scripts and data in it; it asks for no other.
 
     Args:
@@ -105,12 +103,33 @@ def document(
     code = "".join(_asset(name) for name in scripts)
     return Template(_asset("page.html")).substitute(
         title=escape(title),
-        generator=GENERATOR,
+        generator=_GENERATOR,
         style=_asset("page.css"),
         body=join(body),
         data=content,
         code=code,
     )
+
+
+def require_page(path: Path) -> None:
+    """Raise FileExistsError if a file is there that is not a page written by nnjax.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from nnjax.page.html import require_page
+        >>> require_page(Path("no-such-file.html"))
+    """
+    if path.exists() and _GENERATOR.encode() not in _beginning(path):
+        raise FileExistsError(
+            f"{path} exists and is not a page written by nnjax; choose another --out"
+        )
+
+
+def _beginning(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(1000)
 
 
 def _asset(name: str) -> str:
