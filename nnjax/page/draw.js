@@ -52,17 +52,25 @@ function paintArray(canvas, values, shape) {
   paint(canvas, values, tiles(shape), (n, y, x) => (y * width + x) * count + n);
 }
 
-// The gradient of weights: a filter per tile, summed over its channels; or a row per neuron.
+// The gradient of weights: a filter per tile, summed over its channels; of neurons that see the
+// picture, the picture per tile; else a row per neuron.
+const firstDense = net.layers.findIndex((layer) => layer.kind === "dense");
+const seesPicture = net.layers.slice(0, firstDense).every(({ kind }) => ["flatten", "dropout"].includes(kind));
+
 function paintWeights(canvas, w, layer) {
+  const tiled = ([height, width], values, count) =>
+    paint(canvas, values, { height, width, count }, (n, y, x) => (n * height + y) * width + x);
   if (layer.kind === "conv") {
-    const [height, width] = layer.kernel;
-    const [channels, count] = [w.length / (layer.outShape[2] * height * width), layer.outShape[2]];
-    const summed = new Float64Array(height * width * count);
+    const [channels, count] = [layer.inShape[2] / (layer.groups ?? 1), layer.outShape[2]];
+    const summed = new Float64Array(w.length / channels);
     w.forEach((value, i) => (summed[Math.floor(i / channels)] += value));
-    paint(canvas, summed, { height, width, count }, (n, y, x) => (n * height + y) * width + x);
+    tiled(layer.kernel, summed, count);
+  } else if (DATA.picture && seesPicture && layer === net.layers[firstDense]) {
+    tiled(DATA.picture.shape, w, layer.outShape[0]);
   } else {
-    const [height, width] = [layer.outShape[0], layer.inShape[0]];
-    paint(canvas, w, { height, width, count: 1 }, (n, y, x) => y * width + x);
+    const [rows, columns] = [layer.outShape[0], layer.inShape[0]];
+    tiled([rows, columns], w, 1);
+    canvas.style.height = `${Math.max(parseInt(canvas.style.width) * (rows / columns), Math.min(12 * rows, 96))}px`;
   }
 }
 

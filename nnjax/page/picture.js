@@ -105,12 +105,15 @@ function resampling(length, [low, high], count, { support, at }) {
     const total = sum(weights);
     return { first, weights: weights.map((weight) => weight / total) };
   });
-  return (line) =>
-    sums.map(({ first, weights }) => {
+  return (line) => {
+    const out = new Float32Array(count);
+    sums.forEach(({ first, weights }, x) => {
       let value = 0;
       for (let i = 0; i < weights.length; i++) value += line[first + i] * weights[i];
-      return value;
+      out[x] = value;
     });
+    return out;
+  };
 }
 
 // The box [left, top, right, bottom] of an image, in the size [height, width].
@@ -135,17 +138,19 @@ function closing(image, paper) {
     }
     return out;
   };
-  const extreme = (pick) => (line) => {
+  const largestAround = (line) => {
     const out = new Float32Array(COARSE);
     for (let x = 0; x < COARSE; x++) {
-      out[x] = line[x];
-      for (let i = x - half; i <= x + half; i++) out[x] = pick(out[x], line[nearest(i, COARSE)]);
+      let best = line[x];
+      const end = Math.min(x + half, COARSE - 1);
+      for (let i = Math.max(x - half, 0); i <= end; i++) if (line[i] > best) best = line[i];
+      out[x] = best;
     }
     return out;
   };
-  let level = along(0, along(1, image, means), means);
-  for (const pick of [Math.max, Math.min])
-    for (const axis of [0, 1]) level = along(axis, level, extreme(pick));
+  const negative = (image) => ({ ...image, levels: image.levels.map((level) => -level) });
+  const dilated = (image) => along(1, along(0, image, largestAround), largestAround);
+  const level = negative(dilated(negative(dilated(along(0, along(1, image, means), means)))));
   const inner = [MARGIN, MARGIN + SIDE].map((place) => place / block);
   return resized(level, [inner[0], inner[0], inner[1], inner[1]], [SIDE, SIDE], FILTERS.bilinear);
 }

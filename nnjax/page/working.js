@@ -14,6 +14,11 @@ function go(i) {
   const place = now === null ? null : items[now].dataset.place;
   for (const shape of document.querySelectorAll("[data-at]"))
     shape.classList.toggle("now", shape.dataset.at === place);
+  for (const text of document.querySelectorAll("[data-shown]")) {
+    const known = items.slice(0, now === null ? 0 : now + 1); // what has been computed by now
+    const last = known.findLast((item) => item.dataset.place === text.dataset.shown);
+    text.textContent = last?.dataset.value ?? "";
+  }
   document.getElementById("back").disabled = now === null || now === 0;
   document.getElementById("forward").disabled = now === items.length - 1;
   said.textContent =

@@ -12,7 +12,7 @@ from nnjax.page.html import Html, document, element
 
 __all__ = ["working_page"]
 
-ACROSS, DOWN, RADIUS = 190, 92, 22  # of the picture: between layers, between neurons, of a neuron
+ACROSS, DOWN, RADIUS = 210, 92, 22  # of the picture: between layers, between neurons, of a neuron
 HEIGHT = 460  # of the picture at most; larger layers stand closer
 
 
@@ -79,10 +79,10 @@ def _diagram(working: Explanation) -> Html:
     largest = max(sizes)
     down = min(DOWN, HEIGHT / largest)
     radius = min(RADIUS, 0.34 * down)
-    width, height = ACROSS * (len(sizes) - 1) + 170, down * largest + 16
+    width, height = ACROSS * (len(sizes) - 1) + 190, down * largest + 16
 
     def at(l: int, j: int) -> tuple[float, float]:
-        return 85 + ACROSS * l, round(8 + down * (j + 0.5 + (largest - sizes[l]) / 2), 1)
+        return 95 + ACROSS * l, round( down * (j + 0.5 + (largest - sizes[l]) / 2), 1)
 
     lines = []
     for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), 1):
@@ -98,7 +98,9 @@ def _diagram(working: Explanation) -> Html:
             circle = element("circle", cx=x, cy=y, r=radius, class_="neuron", data_at=f"{l}-{j}")
             neurons.append(circle)
             if radius > 12:
+                value = {"class_": "value", "data_shown": f"{l}-{j}"}
                 neurons.append(element("text", symbol, x=x, y=y + 5))
+                neurons.append(element("text", x=x, y=round(y + radius + 15, 1), **value))
     words = "a network of " + ", ".join(map(str, sizes)) + " neurons, from the input to the output"
     return element(
         "svg", *lines, *neurons, viewBox=f"0 0 {width} {height:.0f}", role="img", aria_label=words,
