@@ -24,6 +24,7 @@ from nnjax.cli.explain import Explain
 from nnjax.cli.help import describe, wrapped_help
 from nnjax.cli.loaded import load_run
 from nnjax.cli.option_files import words
+from nnjax.cli.page import Page
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
 from nnjax.cli.refusals import did_you_mean, sentence
@@ -36,6 +37,7 @@ __all__ = [
     "Evaluate",
     "Exercise",
     "Explain",
+    "Page",
     "Plot",
     "Predict",
     "Runs",
@@ -48,6 +50,7 @@ COMMANDS: dict[str, Any] = {
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,
+    "page": Page,
     "runs": Runs,
     "check": Check,
     "explain": Explain,
