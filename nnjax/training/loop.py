@@ -7,8 +7,10 @@ prints nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,10 +24,11 @@ from nnjax.data import Dataset
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
 from nnjax.training import optimizers
-from nnjax.training.arguments import Arguments, called_with, on_device
+from nnjax.training.arguments import Arguments, Watched, called_with, on_device
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.monitors import Penalty, Performance, directions, measure
+from nnjax.training.progress import Bar, listening
 from nnjax.training.recipe import Recipe
 
 __all__ = [
@@ -164,12 +167,12 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
         rule = rule.with_direction(directions(recipe.monitors))
     rates = tuple(map(jnp.asarray, recipe.rates))
     run = partial(_run_epoch, net, recipe, rates)
-    return _iterate(run, measured, rule, arguments.epochs, start, data)
+    return _iterate(run, measured, rule, arguments.epochs, start, data, arguments.within)
 
 
 @jax.jit
-def _run_epoch(net, recipe, rates, state, data):
-    return run_epoch(net, recipe.with_rates(rates), state, data)
+def _run_epoch(net, recipe, rates, state, data, listener):
+    return run_epoch(net, recipe.with_rates(rates), state, data, listener)
 
 
 def _iterate(
@@ -179,6 +182,7 @@ def _iterate(
     epochs: int,
     state: TrainState,
     data: Dataset,
+    within: Callable[[float], None] | None,
 ) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
     for epoch in range(int(jax.device_get(state.epoch)), epochs):
@@ -186,8 +190,9 @@ def _iterate(
             return
         start = time.perf_counter()
         try:
-            after, loss, observed = run(state, data)
-            record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
+            with listening(within) as listener:
+                after, loss, observed = run(state, data, listener)
+                record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
             if not np.isfinite(record["train_loss"]):
                 raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
             rate = optimizers.rate(after.opt_state)
@@ -238,8 +243,8 @@ def _plain(value: np.ndarray) -> Any:
     return value.item() if value.ndim == 0 else value
 
 
-@called_with(Arguments)
-def train(arguments: Arguments) -> tuple[TrainState, History]:
+@called_with(Watched)
+def train(arguments: Watched) -> tuple[TrainState, History]:
     """Train a network; return the final state and the history of the run.
 
     Every epoch visits every training example once, in a new random order, `batch_size` at a time;
@@ -271,6 +276,10 @@ def train(arguments: Arguments) -> tuple[TrainState, History]:
             `state.feedback`.
         state: continue from the state of an earlier run with the same arguments, which then ends,
             bit for bit, as if it had never been interrupted.
+        within: called, from another thread, with the fraction of the epoch that is done, some
+            twenty times per epoch.
+        progress: True: show a bar that moves within the epoch; or a function that is called with
+            the record of each epoch: the numbers of `history` for that epoch, by name.
 
     Returns:
         `(state, history)`: `state.best_params` are the trained parameters: with early stopping
@@ -303,10 +312,23 @@ def train(arguments: Arguments) -> tuple[TrainState, History]:
     Reference: Nielsen 2015, chapter 1, `SGD`, and chapter 3.
     """
     records, state = [], arguments.state
-    for state, record in _epochs(arguments):  # noqa: B007  (the last state is the result)
-        records.append(record)
+    with _shown(arguments) as (arguments, show):
+        for state, record in _epochs(arguments):  # noqa: B007  (the last state is the result)
+            records.append(record)
+            show(record)
     assert state is not None  # epochs is at least 1
     return state, history(records)
+
+
+@contextmanager
+def _shown(arguments: Watched) -> Iterator[tuple[Watched, Callable[[Record], Any]]]:
+    """Give the arguments with who listens within the epoch, and what is called with each record."""
+    if arguments.progress is True:
+        done = 0 if arguments.state is None else int(arguments.state.epoch)
+        with Bar(arguments.epochs, done) as bar:
+            yield dataclasses.replace(arguments, within=bar.within), bar
+    else:
+        yield arguments, arguments.progress or (lambda record: None)
 
 
 def history(records: Sequence[Mapping[str, Any]]) -> History:
