@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nnjax.book import chapter1, chapter2, chapter3, chapter4, chapter5, chapter6
-from nnjax.book.figure import BookFigure, Result
+from nnjax.book.figures import BookFigure, Result
 from nnjax.book.setting import Setting
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def result(number: str, seed: int | None = None, data_dir: Any = None) -> Result
         256
     """
     if number not in FIGURES:
-        raise ValueError(
-            f"there is no figure {number!r}; expected one of {', '.join(FIGURES)}"
-        )
+        raise ValueError(f"there is no figure {number!r}; expected one of {', '.join(FIGURES)}")
     return FIGURES[number].result(seed, data_dir)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnjax.activations import sigmoid, step
 from nnjax.book.drawing import COLORS, STROKES, finish, images, legend, panels
-from nnjax.book.figure import BookFigure, Numbers
+from nnjax.book.figures import BookFigure, Numbers
 from nnjax.book.setting import Setting
 from nnjax.data import Dataset, load
 from nnjax.descent import sgd_step
@@ -56,7 +56,8 @@ def draw_nand(figure: Any, numbers: Numbers) -> None:
     for (x1, x2), a in zip(numbers["x"], numbers["output"], strict=True):
         axes.plot(x1, x2, "o", ms=14, mec="black", mfc="white" if a else "black")
         axes.annotate(f"NAND({x1:.0f}, {x2:.0f}) = {a:.0f}", (x1, x2), (12, 8),
-                      textcoords="offset points", fontsize=9)  # fmt: skip
+                      textcoords="offset points", fontsize=9,
+                      bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
     axes.text(-0.3, -0.3, "z > 0: the perceptron gives 1", fontsize=9, color=COLORS[0])
     axes.set(xlim=(-0.5, 2.0), ylim=(-0.5, 1.6), xticks=[0, 1], yticks=[0, 1])
     finish(axes, "x₁", "x₂")
@@ -109,7 +110,7 @@ def _full_adder(a, b, carry):
 
 def draw_adder(figure: Any, numbers: Numbers) -> None:
     circuit, table = panels(figure, 1, 2, width_ratios=[3, 2])
-    gates = {"A": (2, 1.5), "B": (4, 2.6), "C": (4, 0.4), "sum": (6, 1.5), "carry": (6, -0.9)}
+    gates = {"A": (2, 1.5), "B": (4, 2.6), "C": (4, 0.4), "sum": (6, 1.5), "carry": (4, -0.9)}
     wires = [
         ("x₁", "A"), ("x₂", "A"), ("x₁", "B"), ("A", "B"), ("A", "C"), ("x₂", "C"),
         ("B", "sum"), ("C", "sum"), ("A", "carry"),
@@ -175,8 +176,8 @@ def valley(seed: int = 0) -> Numbers:
     """Return the cost of one sigmoid neuron over (w, b), and two paths of descent on it.
 
     The neuron learns from twenty examples whether x > 0.5, with a few labels wrong. One path
-    follows the gradient of all examples, 60 steps with η = 20, the other that of mini-batches of
-    two, 60 steps with η = 5.
+    follows the gradient of all examples, the other that of mini-batches of two; both take 60 steps
+    with η = 20.
 
     Example:
         >>> from nnjax.book import chapter1
@@ -195,7 +196,7 @@ def valley(seed: int = 0) -> Numbers:
     surface = np.asarray(at(grid)).reshape(71, 71)
     batches = {
         "all examples": (20.0, [np.arange(20)] * 60),
-        "mini-batches of 2": (5.0, [rng.choice(20, 2, replace=False) for _ in range(60)]),
+        "mini-batches of 2": (20.0, [rng.choice(20, 2, replace=False) for _ in range(60)]),
     }
     paths = {}
     for name, (eta, indices) in batches.items():
@@ -227,6 +228,7 @@ def draw_valley(figure: Any, numbers: Numbers) -> None:
         right.plot(*at.T, ".-", color=color, lw=1, ms=4, label=name)
     left.set(xlabel="weight w", ylabel="bias b", zlabel="cost C")
     left.view_init(35, -125)
+    left.set_box_aspect(None, zoom=0.82)  # room for the labels
     finish(right, "weight w", "bias b")
     right.legend(fontsize=8, loc="lower right")
 

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from nnjax.backprop import backprop
 from nnjax.book.drawing import COLORS, finish, legend, panels
-from nnjax.book.figure import BookFigure, Numbers
+from nnjax.book.figures import BookFigure, Numbers
 from nnjax.losses import quadratic
 from nnjax.network import init, loss, mlp
 
@@ -78,7 +78,7 @@ def draw_four_equations(figure: Any, numbers: Numbers) -> None:
 
     rows = [
         [row["name"], row["formula"], words(row["by hand"]), words(row["autodiff"]),
-         f"{row['gap']:.0e}".replace("-", "−")]
+         f"{row['gap']:.0e}".replace("-", "−") if row["gap"] else "0"]
         for row in numbers["equations"]
     ]  # fmt: skip
     table = axes.table(
@@ -114,45 +114,42 @@ def errors_flowing_back(seed: int = 0) -> Numbers:
 def draw_errors_flowing_back(figure: Any, numbers: Numbers) -> None:
     forward, backward = panels(figure, 2, 1)
     weights = [np.asarray(w) for w in numbers["weights"]]
-    _draw_network(forward, numbers["activations"], weights, "→", "YlGnBu", (0.0, 1.0))
+    _draw_network(forward, numbers["activations"], weights, "→", "PuOr")
     targets = ", ".join(f"{y:g}" for y in numbers["targets"])
     forward.set_title(f"forward: activations a (targets {targets}; C = {numbers['loss']:.4f})",
                       fontsize=10)  # fmt: skip
     errors = [None, *numbers["errors"]]
-    top = max(np.abs(delta).max() for delta in numbers["errors"])
-    _draw_network(backward, errors, weights, "←", "RdBu", (-top, top))
+    _draw_network(backward, errors, weights, "←", "RdBu")
     backward.set_title(
-        "backward: errors δ; the width of an edge is |w δ|, what it carries back (BP2)", fontsize=10
+        "backward: errors δ, coloured by layer; an edge is as wide as |w δ|, which it carries back",
+        fontsize=10,
     )
 
 
-def _draw_network(axes, values, weights, arrow, colors, limits):
+def _draw_network(axes, values, weights, arrow, colors):
     """Draw neurons as circles coloured by their values, and edges by what flows through them."""
     import matplotlib
 
-    shade, (low, high) = matplotlib.colormaps[colors], limits
+    shade = matplotlib.colormaps[colors]
     sizes = [weights[0].shape[1], *(len(w) for w in weights)]
-    places = [
-        [(2.2 * l, 0.9 * (j - (n - 1) / 2)) for j in range(n)] for l, n in enumerate(sizes)
-    ]
+    places = [[(2.2 * l, 0.9 * (j - (n - 1) / 2)) for j in range(n)] for l, n in enumerate(sizes)]
     for l, w in enumerate(weights):
         sent = values[l + 1] if arrow == "←" else values[l]
         flows = np.abs(w * np.asarray(sent)[:, None] if arrow == "←" else w * np.asarray(sent))
         for j, k in np.ndindex(w.shape):
-            if arrow == "←" and l == 0:
-                width = 0.3  # no error is carried to the inputs
-            else:
-                width = 0.3 + 4 * flows[j, k] / flows.max()
+            reaches = arrow == "→" or l > 0  # no error is carried to the inputs
+            width = 0.3 + 4 * reaches * flows[j, k] / flows.max()
             (x0, y0), (x1, y1) = places[l][k], places[l + 1][j]
             axes.plot([x0, x1], [y0, y1], color="0.7", lw=width, zorder=1)
     for l, layer in enumerate(places):
+        top = 1.0 if values[l] is None else 1.5 * np.abs(values[l]).max()
         for j, (x, y) in enumerate(layer):
             value = None if values[l] is None else values[l][j]
-            color = "white" if value is None else shade((value - low) / (high - low))
+            color = "white" if value is None else shade(0.5 + 0.5 * value / top)
             axes.plot(x, y, "o", ms=26, mec="0.2", mfc=color, zorder=2)
-            light = value is None or sum(color[:3]) > 1.5
-            text = "x" if value is None else f"{value:.3f}".replace("-", "−")
-            axes.text(x, y, text, ha="center", va="center", fontsize=6.5, zorder=3,
+            light = value is None or float(np.sum(color[:3])) > 1.5
+            text = "x" if value is None else f"{value:.4f}".replace("-", "−")
+            axes.text(x, y, text, ha="center", va="center", fontsize=6, zorder=3,
                       color="black" if light else "white")  # fmt: skip
     axes.annotate("", (4.6 if arrow == "→" else 2.0, -2.1), (2.0 if arrow == "→" else 4.6, -2.1),
                   arrowprops={"arrowstyle": "-|>", "lw": 1.5})  # fmt: skip
@@ -181,16 +178,16 @@ def cost_of_the_gradient(seed: int = 0) -> Numbers:
         for hidden in measured["hidden"]:
             net = mlp([20, hidden, 5])
             flat, structured = ravel_pytree(init(net, jax.random.key(seed)))
-            cost = jax.jit(lambda v, net=net, at=structured: loss(net, at(v), x, y))
+            moved = jax.jit(  # C with ε added to the weight j
+                lambda v, j, e, net=net, at=structured: loss(net, at(v.at[j].add(e)), x, y)
+            )
             by_hand = jax.jit(
                 lambda v, net=net, at=structured: ravel_pytree(backprop(net, at(v), x, y).grads)[0]
             )
 
-            def naive(v=flat, cost=cost):
-                base, found = float(cost(v)), np.zeros(len(v))
-                for j in range(len(v)):
-                    found[j] = (float(cost(v.at[j].add(1e-6))) - base) / 1e-6
-                return found
+            def naive(v=flat, moved=moved):
+                base = float(moved(v, 0, 0.0))
+                return np.array([(float(moved(v, j, 1e-6)) - base) / 1e-6 for j in range(len(v))])
 
             differences, gradient = naive(), np.asarray(by_hand(flat))  # compiles both
             measured["weights"].append(len(flat))
@@ -220,7 +217,10 @@ def draw_cost_of_the_gradient(figure: Any, numbers: Numbers) -> None:
         times.loglog(numbers["weights"], numbers[name], marker + "-", color=color, label=label)
     finish(times, "number of weights and biases", "seconds for one gradient")
     legend(times)
-    gaps.loglog(numbers["weights"], numbers["gap"], "o-", color=COLORS[1])
+    gaps.semilogx(numbers["weights"], numbers["gap"], "o-", color=COLORS[1])
+    for axes in (times, gaps):
+        axes.set_xticks(numbers["weights"], numbers["weights"])
+        axes.xaxis.set_minor_formatter("")
     finish(gaps, "number of weights and biases", "relative error of the naive differences")
 
 

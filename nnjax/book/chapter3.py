@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from nnjax.activations import Softmax, absolute, identity, leaky_relu, relu, sigmoid, tanh
 from nnjax.book.chapter1 import svm
 from nnjax.book.drawing import COLORS, STROKES, finish, legend, panels
-from nnjax.book.figure import BookFigure, Numbers
+from nnjax.book.figures import BookFigure, Numbers
 from nnjax.book.setting import Setting, default, large
 from nnjax.data import Dataset, load
 from nnjax.descent import sgd_step
@@ -285,9 +285,8 @@ def _newton(net, x, y):
     def cost(v):
         return loss(net, structured(v), x, y)
 
-    for _ in range(2):  # the second step takes away the rounding of the first
-        flat = flat - jnp.linalg.solve(jax.hessian(cost)(flat), jax.grad(cost)(flat))
-    return structured(flat)
+    newton = jax.jit(lambda v: v - jnp.linalg.solve(jax.hessian(cost)(v), jax.grad(cost)(v)))
+    return structured(newton(newton(flat)))  # the second step takes away the rounding of the first
 
 
 def draw_polynomials(figure: Any, numbers: Numbers) -> None:
@@ -309,7 +308,7 @@ def spread(seed: int = 0) -> Numbers:
     Example:
         >>> from nnjax.book import chapter3
         >>> {name: round(s, 1) for name, s in chapter3.spread()["deviation"].items()}
-        {'w ~ N(0, 1)': 22.2, 'w ~ N(0, 1/n_in)': 1.2}
+        {'w ~ N(0, 1)': 22.5, 'w ~ N(0, 1/n_in)': 1.2}
     """
     x = jnp.asarray(np.repeat([1.0, 0.0], 500)[None], jnp.float32)
     found, deviation = {}, {}
@@ -371,7 +370,8 @@ def rates(seed: int, data: Dataset) -> Numbers:
 
 
 def draw_rates(figure: Any, numbers: Numbers) -> None:
-    _draw_curves(*panels(figure, 1, 1), numbers, "cost, training data")
+    (axes,) = panels(figure, 1, 1)
+    _draw_curves(axes, numbers, "cost, training data")
 
 
 def search(seed: int = 0) -> Numbers:
@@ -459,6 +459,7 @@ def momentum(seed: int = 0) -> Numbers:
     for mu in (0.0, 0.5, 0.8, 1.0):
         optimizer, w = optimizers.momentum(0.03, mu), jnp.array([-4.0, 1.0])
         state, path = optimizer.init(w), [w]
+        v: Any
         for _ in range(60):
             v, state = optimizer.update(curvature * w, state)
             w = w + v
@@ -497,7 +498,7 @@ FIGURES = (
     BookFigure("3.8", "Polynomials of order 1 and 9 through ten points", polynomials,
                draw_polynomials),
     BookFigure("3.9", "The weighted inputs of new neurons", spread, draw_spread, 2),
-    _mnist("3.10", "Where weights start: N(0, 1/n_in) (default) or N(0, 1) (large)",
+    _mnist("3.10", "Weights that start as N(0, 1/n_in) or as N(0, 1)",
            initialisation, draw_initialisation, 60),
     _mnist("3.11", "Three learning rates", rates, draw_rates, 40),
     BookFigure("3.12", "The search for η and λ on the 8x8 digits", search, draw_search, 40,

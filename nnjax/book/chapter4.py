@@ -10,7 +10,7 @@ import numpy as np
 
 from nnjax.activations import identity
 from nnjax.book.drawing import COLORS, STROKES, finish, legend, panels
-from nnjax.book.figure import BookFigure, Numbers
+from nnjax.book.figures import BookFigure, Numbers
 from nnjax.layers import Affine, Dense
 from nnjax.losses import quadratic
 from nnjax.network import Network, feedforward
@@ -153,7 +153,7 @@ def one_dimension(seed: int = 0) -> Numbers:
         >>> errors == sorted(errors, reverse=True)
         True
     """
-    x = np.linspace(0, 1, 1001)
+    x = np.linspace(0, 1, 1000)
     f = target(x)
     outputs = {str(n): _outputs(bumps(_middles(target, n)), x) for n in (5, 20, 80)}
     errors = {n: float(np.abs(values - f).mean()) for n, values in outputs.items()}
@@ -195,7 +195,7 @@ def tower(seed: int = 0) -> Numbers:
     return {"x": x, "y": y, "outputs": _outputs((net, params), x, y)}
 
 
-def _edges(x_edges: Sequence[float], y_edges: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _edges(x_edges: Any, y_edges: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and biases of neurons that step at these x, and at these y."""
     along = [[STEEP, 0.0]] * len(x_edges) + [[0.0, STEEP]] * len(y_edges)
     return np.array(along), -STEEP * np.array([*x_edges, *y_edges])
@@ -208,7 +208,7 @@ def draw_tower(figure: Any, numbers: Numbers) -> None:
 
 
 def towers(heights: np.ndarray) -> tuple[Network, Any]:
-    """Return a network of n x n towers on the unit square, [2, 2(n + 1), n², 1], and its parameters.
+    """Return a network [2, 2(n + 1), n², 1] and its parameters: n x n towers on the unit square.
 
     Args:
         heights: (n, n), by row (y) and column (x).
@@ -278,17 +278,17 @@ def error_by_neurons(seed: int = 0) -> Numbers:
     Example:
         >>> from nnjax.book import chapter4
         >>> chapter4.error_by_neurons()["one"]["neurons"]
-        [4, 8, 16, 32, 64, 128, 256]
+        [8, 32, 128, 512]
     """
-    x = np.linspace(0, 1, 2001)
+    x = np.linspace(0, 1, 1000)
     one: Numbers = {"neurons": [], "error": []}
-    for n in (2, 4, 8, 16, 32, 64, 128):
+    for n in (4, 16, 64, 256):
         one["neurons"].append(2 * n)
         values = _outputs(bumps(_middles(target, n)), x)
         one["error"].append(float(np.abs(values - target(x)).mean()))
-    x, y = np.meshgrid(np.linspace(0, 1, 61), np.linspace(0, 1, 61))
+    x, y = np.meshgrid(np.linspace(0, 1, 31), np.linspace(0, 1, 31))
     two: Numbers = {"neurons": [], "error": []}
-    for n in (2, 4, 8, 16):
+    for n in (3, 6, 12, 24):
         two["neurons"].append(n * n + 2 * n + 2)
         values = _outputs(towers(_middles2(n)), x, y)
         two["error"].append(float(np.abs(values - target2(x, y)).mean()))

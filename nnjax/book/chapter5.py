@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from nnjax.backprop import backprop
 from nnjax.book.drawing import COLORS, STROKES, finish, legend, panels
-from nnjax.book.figure import BookFigure, Numbers
+from nnjax.book.figures import BookFigure, Numbers
 from nnjax.book.setting import Setting, default
 from nnjax.data import Dataset
 from nnjax.layers import Affine
@@ -145,7 +146,9 @@ def chain(seed: int = 0) -> Numbers:
 
         def ratio(key, net=net):
             drawn = jax.random.normal(key, (len(net.layers), 2))
-            errors = backprop(net, tuple(Affine(w=p[:1, None], b=p[1:]) for p in drawn), x, y).errors
+            errors = backprop(
+                net, tuple(Affine(w=p[:1, None], b=p[1:]) for p in drawn), x, y
+            ).errors
             return jnp.abs(errors[0] / errors[-1])[0, 0]
 
         medians.append(float(jnp.median(jax.jit(jax.vmap(ratio))(keys))))
@@ -175,7 +178,7 @@ def exploding(seed: int = 0) -> Numbers:
     params: Any = [Affine(w=jnp.array([[100.0]]), b=jnp.array([-50.0]))] * 4
     errors = backprop(net, tuple(params), jnp.array([[0.5]]), jnp.array([[1.0]])).errors
     errors = [float(delta[0, 0]) for delta in errors]
-    return {"errors": errors, "factors": [a / b for a, b in zip(errors, errors[1:], strict=False)]}
+    return {"errors": errors, "factors": [a / b for a, b in pairwise(errors)]}
 
 
 def draw_exploding(figure: Any, numbers: Numbers) -> None:
@@ -213,7 +216,7 @@ def draw_depths(figure: Any, numbers: Numbers) -> None:
 
 
 FIGURES = (
-    BookFigure("5.1", "The gradient of every hidden neuron before training, [784, 30, 30, 10]",
+    BookFigure("5.1", "The gradient of every hidden neuron before training",
                gradient_bars, draw_gradient_bars, 5, "mnist", saved=True),
     BookFigure("5.2", "How fast each hidden layer learns", speeds, draw_speeds, 60, "mnist",
                saved=True, size=(10, 4)),

@@ -14,7 +14,7 @@ from nnjax.activations import relu, sigmoid
 from nnjax.architecture import parse
 from nnjax.backprop import backprop
 from nnjax.book.drawing import COLORS, STROKES, finish, images, legend, panels
-from nnjax.book.figure import BookFigure, Numbers
+from nnjax.book.figures import BookFigure, Numbers
 from nnjax.data import Dataset
 from nnjax.evaluation import accuracy
 from nnjax.initializers import glorot, he
@@ -25,7 +25,7 @@ from nnjax.training.augmentation import shifted
 __all__ = ["FIGURES", "MEMBERS", "RUNGS", "Rung", "dropout", "expansion", "feature_maps", "ladder"]
 
 CONVOLUTIONS = "conv20k5 pool2 conv40k5 pool2"
-MEMBERS = 5
+MEMBERS = 3
 """Networks that vote."""
 
 
@@ -68,7 +68,7 @@ RUNGS = (
         "1000 and 1000 with dropout",
         f"{CONVOLUTIONS} dropout0.5 dense1000 dropout0.5 dense1000 dropout0.5",
         99.60,
-        4,
+        3,
         expanded=True,
     ),
 )
@@ -110,7 +110,7 @@ def trained(
         batch_size=100,
         key=jax.random.key(seed),
         evaluate_on=evaluate_on,
-        early_stopping=EarlyStopping("validation_accuracy", patience=rung.epochs),
+        early_stopping=EarlyStopping(rung.epochs, "validation_accuracy"),
     )
     return Trained(net, state.best_params, history, time.perf_counter() - start)
 
@@ -333,10 +333,10 @@ FIGURES = (
            draw_feature_maps, 20, (10, 5)),
     _mnist("6.2", "The ladder: test accuracy, step by step", ladder, draw_ladder, 1800),
     _mnist("6.3", "Dropout on 1,000 images", dropout, draw_dropout, 30),
-    _mnist("6.4", "Images moved by one pixel as additional training data", expansion,
+    _mnist("6.4", "Images moved by one pixel as more training data", expansion,
            draw_expansion, 60),
     _mnist("6.5", "Networks that vote", ladder, draw_vote, 1800),
-    _mnist("6.6", "Test images that the vote gets wrong: true and predicted class", ladder,
+    _mnist("6.6", "Test images that the vote misclassifies", ladder,
            draw_wrong, 1800, (10, 6)),
 )  # fmt: skip
 """The figures of the chapter."""

@@ -85,7 +85,7 @@ def _table(listed):
         seconds = entry["seconds"]
         time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
         saved = "  saved" if entry["saved"] else ""
-        lines.append(f"  {entry['number']:5}{entry['title']:62} {time:>6}{saved}".rstrip())
+        lines.append(f"  {entry['number']:5}{entry['title']:57}{time:>7}{saved}".rstrip())
     return "\n".join(
         [*lines, "", "Time to compute on two cores; a saved figure is there at once.", "",
          "nnjax book 3.1 draws a figure, nnjax book 3.1 --json prints its numbers."]
