@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from nnjax.activations import Softmax, absolute, identity, leaky_relu, relu, sigmoid, tanh
-from nnjax.book.chapter1 import svm
+from nnjax.book.chapter1 import SVM_IMAGES, svm
 from nnjax.book.drawing import COLORS, STROKES, finish, legend, panels
 from nnjax.book.figures import BookFigure, Numbers
 from nnjax.book.setting import Setting, default, large
@@ -218,7 +218,8 @@ def draw_regularised(figure: Any, numbers: Numbers) -> None:
 def sizes(seed: int, data: Dataset) -> Numbers:
     """Return the validation accuracy by the number of training images, of a network and an SVM.
 
-    The network takes the same number of steps for each size; λ grows with the size.
+    The network takes the same number of steps for each size; λ grows with the size. The machine
+    is trained with up to 10,000 images, as its time grows with the square of their number.
 
     Example:
         >>> from nnjax import book
@@ -233,15 +234,17 @@ def sizes(seed: int, data: Dataset) -> Numbers:
         )
         history = setting.run(data, seed, ["validation"])
         network.append(100 * float(history["validation_accuracy"][-1]))
-        machine.append(100 * svm(data, size, "validation", gamma="auto"))
+        if size <= SVM_IMAGES:
+            machine.append(100 * svm(data, size, "validation", gamma="auto"))
     return {"images": list(SIZES), "network": network, "SVM, default": machine}
 
 
 def draw_sizes(figure: Any, numbers: Numbers) -> None:
     (axes,) = panels(figure, 1, 1)
     for i, name in enumerate(("network", "SVM, default")):
-        axes.semilogx(numbers["images"], numbers[name], "os"[i] + STROKES[i], color=COLORS[i],
-                      label=name)  # fmt: skip
+        values = numbers[name]
+        axes.semilogx(numbers["images"][: len(values)], values, "os"[i] + STROKES[i],
+                      color=COLORS[i], label=name)  # fmt: skip
     finish(axes, "number of training images", "validation accuracy (%)")
     legend(axes)
 
@@ -494,7 +497,7 @@ FIGURES = (
     _mnist("3.5", "The same 1,000 images with λ = 0.1", overfitting, draw_regularised, 60),
     _mnist("3.6", "All 50,000 images, without and with λ = 5", regularisation, draw_regularised,
            30),
-    _mnist("3.7", "More training data", sizes, draw_sizes, 900),
+    _mnist("3.7", "More training data", sizes, draw_sizes, 120),
     BookFigure("3.8", "Polynomials of order 1 and 9 through ten points", polynomials,
                draw_polynomials),
     BookFigure("3.9", "The weighted inputs of new neurons", spread, draw_spread, 2),

@@ -132,7 +132,7 @@ class BookFigure:
     @property
     def path(self) -> Path:
         """The file of the saved run."""
-        return SAVED / f"{self.compute.__name__}.json"
+        return SAVED / f"chapter{self.chapter}_{self.compute.__name__}.json"
 
     def result(self, seed: int | None = None, data_dir: Any = None) -> Result:
         """Return the numbers: those of the saved run if there is one, otherwise computed.
