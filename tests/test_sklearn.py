@@ -64,7 +64,7 @@ def test_early_stopping_and_weights_of_classes():
     assert "validation_accuracy" in model.history_
     assert model.score(X, NAMES) > 0.9
     heavy = Classifier(**SMALL, class_weight={"barolo": 1e-6, "grignolino": 1e-6}).fit(X, NAMES)
-    assert np.mean(heavy.predict(X) == "barbera") > 0.9
+    assert np.mean(heavy.predict(X) == "barbera") > 0.8
 
 
 def test_several_labels():
