@@ -24,7 +24,7 @@ USUAL = (  # without training, or soon done; the others are slow tests
     "check_estimator_repr check_no_attributes_set_in_init check_fit_score_takes_y "
     "check_estimators_unfitted check_do_not_raise_errors_in_init_or_set_param check_mixin_order "
     "check_get_params_invariance check_set_params check_parameters_default_constructible "
-    "check_n_features_in_after_fitting check_complex_data check_estimators_empty_data_messages"
+    "check_complex_data check_estimators_empty_data_messages check_fit1d check_fit2d_predict1d"
 )
 CHECKS = [
     pytest.param(
