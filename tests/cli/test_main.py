@@ -642,7 +642,10 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--batch-size 0", "batch_size is 0; expected"),
         ("--hidden 0", "a size in sizes is 0; expected"),
         ("--seed -1", "seed is -1; expected an integer from 0 to 4294967295"),
-        ("--optimizer sdg", "optimizer is 'sdg'; expected one of .*sgd"),
+        (
+            "--optimizer sdg",
+            r"optimizer is 'sdg'; expected one of .*sgd.* \(did you mean 'sgd'\?\)",
+        ),
         ("--activation sigmod", r"--activation: invalid choice 'sigmod' \(did you mean 'sigmoid'"),
         ("--data minst", r"unknown data set 'minst'; did you mean 'mnist'\?"),
         ("--data-dir there", "'digits' takes none"),
