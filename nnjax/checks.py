@@ -165,7 +165,7 @@ def require_instance(
     return value
 
 
-def require_dtype(dtype: Any) -> Any:
+def require_dtype(dtype: Any, name: str = "dtype") -> Any:
     """Return `dtype` if it is a floating-point type, else raise TypeError.
 
     Example:
@@ -180,7 +180,7 @@ def require_dtype(dtype: Any) -> Any:
     except (TypeError, ValueError):
         floating = False
     if dtype is None or not floating:
-        raise TypeError(f"dtype is {dtype!r}; expected a floating-point type such as jnp.float32")
+        raise TypeError(f"{name} is {dtype!r}; expected a floating-point type such as jnp.float32")
     return dtype
 
 

@@ -16,7 +16,15 @@ from jax.typing import ArrayLike
 from nnjax.checks import checked
 from nnjax.display import heading, table
 from nnjax.losses import targets
-from nnjax.network import Network, Params, check_batch, forward, in_pieces, losses_and_outputs
+from nnjax.network import (
+    Network,
+    Params,
+    check_batch,
+    forward,
+    in_pieces,
+    losses_and_outputs,
+    wide_outputs,
+)
 from nnjax.pieces import at_least_float32
 
 __all__ = [
@@ -59,7 +67,7 @@ def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
     """
 
     def classes(x):
-        return _predictions(params, x, forward(net, params, x, None).activations[-1])
+        return _predictions(params, x, wide_outputs(net, forward(net, params, x, None))[1])
 
     return in_pieces(net, classes, x)
 

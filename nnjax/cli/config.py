@@ -145,6 +145,7 @@ class TrainConfig(
             "key": self.key(),
             "evaluate_on": [part for part in self.evaluate_on if getattr(dataset, part)],
             "regularizer": self._regularizer(),
+            "compute_dtype": None if self.precision == "float32" else self.precision,
             "augment": None if self.distort == _NONE else self.distort,
             "early_stopping": None
             if self.patience is None
@@ -192,6 +193,7 @@ class TrainConfig(
             + ["distorted"] * (self.distort != _NONE)
         )
         parts += [self.feedback.replace("_", " ")] * (self.feedback != "transpose")
+        parts += [f"in {self.precision}"] * (self.precision != "float32")
         parts.append(f"seed {self.seed}")
         # A line may end between them, and between layers, but not within "λ = 5".
         return ", ".join(

@@ -159,10 +159,9 @@ def trace_gradient(
     with double_precision(), np.errstate(all="ignore"):
         args = to_double(args)
         positions = checked_positions(argnums, args)
-        function, untraceable = evaluable(f, args, positions, scalar_in)
+        function, untraceable, value = evaluable(f, args, positions, scalar_in)
         if untraceable:
             raise TypeError(untraceable)
-        value = function(*args)
         if np.shape(value) != ():
             raise TypeError(
                 f"f returns an array of shape {np.shape(value)}; a gradient needs a real scalar: "
@@ -181,7 +180,8 @@ def trace_gradient(
                 if not all(low <= size <= high for size in line.cotangents)
             )
         found = _forward(graph) or _backward(graph, back, {e: g[0] for e, g in flows.items()})
-        return GradientTrace(float(value), lines, found, bounds, outside)
+        value = float(graph.values[graph.output])
+        return GradientTrace(value, lines, found, bounds, outside)
 
 
 def _lines(graph: Graph, cotangents) -> tuple[TracedLine, ...]:

@@ -119,7 +119,9 @@ def run_epoch(
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
-        loss, grads = loss_and_gradient(net, params, x, y, key if random else None, feedback)
+        computing = recipe.computing(params)
+        loss, grads = loss_and_gradient(net, computing, x, y, key if random else None, feedback)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -135,7 +137,7 @@ def run_epoch(
         carry, _ = jax.lax.scan(step, carry, batches)
         if listener is not None:
             report(listener, (batches[0][-1] + 1) / steps)
-        return carry, measure(net, recipe.observed, carry[0], data, carry[2])
+        return carry, measure(net, recipe.observed, recipe.computing(carry[0]), data, carry[2])
 
     batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
