@@ -139,6 +139,7 @@ class Bar:
         self._done = epoch + 1
         self._bar.set_description_str(f"Epoch {self._done}/{self._epochs}", refresh=False)
         self._move(self._done)
+        self._bar.refresh()
 
     def above(self, line: str) -> None:
         """Print a line above the bar."""

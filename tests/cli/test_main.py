@@ -195,7 +195,8 @@ def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtype
     best = int(state.stopping.best_epoch)
     out = capsys.readouterr().out
     assert "Early stopping after 2 epochs without improvement in validation loss" in out
-    assert out.splitlines()[-4].endswith(f"  best: {best + 1}")
+    *_, last = (line for line in out.splitlines() if line.startswith("Epoch "))
+    assert last.endswith(f"  best: {best + 1}")
     assert f"Restored the parameters of epoch {best + 1} (best validation loss)" in out
     for name in history.keys() - {"seconds"}:
         np.testing.assert_allclose([record[name] for record in records], history[name])
@@ -718,7 +719,7 @@ def test_help_is_no_error(capsys, monkeypatch):
         assert max(map(len, out.splitlines())) <= 80
         assert "None" not in out
         if name == "train":
-            titles = re.findall(r"^\W+(\w+) options \W+$", out, re.MULTILINE)
+            titles = re.findall(r"^\W+(\w+) options\W*$", out, re.MULTILINE)
             assert set(titles) == {*GROUPS, "distort"}
 
 
