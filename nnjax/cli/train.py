@@ -201,8 +201,6 @@ class _Keeper:
 
     def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
         self.run, self.content, self.config = run, content, config
-        rule = EarlyStopping(1, config.measure).with_direction(directions(config.monitors))
-        self.sign = 1 if rule.better == "larger" else -1
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
@@ -268,7 +266,11 @@ class _Keeper:
 
     def _checkpoint(self, run: Run) -> None:
         value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
-        score = None if value is None or np.ndim(value) else self.sign * value
+        score = None
+        if value is not None and not np.ndim(value):
+            rule = EarlyStopping(1, self.config.measure)
+            better = rule.with_direction(directions(self.config.monitors)).better
+            score = value if better == "larger" else -value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 

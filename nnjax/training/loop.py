@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.checks import check_key, require_instance
+from nnjax.checks import check_key, did_you_mean, require_instance
 from nnjax.data import Dataset
 from nnjax.display import table
 from nnjax.feedback import Feedback, check_feedback
@@ -195,6 +195,7 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
         if rule.measure not in numbers:
             raise ValueError(
                 f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(numbers)}"
+                f"{did_you_mean(rule.measure, numbers)}"
             )
         rule = rule.with_direction(directions(recipe.monitors))
     rates = tuple(map(jnp.asarray, recipe.rates))
