@@ -10,7 +10,8 @@ With δ^l = ∂C_x/∂z^l, the error of layer l for one example:
 Why: z^{l+1} depends on z^l by a^l = σ(z^l), then z^{l+1} = w^{l+1} a^l + b^{l+1}; the chain rule
 through both gives BP2. z_j^l depends on b_j^l with slope 1 and on w_jk^l with slope a_k^{l-1};
 that gives BP3 and BP4. A convolution is the same with patches of the image for a; pooling,
-dropout and flattening have no parameters, and their w is a fixed map.
+dropout and flattening have no parameters, and their w is a fixed map. Where an activation goes two
+ways, as around a residual block, what comes back along both is added up.
 
 The code is the book's algorithm, step by step: `backpropagate`, and below it `errors_of_layers`.
 What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.descent`.
