@@ -34,6 +34,7 @@ from nnjax.network import (
     Network,
     Params,
     check_batch,
+    check_weights,
     forward,
     one_dtype,
     wide_outputs,
@@ -99,6 +100,7 @@ def backprop(
     y: ArrayLike,
     key: chex.PRNGKey | None = None,
     feedback: None = None,
+    weights: ArrayLike | None = None,
 ) -> Backprop: ...
 @overload
 def backprop(
@@ -109,8 +111,9 @@ def backprop(
     key: chex.PRNGKey | None = None,
     *,
     feedback: Feedback,
+    weights: ArrayLike | None = None,
 ) -> FeedbackPass: ...
-def backprop(net, params, x, y, key=None, feedback=None):
+def backprop(net, params, x, y, key=None, feedback=None, weights=None):
     """Return loss, gradients and every layer's activations and errors, by BP1 to BP4.
 
     Args:
@@ -121,13 +124,15 @@ def backprop(net, params, x, y, key=None, feedback=None):
         key: given: training mode (dropout on); None: inference.
         feedback: None: wᵀ carries the errors back, which is backpropagation; else a rule of
             `nnjax.feedback`, such as feedback alignment.
+        weights: (n,) how much each example counts, in C = (1/n) Σ_x w_x C_x; None: 1. The errors
+            of an example are then w_x times as large, and all that follows from them.
 
     Returns:
         `Backprop(loss, grads, activations, weighted_inputs, errors, targets, key)`; with a
         feedback a `FeedbackPass`, the same with `updates` in place of `grads`.
 
     Raises:
-        ValueError, TypeError: if x, y, params or the feedback do not fit the network.
+        ValueError, TypeError: if x, y, params, the feedback or the weights do not fit the network.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -143,11 +148,12 @@ def backprop(net, params, x, y, key=None, feedback=None):
     """
     x, y = check_batch(net, params, x, y, key=key)
     check_feedback(net, feedback)
-    return backpropagate(net, params, x, y, key, feedback)
+    weights = check_weights(weights, x.shape[0])
+    return backpropagate(net, params, x, y, key, feedback, weights)
 
 
 @jax.jit
-def backpropagate(net, params, x, y, key, feedback=None):
+def backpropagate(net, params, x, y, key, feedback=None, weights=None):
     """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
     like, params = params, one_dtype(params)
     passed = forward(net, params, x, key)
@@ -155,9 +161,12 @@ def backpropagate(net, params, x, y, key, feedback=None):
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
     dtype = passed.weighted_inputs[-1].dtype
 
-    loss = jnp.mean(net.loss.at(output, z, a, y))
-    delta = net.loss.output_error(output, z, a, y).astype(dtype)  #                  BP1
-    y = y.astype(dtype)
+    loss = net.loss.at(output, z, a, y)
+    delta = net.loss.output_error(output, z, a, y)  #                                BP1
+    if weights is not None:  # C_x counts w_x times, and so does its error
+        weights = weights.astype(loss.dtype)
+        loss, delta = weights * loss, weights[:, None] * delta
+    delta, y = delta.astype(dtype), y.astype(dtype)
     errors = errors_of_layers(net, params, passed, delta, y, feedback)  #            BP2
     totals = tuple(
         layer.gradients(cache, delta)  #                                             BP3, BP4
@@ -165,6 +174,7 @@ def backpropagate(net, params, x, y, key, feedback=None):
     )
     grads = jax.tree.map(lambda total, p: (total / n).astype(p.dtype), totals, like)
     result = Backprop if feedback is None else FeedbackPass
+    loss = jnp.mean(loss)
     return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
 
 

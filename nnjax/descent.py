@@ -12,7 +12,14 @@ from jax.typing import ArrayLike
 from nnjax.backprop import backpropagate
 from nnjax.checks import FINITE, checked, require_scalar
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import Network, Params, check_batch, example_keys, microbatch_size
+from nnjax.network import (
+    Network,
+    Params,
+    check_batch,
+    check_weights,
+    example_keys,
+    microbatch_size,
+)
 from nnjax.pieces import UNROLL, sum_in_pieces
 
 __all__ = ["loss_and_gradient", "sgd_step"]
@@ -62,10 +69,10 @@ def sgd_step(
     return jax.tree.map(lambda p, g: p - jnp.asarray(eta, p.dtype) * g, params, grads)
 
 
-def _gradient_arguments(net, params, x, y, key=None, feedback=None):
+def _gradient_arguments(net, params, x, y, key=None, feedback=None, weights=None):
     x, y = check_batch(net, params, x, y, key)
     check_feedback(net, feedback)
-    return net, params, x, y, key, feedback
+    return net, params, x, y, key, feedback, check_weights(weights, x.shape[0])
 
 
 @checked(_gradient_arguments)
@@ -76,6 +83,7 @@ def loss_and_gradient(
     y: ArrayLike,
     key: chex.PRNGKey | None = None,
     feedback: Feedback | None = None,
+    weights: ArrayLike | None = None,
 ) -> tuple[jax.Array, Any]:
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
 
@@ -101,11 +109,12 @@ def loss_and_gradient(
 
     def share(piece):
         """Return what a piece adds to the mean loss and its gradient."""
-        loss_and_gradient = backpropagate(net, params, *piece, feedback)[:2]
-        part = piece[0].shape[0] / n
+        x, y, keys, weights = piece
+        loss_and_gradient = backpropagate(net, params, x, y, keys, feedback, weights)[:2]
+        part = x.shape[0] / n
         if part == 1:
             return loss_and_gradient
         return jax.tree.map(lambda v: part * v, loss_and_gradient)
 
     keys = None if key is None else example_keys(key, n)
-    return sum_in_pieces(share, (x, y, keys), size, UNROLL)
+    return sum_in_pieces(share, (x, y, keys, weights), size, UNROLL)

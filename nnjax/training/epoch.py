@@ -20,6 +20,7 @@ from nnjax.descent import loss_and_gradient
 from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
+from nnjax.training.class_weights import example_weights
 from nnjax.training.monitors import measure
 from nnjax.training.progress import REPORTS, report
 from nnjax.training.recipe import Recipe
@@ -106,21 +107,22 @@ def run_epoch(
     optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
     x, y = data.train
     n = x.shape[0]
+    weights = example_weights(net, recipe.class_weight, y)
     steps, rest = divmod(n, batch_size)
     shuffle_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
     order = jax.random.permutation(shuffle_key, n)
-    x, y = jnp.take(x, order, axis=0), jnp.take(y, order, axis=0)
+    examples = jax.tree.map(lambda a: jnp.take(a, order, axis=0), (x, y, weights))
     random = any(layer.random for layer in net.layers)
 
     def step(carry, batch):
         params, opt_state, feedback, total = carry
-        i, x, y = batch
+        i, x, y, weights = batch
         key = jax.random.fold_in(step_key, i)
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
-        computing = recipe.computing(params)
-        loss, grads = loss_and_gradient(net, computing, x, y, key if random else None, feedback)
+        computing, key = recipe.computing(params), key if random else None
+        loss, grads = loss_and_gradient(net, computing, x, y, key, feedback, weights)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
@@ -139,7 +141,10 @@ def run_epoch(
             report(listener, (batches[0][-1] + 1) / steps)
         return carry, measure(net, recipe.observed, recipe.computing(carry[0]), data, carry[2])
 
-    batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
+    batches = (
+        jnp.arange(steps),
+        *jax.tree.map(lambda a: _rows(a, steps, batch_size), examples),
+    )
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
     carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
     observed: dict[str, jax.Array] = {}
@@ -153,7 +158,7 @@ def run_epoch(
         batches = jax.tree.map(lambda a: a[groups * every :], batches)
     carry, _ = jax.lax.scan(step, carry, batches)
     if rest:
-        carry, _ = step(carry, (steps, x[-rest:], y[-rest:]))
+        carry, _ = step(carry, (steps, *jax.tree.map(lambda a: a[-rest:], examples)))
     params, opt_state, feedback, total = carry
 
     leaves = [total, *jax.tree.leaves(params)]
