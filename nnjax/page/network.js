@@ -153,15 +153,10 @@ function windows({ inShape, outShape, kernel, stride, margins }, visit) {
 // Pooling: `value` makes z of the inputs of a window, `share` says how much of δ each one gets.
 const pool = (layer, value, share) => {
   const channels = layer.inShape[2];
-  const taken = () => Array.from({ length: size(layer.outShape) }, () => []); // inputs by window
-  const gather = () => {
-    const inputs = taken();
-    windows(layer, (place, input) => {
-      for (let c = 0; c < channels; c++) inputs[place * channels + c].push(input + c);
-    });
-    return inputs;
-  };
-  const inputs = gather();
+  const inputs = Array.from({ length: size(layer.outShape) }, () => []); // of each window
+  windows(layer, (place, input) => {
+    for (let c = 0; c < channels; c++) inputs[place * channels + c].push(input + c);
+  });
   return {
     forward: (params, a) => each(inputs, (window) => value(window.map((i) => a[i]))),
     pullBack: (params, a, z, delta) => {
@@ -208,11 +203,13 @@ const LAYERS = {
       forward: ({ w, b }, a) => {
         const z = new Float64Array(size(layer.outShape));
         for (let t = 0; t < z.length; t++) z[t] = b[t % J];
+        const byInput = new Float64Array(K * J); // the weights, those of one input side by side
+        for (let j = 0; j < J; j++) for (let k = 0; k < K; k++) byInput[k * J + j] = w[j * K + k];
         windows(layer, (place, input, weight) => {
-          for (let j = 0; j < J; j++) {
-            let total = 0;
-            for (let c = 0; c < C; c++) total += w[j * K + weight + c] * a[input + c];
-            z[place * J + j] += total;
+          for (let c = 0; c < C; c++) {
+            const value = a[input + c];
+            if (value === 0) continue; // paper, and neurons that are off
+            for (let j = 0; j < J; j++) z[place * J + j] += byInput[(weight + c) * J + j] * value;
           }
         });
         return z;
@@ -222,6 +219,7 @@ const LAYERS = {
         windows(layer, (place, input, weight) => {
           for (let j = 0; j < J; j++) {
             const d = delta[place * J + j];
+            if (d === 0) continue; // no error: the neuron was off, or not the largest of its pool
             for (let c = 0; c < C; c++) g[input + c] += w[j * K + weight + c] * d; // wᵀ δ
           }
         });
@@ -233,6 +231,7 @@ const LAYERS = {
         windows(layer, (place, input, weight) => {
           for (let j = 0; j < J; j++) {
             const d = delta[place * J + j];
+            if (d === 0) continue;
             for (let c = 0; c < C; c++) w[j * K + weight + c] += a[input + c] * d; // BP4
           }
         });

@@ -7,7 +7,6 @@ functions and losses of nnjax's tables. Parameters are float32, in base64.
 from __future__ import annotations
 
 import base64
-import dataclasses
 from typing import Any
 
 import jax
@@ -84,7 +83,7 @@ def _layer(l: int, layer: Layer, in_shape: Shape, out_shape: Shape) -> dict[str,
         "word": layer.word(),
         "inShape": list(in_shape),
         "outShape": list(out_shape),
-        "activation": {"name": sigma.name, **dataclasses.asdict(sigma)},
+        "activation": {"name": sigma.name, **vars(sigma)},
     }
     if isinstance(layer, layers.Conv):
         kernel, stride, ((top, _), (left, _)) = layer.geometry(in_shape)

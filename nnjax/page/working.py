@@ -82,7 +82,7 @@ def _diagram(working: Explanation) -> Html:
     width, height = ACROSS * (len(sizes) - 1) + 190, down * largest + 16
 
     def at(l: int, j: int) -> tuple[float, float]:
-        return 95 + ACROSS * l, round( down * (j + 0.5 + (largest - sizes[l]) / 2), 1)
+        return 95 + ACROSS * l, round(down * (j + 0.5 + (largest - sizes[l]) / 2), 1)
 
     lines = []
     for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), 1):

@@ -82,13 +82,15 @@ def test_a_digit_is_drawn_read_and_taught(opened, run):
     x = run.images.converted(seen.astype(np.uint8))[None]
     outputs = np.asarray(nnjax.feedforward(run.net, run.params, x))[0]
     best, second = np.argsort(-outputs)[:2]
-    expected = f"{best} ({100 * outputs[best]:.1f} %), then {second} ({100 * outputs[second]:.1f} %)"
+    expected = (
+        f"{best} ({100 * outputs[best]:.1f} %), then {second} ({100 * outputs[second]:.1f} %)"
+    )
     assert tab.inner_text("#answer").replace("\xa0", " ") == expected
 
     # The errors flow back, and a step makes the loss smaller.
     assert tab.locator("#step").is_disabled()
     tab.select_option("#target", "7")
-    label = tab.locator("[aria-label^='errors of layer 1']").get_attribute("aria-label")
+    label = tab.locator("canvas[aria-label^='errors of layer 1']").get_attribute("aria-label")
     delta = nnjax.backprop(run.net, run.params, x, np.array([7])).errors[0]
     norm = float(re.search(r"norm (.*)$", label)[1].replace("−", "-"))
     assert norm == pytest.approx(float(np.linalg.norm(np.asarray(delta))), rel=0.01)

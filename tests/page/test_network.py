@@ -38,7 +38,7 @@ def assert_same(net, params, x, y, folder, rtol):
     came = evaluate(["network.js"], BACKPROP, data, folder)
     with jax.enable_x64(True):
         bp = nnjax.backprop(net, in_double(params), jnp.asarray(x, float), jnp.asarray(one_hot))
-    close = dict(rtol=rtol, atol=rtol)
+    close = {"rtol": rtol, "atol": rtol}
     np.testing.assert_allclose(np.mean([loss for loss, *_ in came]), bp.loss, **close)
     for l, a in enumerate(bp.activations):
         np.testing.assert_allclose([c[1][l] for c in came], a.reshape(len(x), -1), **close)
@@ -89,7 +89,7 @@ def test_every_activation_and_loss(tmp_path):
       });
     })()"""
     came = evaluate(["network.js"], expression, data, tmp_path)
-    close = dict(rtol=1e-9, atol=1e-12)
+    close = {"rtol": 1e-9, "atol": 1e-12}
     with jax.enable_x64(True):
         z, g, y = jnp.asarray(z), jnp.asarray(g), jnp.asarray(y)
         for sigma, (a, *rest) in zip(kinds, came, strict=True):
@@ -134,9 +134,15 @@ class Cube(Activation):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (nnjax.mlp([2, 2], output=Cube()), r"layers\[0\] has the activation Cube\(\), which a page"),
+        (
+            nnjax.mlp([2, 2], output=Cube()),
+            r"layers\[0\] has the activation Cube\(\), which a page",
+        ),
         (nnjax.mlp([2, 2], loss=type("Mine", (nnjax.losses.Loss,), {})()), "the loss is .*Mine"),
-        (nnjax.Network(2, [type("Own", (nnjax.Dense,), {})(2)], nnjax.quadratic), r"layers\[0\] is"),
+        (
+            nnjax.Network(2, [type("Own", (nnjax.Dense,), {})(2)], nnjax.quadratic),
+            r"layers\[0\] is",
+        ),
     ],
 )
 def test_what_the_script_does_not_know_is_refused(net, message):
