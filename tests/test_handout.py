@@ -10,7 +10,7 @@ from nnjax.handout import formula, latex, markdown
 
 @pytest.fixture(scope="module")
 def working():
-    net = nnjax.mlp([2, 3, 2], activation=nnjax.leaky_relu, loss=nnjax.log_likelihood)
+    net = nnjax.mlp([2, 2, 2], activation=nnjax.leaky_relu, loss=nnjax.log_likelihood)
     params = nnjax.init(net, jax.random.key(0))
     return nnjax.explain(net, params, [[0.4, -2e-5], [1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]], 0.1)
 
