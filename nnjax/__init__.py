@@ -21,15 +21,21 @@ from nnjax import (
     training,
 )
 from nnjax.activations import (
+    ELU,
     LeakyReLU,
     Softmax,
     absolute,
+    elu,
+    gelu,
+    gelu_tanh,
     identity,
     leaky_relu,
     relu,
     sigmoid,
     sign,
+    silu,
     softmax,
+    softplus,
     step,
     tanh,
 )
@@ -52,13 +58,28 @@ from nnjax.gradcheck import (
     check_vjp,
     trace_gradient,
 )
-from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
+from nnjax.layers import (
+    Add,
+    Affine,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    L2Pool,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    MeanPool,
+    Residual,
+)
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
 from nnjax.training import DivergedError, TrainState, train
 
 __all__ = [
+    "ELU",
+    "Add",
     "Affine",
     "Backprop",
     "Conv",
@@ -74,10 +95,12 @@ __all__ = [
     "GradientReport",
     "L2Pool",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "MaxPool",
     "MeanPool",
     "Network",
+    "Residual",
     "Softmax",
     "TrainState",
     "absolute",
@@ -98,11 +121,14 @@ __all__ = [
     "cross_entropy",
     "curvature",
     "data",
+    "elu",
     "evaluate",
     "evaluation",
     "explain",
     "feedback",
     "feedforward",
+    "gelu",
+    "gelu_tanh",
     "gradcheck",
     "identity",
     "init",
@@ -127,7 +153,9 @@ __all__ = [
     "sgd_step",
     "sigmoid",
     "sign",
+    "silu",
     "softmax",
+    "softplus",
     "step",
     "summary",
     "tanh",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from nnjax.cli.book import Book
 from nnjax.cli.check import Check
 from nnjax.cli.evaluate import Evaluate
 from nnjax.cli.exercise import Exercise
@@ -33,6 +34,7 @@ from nnjax.cli.train import Train
 
 __all__ = [
     "COMMANDS",
+    "Book",
     "Check",
     "Evaluate",
     "Exercise",
@@ -55,6 +57,7 @@ COMMANDS: dict[str, Any] = {
     "check": Check,
     "explain": Explain,
     "exercise": Exercise,
+    "book": Book,
 }
 """The commands by name."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnjax.cli.check import network
 from nnjax.cli.choices import Loss, Output
-from nnjax.cli.console import show
+from nnjax.cli.console import busy, show
 from nnjax.explain import Explanation
 from nnjax.files import write_atomically
 
@@ -77,7 +77,8 @@ class Explain:
             n_in, n_out = self.sizes[0], self.sizes[-1]
             x = _numbers(self.x, "x", n_in) or rng.normal(size=n_in).round(2).tolist()
             y = _numbers(self.y, "y", n_out) or [1.0] + [0.0] * (n_out - 1)
-            working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
+            with busy("computing"):
+                working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
         self._print(working)
         return 0
 

@@ -17,6 +17,7 @@ import optax
 from nnjax.checks import require_instance
 from nnjax.data.dataset import Dataset, require_dataset
 from nnjax.descent import loss_and_gradient
+from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
 from nnjax.training.monitors import measure
@@ -44,6 +45,16 @@ class TrainState(NamedTuple):
     epoch: jax.Array
     stopping: Any = ()
     feedback: Feedback | None = None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook what is trained, and for how long."""
+        leaves, _ = jax.tree.flatten_with_path(self.params)
+        rows = [("parameter", "shape", "norm")]
+        rows += [
+            (f"params{jax.tree_util.keystr(path)}", shape_text(leaf.shape), f"{_norm(leaf):.3g}")
+            for path, leaf in leaves
+        ]
+        return heading(f"TrainState after {int(self.epoch)} epochs") + table(rows)
 
     @property
     def best_params(self) -> Params:
@@ -108,7 +119,9 @@ def run_epoch(
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
-        loss, grads = loss_and_gradient(net, params, x, y, key if random else None, feedback)
+        computing = recipe.computing(params)
+        loss, grads = loss_and_gradient(net, computing, x, y, key if random else None, feedback)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -124,7 +137,7 @@ def run_epoch(
         carry, _ = jax.lax.scan(step, carry, batches)
         if listener is not None:
             report(listener, (batches[0][-1] + 1) / steps)
-        return carry, measure(net, recipe.observed, carry[0], data, carry[2])
+        return carry, measure(net, recipe.observed, recipe.computing(carry[0]), data, carry[2])
 
     batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
@@ -152,6 +165,10 @@ def run_epoch(
     )
     state = state._replace(params=params, opt_state=opt_state, feedback=feedback, epoch=epoch)
     return state, jnp.where(good, total / n, jnp.nan), observed
+
+
+def _norm(leaf):
+    return jnp.sqrt(jnp.sum(jnp.square(leaf)))
 
 
 def _rows(array, rows, size):
