@@ -67,7 +67,7 @@ function paintWeights(canvas, w, layer) {
   const tiled = ([height, width], values, count) =>
     paint(canvas, values, { height, width, count }, (n, y, x) => (n * height + y) * width + x);
   if (layer.kind === "conv") {
-    const [channels, count] = [layer.inShape[2] / (layer.groups ?? 1), layer.outShape[2]];
+    const [channels, count] = [layer.inShape[2] / layer.groups, layer.outShape[2]];
     const summed = new Float64Array(w.length / channels);
     w.forEach((value, i) => (summed[Math.floor(i / channels)] += value));
     tiled(layer.kernel, summed, count);
