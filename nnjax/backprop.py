@@ -18,6 +18,7 @@ What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SG
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import chex
@@ -28,6 +29,7 @@ from jax.typing import ArrayLike
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
 from nnjax.network import ForwardPass, Network, Params, check_batch, forward, one_dtype
+from nnjax.sharding import automatic, like_examples, like_params, replicated
 
 __all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
 
@@ -128,16 +130,28 @@ def backprop(net, params, x, y, key=None, feedback=None):
     return backpropagate(net, params, x, y, key, feedback)
 
 
+def _layout(net, params, x, y, key, feedback=None, weights=None):
+    result, rows = Backprop if feedback is None else FeedbackPass, like_examples(net, params, x)
+    of_key = None if key is None else replicated()
+    return result(replicated(), like_params(net, params), rows, rows, rows, rows, of_key)
+
+
 @jax.jit
-def backpropagate(net, params, x, y, key, feedback=None):
-    """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
+@partial(automatic, layout=_layout)
+def backpropagate(net, params, x, y, key, feedback=None, weights=None):
+    """Do what `backprop` does, for arrays that have been checked; key may be one per example.
+
+    weights (n,), if given, multiply the losses of the examples, and with them their errors.
+    """
     like, params = params, one_dtype(params)
     passed = forward(net, params, x, key)
     a, z = passed.activations[-1], passed.weighted_inputs[-1]
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
 
-    loss = jnp.mean(net.loss.at(output, z, a, y))
+    losses = net.loss.at(output, z, a, y)
     delta = net.loss.output_error(output, z, a, y)  #                                BP1
+    if weights is not None:
+        losses, delta = weights * losses, weights[:, None] * delta
     errors = errors_of_layers(net, params, passed, delta, y, feedback)  #            BP2
     totals = tuple(
         layer.gradients(cache, delta)  #                                             BP3, BP4
@@ -145,7 +159,9 @@ def backpropagate(net, params, x, y, key, feedback=None):
     )
     grads = jax.tree.map(lambda total, p: (total / n).astype(p.dtype), totals, like)
     result = Backprop if feedback is None else FeedbackPass
-    return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
+    return result(
+        jnp.mean(losses), grads, passed.activations, passed.weighted_inputs, errors, y, key
+    )
 
 
 def errors_of_layers(

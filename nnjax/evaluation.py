@@ -17,6 +17,7 @@ from nnjax.checks import checked
 from nnjax.losses import targets
 from nnjax.network import Network, Params, check_batch, forward, in_pieces, losses_and_outputs
 from nnjax.pieces import at_least_float32
+from nnjax.sharding import like_examples
 
 __all__ = [
     "ClassEvaluation",
@@ -36,7 +37,7 @@ def _examples(net, params, x, y):
     return net, params, *check_batch(net, params, x, y)
 
 
-@checked(_inputs)
+@checked(_inputs, layout=like_examples)
 def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
     """Return the class of each example (n,): the strongest output; of a single output, a > ½.
 

@@ -38,6 +38,7 @@ from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
 from nnjax.losses import Loss, cross_entropy, require_loss
 from nnjax.pieces import UNROLL, equal_size, map_in_pieces
+from nnjax.sharding import like_examples
 
 __all__ = [
     "ForwardPass",
@@ -417,7 +418,7 @@ def _examples(net, params, x, y, key=None):
     return net, params, *check_batch(net, params, x, y, key), key
 
 
-@checked(_inputs)
+@checked(_inputs, layout=like_examples)
 def feedforward(
     net: Network, params: Params, x: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:

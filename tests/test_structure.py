@@ -16,7 +16,16 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Who may import whom: a module imports only from lines above its own (and from its own line). A
 # name stands for the modules below it too, unless they have a line of their own.
 ORDER = [
-    ["notation", "checks", "pieces", "files", "data.pickles", "data.image_format", "data.images"],
+    [
+        "notation",
+        "checks",
+        "sharding",
+        "pieces",
+        "files",
+        "data.pickles",
+        "data.image_format",
+        "data.images",
+    ],
     ["activations", "data.readers", "data.dataset", "data.tables"],
     ["losses", "initializers", "data"],
     ["layers.base"],

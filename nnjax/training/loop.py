@@ -16,13 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from nnjax.checks import check_key, require_instance
 from nnjax.data import Dataset
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
+from nnjax.sharding import automatic, replicated, spec
 from nnjax.training import optimizers
 from nnjax.training.arguments import Arguments, called_with, on_device
+from nnjax.training.devices import in_mesh, placed_data, placed_state
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.monitors import Penalty, Performance, directions, measure
@@ -33,6 +36,7 @@ __all__ = [
     "History",
     "Interrupted",
     "Record",
+    "check_sizes",
     "history",
     "initial_state",
     "train",
@@ -150,7 +154,7 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     if arguments.state is not None:
         start = _checked_state(net, arguments.state, start)
     data = on_device(net, start.params, arguments.data)
-    _check_sizes(recipe, len(data.train[0]))
+    check_sizes(recipe, len(data.train[0]))
     parts = [part for part in arguments.evaluate_on if getattr(data, part) is not None]
     penalty = () if recipe.regularizer is None else (Penalty(recipe.regularizer),)
     after_epoch = () if recipe.observed else recipe.monitors
@@ -162,12 +166,19 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
                 f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(numbers)}"
             )
         rule = rule.with_direction(directions(recipe.monitors))
+    if recipe.mesh is not None:
+        start, data = placed_state(recipe.mesh, net, start), placed_data(recipe.mesh, data)
     rates = tuple(map(jnp.asarray, recipe.rates))
     run = partial(_run_epoch, net, recipe, rates)
-    return _iterate(run, measured, rule, arguments.epochs, start, data)
+    return _iterate(run, measured, rule, arguments.epochs, start, data, recipe.mesh)
+
+
+def _layout(net, recipe, rates, state, data):
+    return jax.tree.map(spec, state), replicated(), replicated()
 
 
 @jax.jit
+@partial(automatic, layout=_layout)
 def _run_epoch(net, recipe, rates, state, data):
     return run_epoch(net, recipe.with_rates(rates), state, data)
 
@@ -179,6 +190,7 @@ def _iterate(
     epochs: int,
     state: TrainState,
     data: Dataset,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
     for epoch in range(int(jax.device_get(state.epoch)), epochs):
@@ -186,18 +198,19 @@ def _iterate(
             return
         start = time.perf_counter()
         try:
-            after, loss, observed = run(state, data)
-            record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
-            if not np.isfinite(record["train_loss"]):
-                raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
-            rate = optimizers.rate(after.opt_state)
-            values = measured(after.params, data, after.feedback) | observed
-            values |= {} if rate is None else {"rate": rate}
-            record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
-            if early_stopping is not None:
-                after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
-                counts = after.stopping.best_epoch, after.stopping.waited
-                record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
+            with in_mesh(mesh):
+                after, loss, observed = run(state, data)
+                record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
+                if not np.isfinite(record["train_loss"]):
+                    raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
+                rate = optimizers.rate(after.opt_state)
+                values = measured(after.params, data, after.feedback) | observed
+                values |= {} if rate is None else {"rate": rate}
+                record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
+                if early_stopping is not None:
+                    after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
+                    counts = after.stopping.best_epoch, after.stopping.waited
+                    record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted in epoch {epoch}; the parameters from before that epoch are kept",
@@ -271,6 +284,9 @@ def train(arguments: Arguments) -> tuple[TrainState, History]:
             `state.feedback`.
         state: continue from the state of an earlier run with the same arguments, which then ends,
             bit for bit, as if it had never been interrupted.
+        mesh: devices to train on, such as `jax.make_mesh((4,), ("data",))`: every mini-batch is
+            divided over its first axis, with the results of one device up to rounding. Over a
+            second axis the neurons of dense layers are divided.
 
     Returns:
         `(state, history)`: `state.best_params` are the trained parameters: with early stopping
@@ -342,7 +358,18 @@ def _check_names(recipe, params, data, measured) -> list[str]:
     return ["train_loss", *(name for name, value in shapes.items() if value.shape == ())]
 
 
-def _check_sizes(recipe: Recipe, n: int) -> None:
+def check_sizes(recipe: Recipe, n: int) -> None:
+    """Raise ValueError if a recipe does not fit n training examples.
+
+    Example:
+        >>> import optax
+        >>> from nnjax.training import Recipe
+        >>> from nnjax.training.loop import check_sizes
+        >>> check_sizes(Recipe(optimizer=optax.sgd(0.5), batch_size=10), 5)
+        Traceback (most recent call last):
+        ...
+        ValueError: batch_size is 10, but there are 5 training examples; expected at most as many
+    """
     if recipe.batch_size > n:
         raise ValueError(
             f"batch_size is {recipe.batch_size}, but there are {n} training examples; expected at "

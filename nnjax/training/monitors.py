@@ -27,6 +27,7 @@ from nnjax.feedback import Feedback
 from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, forward
 from nnjax.regularizers import Regularizer
+from nnjax.sharding import automatic
 
 __all__ = [
     "MONITORS",
@@ -283,6 +284,7 @@ def by_name(monitor: str | Monitor) -> Monitor:
 
 
 @partial(jax.jit, static_argnums=1)
+@automatic
 def _measure(net, monitors, params, data, feedback):
     named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}

@@ -10,12 +10,14 @@ from typing import Any, TypeAlias
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from nnjax.checks import require_size
 from nnjax.regularizers import Regularizer
 from nnjax.training import monitors as known
 from nnjax.training import optimizers
 from nnjax.training.closures import identity, rates_of, with_rates
+from nnjax.training.devices import require_mesh
 from nnjax.training.monitors import Monitor
 
 __all__ = ["Augmentation", "Recipe"]
@@ -34,7 +36,8 @@ class Recipe:
     argument of the program.
 
     Args:
-        optimizer, batch_size, regularizer, augment, monitors, monitor_every: see `nnjax.train`.
+        optimizer, batch_size, regularizer, augment, monitors, monitor_every, mesh: see
+            `nnjax.train`.
 
     Raises:
         ValueError, TypeError: if an argument does not fit.
@@ -55,6 +58,7 @@ class Recipe:
     augment: Augmentation | None = None
     monitors: Sequence[str | Monitor] = ()
     monitor_every: int | None = None
+    mesh: Mesh | None = None
 
     def __post_init__(self):
         optimizers.require_optimizer(self.optimizer)
@@ -73,6 +77,8 @@ class Recipe:
         object.__setattr__(self, "monitors", _chosen(self.monitors))
         if self.monitor_every is not None:
             require_size(self.monitor_every, "monitor_every")
+        if self.mesh is not None:
+            object.__setattr__(self, "mesh", require_mesh(self.mesh))
 
     @property
     def observed(self) -> tuple[Monitor, ...]:

@@ -1,0 +1,216 @@
+"""One network on several devices: every mini-batch is divided among them, its gradient added up.
+
+The first axis of the mesh is that of the examples: each device works on its share of the
+mini-batch, and the gradients of the shares are averaged, so that all devices take the same step as
+one device would, up to rounding. A mini-batch that does not divide evenly is filled up with
+examples of weight 0. A second axis, where the mesh has one, is that of the neurons: dense layers
+are split over it in turn by their outputs and by their inputs, so that each pair of layers
+communicates once (Shoeybi et al. 2019, arXiv:1909.08053).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from nnjax.data.dataset import Dataset
+from nnjax.descent import loss_and_gradient
+from nnjax.feedback import Feedback
+from nnjax.layers.base import Affine
+from nnjax.network import Network, Params, example_keys
+
+__all__ = ["divided", "gradient_over", "in_mesh", "placed_data", "placed_state", "require_mesh"]
+
+
+def require_mesh(mesh: Any) -> Mesh:
+    """Return a mesh with Auto axes, in which the compiler lays out what lies in between.
+
+    Args:
+        mesh: of devices, with one axis for the examples and perhaps a second for the neurons.
+
+    Raises:
+        TypeError: if it is not a `jax.sharding.Mesh`.
+        ValueError: if it has no axis, or more than two.
+
+    Example:
+        >>> import jax
+        >>> from nnjax.training.devices import require_mesh
+        >>> require_mesh(jax.make_mesh((1,), ("data",))).axis_types
+        (AxisType.Auto,)
+        >>> require_mesh(4)
+        Traceback (most recent call last):
+        ...
+        TypeError: mesh is 4; expected a jax.sharding.Mesh such as jax.make_mesh((4,), ("data",))
+    """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f'mesh is {mesh!r}; expected a jax.sharding.Mesh such as jax.make_mesh((4,), ("data",))'
+        )
+    if not 1 <= len(mesh.axis_names) <= 2:
+        raise ValueError(
+            f"mesh has the axes {mesh.axis_names}; expected one for the examples, and at most a "
+            "second one for the neurons"
+        )
+    return Mesh(mesh.devices, mesh.axis_names, (AxisType.Auto,) * len(mesh.axis_names))
+
+
+def in_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """Return a context in which arrays of this mesh are computed with; None: nothing changes.
+
+    Example:
+        >>> from nnjax.training.devices import in_mesh
+        >>> with in_mesh(None):
+        ...     pass
+    """
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def placed_data(mesh: Mesh, data: Dataset) -> Dataset:
+    """Return the data on the mesh; each device holds its share, or all where n does not divide.
+
+    Example:
+        >>> import jax, nnjax
+        >>> from nnjax.training.devices import placed_data, require_mesh
+        >>> mesh = require_mesh(jax.make_mesh((1,), ("data",)))
+        >>> placed_data(mesh, nnjax.data.load("digits")).train[0].sharding.spec
+        PartitionSpec('data',)
+    """
+
+    def placed(array):
+        on_host = np.asarray(array)
+        even = len(on_host) % mesh.devices.shape[0] == 0
+        spec = PartitionSpec(mesh.axis_names[0]) if even else PartitionSpec()
+        sharding = NamedSharding(mesh, spec)
+        return jax.make_array_from_callback(on_host.shape, sharding, lambda at: on_host[at])
+
+    return Dataset(*(jax.tree.map(placed, part) for part in (data.train, *data[1:])))
+
+
+def placed_state(mesh: Mesh, net: Network, state: Any) -> Any:
+    """Return a `TrainState` on the mesh: whole on every device, but for what is split by neurons.
+
+    Example:
+        >>> import jax, nnjax, optax
+        >>> from nnjax.training import initial_state
+        >>> from nnjax.training.devices import placed_state, require_mesh
+        >>> net = nnjax.mlp([4, 3, 2])
+        >>> state = initial_state(net, optax.sgd(0.5), jax.random.key(0))
+        >>> mesh = require_mesh(jax.make_mesh((1, 1), ("data", "neurons")))
+        >>> [layer.w.sharding.spec for layer in placed_state(mesh, net, state).params]
+        [PartitionSpec('neurons',), PartitionSpec(None, 'neurons')]
+    """
+    specs = _specs(mesh, net, state.params)
+    structure = jax.tree.structure(state.params)
+
+    def like_params(tree):
+        return jax.tree.structure(tree) == structure
+
+    def placed(tree):
+        if like_params(tree):
+            return jax.tree.map(lambda leaf, spec: _placed(mesh, leaf, spec), tree, specs)
+        return _placed(mesh, tree, PartitionSpec())
+
+    # What has the structure of the parameters, such as a velocity, lies as they do.
+    return jax.tree.map(placed, state, is_leaf=like_params)
+
+
+def _specs(mesh: Mesh, net: Network, params: Params) -> Any:
+    """Return how each parameter lies: over the second axis, split by outputs or by inputs."""
+    whole = jax.tree.map(lambda leaf: PartitionSpec(), params)
+    if len(mesh.axis_names) == 1:
+        return whole
+    name, specs, by_outputs = mesh.axis_names[1], [], True
+    size = mesh.shape[name]
+    for entry, unsplit in zip(params, whole, strict=True):
+        dense = isinstance(entry, Affine) and entry.w.ndim == 2
+        if dense and entry.w.shape[0 if by_outputs else 1] % size == 0:
+            w = PartitionSpec(name) if by_outputs else PartitionSpec(None, name)
+            specs.append(Affine(w=w, b=PartitionSpec(name) if by_outputs else PartitionSpec()))
+            by_outputs = not by_outputs
+        else:
+            specs.append(unsplit)
+            by_outputs = by_outputs or dense
+    return tuple(specs)
+
+
+def _placed(mesh: Mesh, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _placed(mesh, jax.random.key_data(leaf), PartitionSpec())
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    on_host = np.asarray(leaf)
+    sharding = NamedSharding(mesh, spec)
+    return jax.make_array_from_callback(on_host.shape, sharding, lambda at: on_host[at])
+
+
+def divided(mesh: Mesh | None, batches: Any) -> Any:
+    """Return mini-batches (steps, n, ...) with the n examples of each divided over the mesh.
+
+    Where they do not divide evenly the compiler decides.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.training.devices import divided
+        >>> divided(None, jnp.ones((5, 4))).shape
+        (5, 4)
+    """
+    if mesh is None:
+        return batches
+    sharding = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names[0]))
+
+    def one(array):
+        even = array.shape[1] % mesh.devices.shape[0] == 0
+        return jax.lax.with_sharding_constraint(array, sharding) if even else array
+
+    return jax.tree.map(one, batches)
+
+
+def gradient_over(
+    mesh: Mesh | None,
+    net: Network,
+    params: Params,
+    x: jax.Array,
+    y: jax.Array,
+    key: jax.Array | None,
+    feedback: Feedback | None,
+) -> tuple[jax.Array, Any]:
+    """Return what `loss_and_gradient` does, each device working on its share of the mini-batch.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> from nnjax.training.devices import gradient_over, require_mesh
+        >>> mesh = require_mesh(jax.make_mesh((1,), ("data",)))
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> loss, grads = gradient_over(mesh, net, params, jnp.eye(3), jnp.ones((3, 2)), None, None)
+        >>> grads[0].w.shape
+        (2, 3)
+    """
+    if mesh is None:
+        return loss_and_gradient(net, params, x, y, key, feedback)
+    name, n = mesh.axis_names[0], x.shape[0]
+    filled = n + -n % mesh.shape[name]
+    keys, weights = None if key is None else example_keys(key, n), None
+    if filled > n:
+        rows = np.arange(filled) % n
+        x, y, keys = jax.tree.map(lambda array: array[rows], (x, y, keys))
+        loss_dtype = jax.tree.leaves(params)[0].dtype
+        weights = jnp.asarray(np.where(np.arange(filled) < n, filled / n, 0.0), loss_dtype)
+
+    def share(params, feedback, x, y, keys, weights):
+        part = loss_and_gradient.unchecked(net, params, x, y, keys, feedback, weights)
+        return jax.lax.pmean(part, name)
+
+    whole, divided = PartitionSpec(), PartitionSpec(name)
+    over_devices = jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(whole, whole, divided, divided, divided, divided),
+        out_specs=whole,
+        axis_names={name},
+    )
+    return over_devices(params, feedback, x, y, keys, weights)
