@@ -56,7 +56,7 @@ from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, M
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
-from nnjax.training import DivergedError, TrainState, train
+from nnjax.training import DivergedError, Many, TrainState, train, train_many
 
 __all__ = [
     "Affine",
@@ -75,6 +75,7 @@ __all__ = [
     "L2Pool",
     "Layer",
     "LeakyReLU",
+    "Many",
     "MaxPool",
     "MeanPool",
     "Network",
@@ -133,6 +134,7 @@ __all__ = [
     "tanh",
     "trace_gradient",
     "train",
+    "train_many",
     "training",
 ]
 __version__ = "0.2.0"
