@@ -1,14 +1,18 @@
 """Time nnjax beside its peers, on this machine, in one run: python scripts/bench.py [section ...]
 
-Every section prints tables: seconds (or what the column says) and how many times longer than
-nnjax. All rivals of a table take turns within each repeat, so that whatever else the machine does
-falls on all of them alike; what is printed is the median over the repeats.
+Every section prints tables: seconds (or what the column says), how many times longer than nnjax,
+and the shortest and longest. All rivals of a table take turns within each repeat, so that whatever
+else the machine does falls on all of them alike; the first figure is the median over the repeats.
+
+    python scripts/bench.py dense conv --json before.json
+    python scripts/bench.py dense conv --compare before.json
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import platform
 import statistics
@@ -17,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -42,8 +47,20 @@ class Rival(NamedTuple):
     share: float = 1.0
 
 
-def timed(rivals: dict[str, Rival], repeats: int = 5) -> dict[str, float]:
-    """Return the median seconds that each rival takes for the whole job, the rivals taking turns.
+class Spread(NamedTuple):
+    """Seconds over the repeats."""
+
+    median: float
+    least: float
+    most: float
+
+
+RESULTS: dict[str, dict[str, Spread]] = {}
+"""What has been measured so far: seconds by the title of the table and the rival."""
+
+
+def timed(title: str, rivals: dict[str, Rival], repeats: int = 5) -> dict[str, Spread]:
+    """Return the seconds that each rival takes for the whole job, the rivals taking turns.
 
     Each is run once before the clock starts, so that compiling is not counted.
     """
@@ -55,18 +72,47 @@ def timed(rivals: dict[str, Rival], repeats: int = 5) -> dict[str, float]:
             start = time.perf_counter()
             jax.block_until_ready(rival.run())
             seconds[name].append((time.perf_counter() - start) / rival.share)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    RESULTS[title] = {
+        name: Spread(statistics.median(values), min(values), max(values))
+        for name, values in seconds.items()
+    }
+    return RESULTS[title]
 
 
 def table(
-    title: str, seconds: dict[str, float], unit: str = "s", scale: float = 1.0, ours: str = "nnjax"
+    title: str,
+    rivals: dict[str, Rival],
+    repeats: int = 5,
+    unit: str = "s",
+    scale: float = 1.0,
+    ours: str = "nnjax",
 ) -> None:
-    """Print one line a rival: time in `unit` (1 s = `scale` units) and its ratio to `ours`."""
+    """Time the rivals; print each one's time in `unit` (1 s = `scale` units), ratio and spread."""
+    seconds = timed(title, rivals, repeats)
     print(f"\n{title}")
     width = max(map(len, seconds))
-    for name, value in seconds.items():
-        ratio = "" if name == ours else f"{value / seconds[ours]:9.2f} x"
-        print(f"  {name:{width}}  {value * scale:10.3f} {unit}{ratio}", flush=True)
+    for name, (median, least, most) in seconds.items():
+        ratio = "" if name == ours else f"{median / seconds[ours].median:9.2f} x"
+        spread = f"{least * scale:.3f} to {most * scale:.3f}"
+        print(f"  {name:{width}}  {median * scale:10.3f} {unit}{ratio:11}   {spread}", flush=True)
+
+
+def compare(before: dict[str, dict[str, Spread]], now: dict[str, dict[str, Spread]]) -> None:
+    """Print how each figure has changed; beyond the spread where the two ranges do not overlap."""
+    print("\nNow, as a multiple of the time before")
+    for title, seconds in now.items():
+        if title not in before:
+            print(f"\n{title}\n  not measured before")
+            continue
+        print(f"\n{title}")
+        width = max(map(len, seconds))
+        for name, spread in seconds.items():
+            if name not in before[title]:
+                print(f"  {name:{width}}  not measured before")
+                continue
+            old = before[title][name]
+            beyond = "slower" * (spread.least > old.most) or "faster" * (spread.most < old.least)
+            print(f"  {name:{width}}  {spread.median / old.median:6.2f} x  {beyond}".rstrip())
 
 
 @section
@@ -89,10 +135,8 @@ def dense(options: argparse.Namespace) -> None:
         f"PyTorch, {threads} thread(s)": Rival(run, 0.2)
         for threads, run in _epochs_of_torch(sizes, x[:10_000], y[:10_000], batch, eta).items()
     }
-    table(
-        "An epoch of 50,000 through [784, 30, 10], cross-entropy, SGD, batch 10",
-        timed(rivals, options.repeats),
-    )
+    title = "An epoch of 50,000 through [784, 30, 10], cross-entropy, SGD, batch 10"
+    table(title, rivals, options.repeats)
 
 
 @section
@@ -122,7 +166,8 @@ def scaling(options: argparse.Namespace) -> None:
 
         compiled = jax.jit(walk).lower(params, x, y).compile()
         rival = Rival(partial(compiled, params, x, y), share=steps)
-        seconds = timed({"": rival}, options.repeats)[""]
+        title = f"A step of SGD, width {width}, depth {depth}, batch {batch}"
+        seconds = timed(title, {"nnjax": rival}, options.repeats)["nnjax"].median
         weights = sum(p.w.size for p in params)
         # forward, BP4 and, but for the first layer, BP2: a multiplication and an addition each
         flop = 2 * batch * (3 * weights - params[0].w.size)
@@ -140,7 +185,7 @@ def _peak() -> float:
     rates = []
     for n in (1024, 2048, 4096):
         a = jax.random.normal(jax.random.key(0), (n, n))
-        seconds = timed({"": Rival(lambda: jnp.dot(a, a))})[""]  # noqa: B023
+        seconds = timed(f"Product of {n} x {n}", {"": Rival(lambda: jnp.dot(a, a))})[""].median  # noqa: B023
         rates.append(2 * n**3 / seconds / 1e9)
     return max(rates)
 
@@ -338,10 +383,10 @@ def _norms_of_dense_layers(options):
         "clipped gradient": _compiled(clipped, *args),
         "gradient and norms, vmap(grad)": _compiled(partial(_norms_by_vmap, net), *args),
     }
-    seconds = timed({name: Rival(run) for name, (run, _) in programs.items()}, 5 * options.repeats)
     table(
         "Per-example norms, three dense layers of 800, batch 256",
-        seconds,
+        {name: Rival(run) for name, (run, _) in programs.items()},
+        5 * options.repeats,
         "ms",
         1e3,
         ours="the gradient alone",
@@ -370,7 +415,8 @@ def _norms_of_a_convolution(options, shape, layer):
     table(
         f"Gradient and per-example norms, Conv({filters}, {layer.kernel[0]}) on {shape}: "
         f"2T² = {2 * (height * width) ** 2}, {weights} weights, batch 64",
-        timed(rivals, 5 * options.repeats),
+        rivals,
+        5 * options.repeats,
         "ms",
         1e3,
     )
@@ -390,7 +436,8 @@ def _diagonal_beside_backpack(options):
         rivals["BackPACK"] = Rival(theirs)
     table(
         f"Gradient and exact diagonal of the Gauss-Newton matrix, {sizes}, batch {n}",
-        timed(rivals, 3 * options.repeats),
+        rivals,
+        3 * options.repeats,
         "ms",
         1e3,
     )
@@ -443,7 +490,7 @@ def conv(options: argparse.Namespace) -> None:
                 rivals[name] = Rival(run, n / 50_000)
             title = "An epoch of 50,000" if job == "epoch" else "Inference of 50,000"
             title += f", conv20k5 pool2 conv40k5 pool2 dense100, sigmoid, batch {batch}"
-            table(title, timed(rivals, options.repeats))
+            table(title, rivals, options.repeats)
 
 
 class _ConvOfNnjax:
@@ -607,16 +654,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--repeats", type=int, default=5, help="of every measurement (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="a file of --json, before")
     options = parser.parse_args(arguments)
+    before = None
+    if options.compare is not None:  # read first: a run takes minutes
+        before = {
+            title: {name: Spread(**spread) for name, spread in seconds.items()}
+            for title, seconds in json.loads(options.compare.read_text("utf-8"))["seconds"].items()
+        }
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
         parser.error(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
-    print(
+    machine = (
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, NumPy {np.__version__}"
     )
+    print(machine)
     for name in options.sections or SECTIONS:
         SECTIONS[name](options)
+    if options.json is not None:
+        spreads = {
+            title: {name: spread._asdict() for name, spread in seconds.items()}
+            for title, seconds in RESULTS.items()
+        }
+        content = json.dumps({"machine": machine, "seconds": spreads}, indent=2)
+        options.json.write_text(content + "\n", "utf-8")
+    if before is not None:
+        compare(before, RESULTS)
     return 0
 
 

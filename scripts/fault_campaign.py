@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from faults import inputs, stops
+from faults import inputs, pictures, process, stops
 from faults.campaign import OUTCOMES
 
 PARTS = {
@@ -26,6 +26,10 @@ PARTS = {
     "flips": (stops.flipped_bits, 1000),
     "functions": (inputs.to_functions, 10_000),
     "options": (inputs.to_options, 1000),
+    "pictures": (pictures.mutated, 10_000),
+    "trainings": (process.trainings, 50),
+    "epochs": (process.epochs, 300),
+    "threads": (process.threads, 200),
 }
 
 

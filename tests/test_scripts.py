@@ -1,8 +1,10 @@
 """Every script starts, and its help says what its options mean."""
 
+import importlib
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,32 @@ def test_help(path):
     for option in re.findall(r"^  (--\S+)", options, re.MULTILINE):
         line = options.split(option, 1)[1]
         assert re.match(r"[^\n]*(  |\n {8,})\S", line), f"{option} has no help"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS[0].parent))
+    return importlib.import_module("bench")
+
+
+def test_figures_are_held_against_those_before(bench, monkeypatch, tmp_path, capsys):
+    def one(options):
+        bench.table("A table", {name: bench.Rival(time.perf_counter) for name in seconds})
+
+    def timed(title, rivals, repeats):
+        bench.RESULTS[title] = {name: bench.Spread(*seconds[name]) for name in rivals}
+        return bench.RESULTS[title]
+
+    monkeypatch.setattr(bench, "SECTIONS", {"one": one})
+    monkeypatch.setattr(bench, "RESULTS", {})
+    monkeypatch.setattr(bench, "timed", timed)
+    seconds = {"nnjax": (1.0, 0.9, 1.2), "peer": (4.0, 3.9, 4.1)}
+    file = str(tmp_path / "before.json")
+    assert bench.main(["one", "--json", file]) == 0
+    assert re.search(r"peer +4\.000 s +4\.00 x +3\.900 to 4\.100", capsys.readouterr().out)
+    seconds = {"nnjax": (1.1, 1.0, 1.3), "peer": (2.0, 1.9, 2.1), "other": (1.0, 1.0, 1.0)}
+    assert bench.main(["--compare", file]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"nnjax +1\.10 x\n", out)
+    assert re.search(r"peer +0\.50 x  faster\n", out)
+    assert re.search(r"other  not measured before\n", out)

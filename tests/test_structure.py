@@ -43,6 +43,7 @@ ORDER = [
     ["training", "plots", "gradcheck"],
     ["training.run", "book_json", "storage"],
     ["cli.choices"],
+    ["cli.options"],
     ["cli.config"],
     ["cli.console"],
     ["cli", "__main__"],

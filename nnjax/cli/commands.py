@@ -7,10 +7,12 @@ is imported in that command, so that the others start fast.
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -19,7 +21,9 @@ from nnjax.cli.check import Check
 from nnjax.cli.evaluate import Evaluate
 from nnjax.cli.exercise import Exercise
 from nnjax.cli.explain import Explain
+from nnjax.cli.help import describe, wrapped_help
 from nnjax.cli.loaded import load_run
+from nnjax.cli.option_files import words
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
 from nnjax.cli.refusals import did_you_mean, sentence
@@ -70,12 +74,32 @@ def parse(argv: Sequence[str] | None) -> Callable[[], int | None]:
     """
     argv = sys.argv[1:] if argv is None else argv
     command = _parse(argv, Train())
-    if isinstance(command, Train) and (earlier := command.resume or command.source) is not None:
-        # Again: options that are not given are those of the earlier run.
+    if not isinstance(command, Train):
+        return command
+    starts = {"--resume": command.resume, "--from": command.source, "--config": command.options}
+    given = [name for name, path in starts.items() if path is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} both say what the options are; give one of them")
+    # Again: options that are not given are those of the earlier run, or of the file.
+    if (earlier := command.resume or command.source) is not None:
         loaded = load_run(earlier)
         board = command.resume is not None and loaded.run.config.get("tensorboard", False)
-        command = _parse(argv, Train(loaded.config, tensorboard=board))
+        command = _parse(argv, Train.of(loaded.config, tensorboard=board))
+    elif command.options is not None:
+        command = _parse(argv, _from_file(command.options))
     return command
+
+
+def _from_file(path: Path) -> Train:
+    options = words(path)
+    try:
+        train = _parse(["train", *options], Train())
+        train.config  # noqa: B018  (looks at the values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if any(getattr(train, name) is not None for name in ("resume", "source", "options")):
+        raise ValueError(f"{path}: resume, from and config stand on the command line only")
+    return train
 
 
 def _parse(argv: Sequence[str], train: Train) -> Any:
@@ -83,23 +107,36 @@ def _parse(argv: Sequence[str], train: Train) -> Any:
         what = f"unknown command {argv[0]!r}" if argv else "no command given"
         hint = did_you_mean(argv[0], COMMANDS) if argv else ""
         raise ValueError(f"{what}{hint}; expected one of {', '.join(COMMANDS)}")
+    overview = argv[0].startswith("-")  # one sentence per command
+    wants_help = not {"-h", "--help"}.isdisjoint(argv)
+    if wants_help:
+        describe(COMMANDS.get(argv[0], Train))
+    # Switches of train can be turned off too: a run that is resumed may have them on.
+    once = tyro.conf.FlagCreatePairsOff
     kinds: list[Any] = [
-        Annotated[kind, tyro.conf.subcommand(name)]
+        Annotated[kind, tyro.conf.subcommand(name, description=_first(kind, overview)), once]
         for name, kind in COMMANDS.items()
         if kind is not Train
     ]
-    kinds.insert(0, Annotated[Train, tyro.conf.subcommand("train", default=train)])
+    first = tyro.conf.subcommand("train", default=train, description=_first(Train, overview))
+    kinds.insert(0, Annotated[Train, first])
     one_of: Any = Union[tuple(kinds)]  # noqa: UP007  (made while running)
     complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint):
+        with redirect_stderr(complaint), wrapped_help() if wants_help else nullcontext():
             return tyro.cli(
                 one_of,
                 args=argv,
                 prog="nnjax",
                 description="Neural networks whose gradients are derived by hand.",
+                config=(tyro.conf.DisallowNone,),
             )
     except SystemExit as stop:
         if not stop.code:  # after --help
             raise
         raise ValueError(sentence(complaint.getvalue())) from None
+
+
+def _first(command: type, overview: bool) -> str | None:
+    """Return the first paragraph of what a command does, for the list of all; None: the whole."""
+    return (inspect.getdoc(command) or "").split("\n\n")[0] if overview else None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -17,7 +17,14 @@ import jax
 
 from nnjax import activations, architecture, feedback, initializers, losses
 from nnjax.checks import require_number, require_size
-from nnjax.cli.choices import Activation, Initializer, Loss, Monitor, Rule, Schedule
+from nnjax.cli.options import (
+    GROUPS,
+    DataOptions,
+    NetworkOptions,
+    OptimizationOptions,
+    OutputOptions,
+    RegularizationOptions,
+)
 from nnjax.data import Dataset, load, standardize
 from nnjax.layers.base import Shape
 from nnjax.network import Network, mlp
@@ -29,6 +36,7 @@ from nnjax.training.early_stopping import EarlyStopping
 
 __all__ = ["TrainConfig", "n_classes"]
 
+_NONE = Distortion()
 _RATES = {"sgd": 0.3, "momentum": 0.05, "nesterov": 0.05}  # others divide by the gradient's size
 
 _STARTS = {
@@ -41,7 +49,9 @@ _STARTS = {
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(
+    OutputOptions, RegularizationOptions, OptimizationOptions, NetworkOptions, DataOptions
+):
     """What to train, on what, and how. The defaults suit the digits data set bundled with
     scikit-learn.
 
@@ -54,78 +64,8 @@ class TrainConfig:
         True
     """
 
-    data: str = "digits"
-    """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, .npz, .csv, .pkl.gz)."""
-    data_dir: Path | None = None
-    """Folder with the files of mnist or fashion-mnist (default: $NNJAX_DATA, else downloaded)."""
-    target: str | None = None
-    """Column of a CSV file that holds the labels (default: class, label, target, species, or the
-    last column)."""
-    train_size: int | None = None
-    """Train on the first N training examples only."""
-    standardize: bool = False
-    """Standardise the inputs by the mean and standard deviation of the training data."""
-    expand: bool = False
-    """Add four copies of each training image, shifted by one pixel up, down, left and right."""
-    distort: Distortion = field(default_factory=Distortion)
+    distort: Distortion = _NONE
     """Random distortions, redrawn every time a training image is used."""
-
-    hidden: tuple[int, ...] = (200,)
-    """Sizes of the hidden layers, from input to output; give no sizes for a network without hidden
-    layers."""
-    net: tuple[str, ...] = ()
-    """Hidden layers in words, instead of --hidden: conv20k5 pool2 dense100 dropout0.5; or conv."""
-    activation: Activation = "relu"
-    """Activation function of the hidden layers."""
-    loss: Loss = "log_likelihood"
-    """The loss function to minimise; log_likelihood makes the output layer a softmax, the others a
-    sigmoid layer."""
-    init: Initializer = "he"
-    """Weight initialisation: N(0, 1/n_in), N(0, 1), He (for ReLU), Glorot, or zeros."""
-
-    feedback: Rule = "transpose"
-    """How errors are propagated backwards: the transposed weights (backpropagation), or an
-    alternative such as feedback alignment."""
-
-    optimizer: str = "momentum"
-    """Optimizer: sgd, momentum, nesterov, adam, ... or any other optax optimizer."""
-    rate: float | None = None
-    """Learning rate η (default: on the digits 0.3 for sgd and 0.05 with momentum, on other data a
-    tenth of that; 0.001 for all other optimizers)."""
-    mu: float | None = None
-    """Momentum coefficient of momentum and nesterov (default: 0.9)."""
-    schedule: Schedule = "constant"
-    """How the learning rate changes over the run; step: to a tenth after each third."""
-    batch_size: int = 10
-    """Mini-batch size."""
-    epochs: int = 30
-    """Number of passes over the training data."""
-    seed: int = 0
-    """Random seed: the same seed gives the same run on the same machine, bit for bit."""
-
-    l2: float = 0.0
-    """λ of L2 regularisation, as in the book: λ/2n Σ w² is added to the loss."""
-    l1: float = 0.0
-    """λ of L1 regularisation: λ/n Σ |w| is added to the loss."""
-    max_norm: float | None = None
-    """Max-norm constraint: upper bound on the norm of each neuron's incoming weights."""
-
-    evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ("validation",)
-    """Parts of the data to evaluate after each epoch. The test data are always evaluated at the
-    end."""
-    monitors: tuple[Monitor, ...] = ()
-    """Additional per-layer metrics to record in history.jsonl."""
-    monitor_every: int | None = None
-    """Record the monitors every N mini-batches (default: after each epoch)."""
-    patience: int | None = None
-    """Early stopping: stop after N epochs without improvement, and restore the best parameters."""
-    measure: str = "validation_accuracy"
-    """Metric that early stopping monitors (a key of history.jsonl)."""
-    lower_rate_to: float = 1.0
-    """Halve the rate instead of stopping, down to this fraction of it (the book: 1/128)."""
-    save_every: int | None = None
-    """Also save a checkpoint every N epochs, against SIGKILL and power failures; Ctrl-C and SIGTERM
-    save one by themselves."""
 
     def __post_init__(self):
         for name, hint in get_type_hints(type(self)).items():
@@ -140,7 +80,7 @@ class TrainConfig:
             if n > len(x):
                 raise ValueError(f"train_size is {n:,}, and {self.data} has {len(x):,} examples")
             dataset = dataset._replace(train=(x[:n], y[:n]))
-        if self.standardize and self.distort != Distortion():
+        if self.standardize and self.distort != _NONE:
             raise ValueError("distortions fill in 0 where paper is; leave out --standardize")
         dataset = shifted(dataset) if self.expand else dataset
         return standardize(dataset) if self.standardize else dataset
@@ -205,7 +145,7 @@ class TrainConfig:
             "key": self.key(),
             "evaluate_on": [part for part in self.evaluate_on if getattr(dataset, part)],
             "regularizer": self._regularizer(),
-            "augment": None if self.distort == Distortion() else self.distort,
+            "augment": None if self.distort == _NONE else self.distort,
             "early_stopping": None
             if self.patience is None
             else EarlyStopping(self.patience, self.measure, self.lower_rate_to),
@@ -248,7 +188,7 @@ class TrainConfig:
         parts += (
             ["standardised"] * self.standardize
             + ["expanded"] * self.expand
-            + ["distorted"] * (self.distort != Distortion())
+            + ["distorted"] * (self.distort != _NONE)
         )
         parts += [self.feedback.replace("_", " ")] * (self.feedback != "transpose")
         parts.append(f"seed {self.seed}")
@@ -256,6 +196,28 @@ class TrainConfig:
         return ", ".join(
             [parts[0], *(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts[1:])]
         )
+
+    @classmethod
+    def of(cls, groups: Iterable[Any], distort: Distortion = _NONE) -> TrainConfig:
+        """Return the description with the options of several groups.
+
+        Example:
+            >>> from nnjax.cli.config import TrainConfig
+            >>> from nnjax.cli.options import NetworkOptions, OptimizationOptions
+            >>> TrainConfig.of([NetworkOptions(hidden=(30,)), OptimizationOptions(epochs=3)]).hidden
+            (30,)
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        given = {name: vars(group)[name] for group in groups for name in vars(group).keys() & known}
+        return cls(**given, distort=distort)
+
+    @property
+    def groups(self) -> dict[str, Any]:
+        """The options in their groups, by the names of `nnjax.cli.options.GROUPS`."""
+        return {
+            name: kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind)})
+            for name, kind in GROUPS.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields in the kinds that JSON has."""

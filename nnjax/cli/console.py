@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 
 from nnjax.data import Dataset
 from nnjax.training import Record
+from nnjax.training.progress import Bar
 
-__all__ = ["complain", "epoch_line", "loss_text", "printable", "progress", "show"]
+__all__ = ["Progress", "busy", "complain", "epoch_line", "loss_text", "printable", "show"]
 
 
 def printable(text: str) -> str:
@@ -82,38 +83,80 @@ def loss_text(loss: float) -> str:
     return f"{loss:#.3g}".rstrip(".")
 
 
-@contextmanager
-def progress(
-    data: Dataset, evaluate_on: Sequence[str], epochs: int
-) -> Iterator[Callable[[Record], None]]:
-    """Give a function that shows the record of one epoch.
+class Progress:
+    """Shows how a run goes: a context manager, called with the record of each epoch.
 
-    On a terminal a bar shows how far the run is; in a pipe or a file there are only the lines,
-    each written at once.
+    On a terminal a bar moves within the epoch, below the lines of those that are done; in a pipe or
+    a file there are only the lines, each written at once.
 
     Args:
         data: what is trained on.
         evaluate_on: the parts evaluated after each epoch.
         epochs: the number of epochs.
+        done: how many of them are done already.
+        quiet: show nothing.
+
+    Example:
+        >>> import nnjax
+        >>> from nnjax.cli.console import Progress
+        >>> with Progress(nnjax.data.load("digits"), [], epochs=30) as show:
+        ...     show({"epoch": 0, "train_loss": 0.563, "seconds": 2.5})
+        Epoch 1/30  train loss 0.563  2.5 s
     """
-    sizes = {name: len(part[0]) for name in evaluate_on if (part := getattr(data, name))}
-    if not sys.stdout.isatty():
-        yield lambda record: show(epoch_line(record, sizes, epochs))
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (TextColumn("Epochs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("", total=epochs)
+    def __init__(
+        self,
+        data: Dataset,
+        evaluate_on: Sequence[str],
+        epochs: int,
+        done: int = 0,
+        quiet: bool = False,
+    ):
+        self._sizes = {name: len(part[0]) for name in evaluate_on if (part := getattr(data, name))}
+        self._epochs, self._quiet = epochs, quiet
+        self._bar = Bar(epochs, done, sys.stdout) if sys.stdout.isatty() and not quiet else None
 
-        def show_above(record: Record) -> None:
-            bar.console.print(epoch_line(record, sizes, epochs), highlight=False)
-            bar.update(task, completed=record["epoch"] + 1)
+    @property
+    def within(self) -> Callable[[float], None] | None:
+        """What is called with the fraction of the epoch that is done; None where nothing moves."""
+        return None if self._bar is None else self._bar.within
 
-        yield show_above
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*raised)
+
+    def __call__(self, record: Record) -> None:
+        if self._quiet:
+            return
+        line = epoch_line(record, self._sizes, self._epochs)
+        if self._bar is None:
+            show(line)
+        else:
+            self._bar.above(printable(line))
+            self._bar(record)
+
+
+@contextmanager
+def busy(doing: str) -> Iterator[None]:
+    """Say on a terminal what takes seconds, until it is done; then the line is taken away.
+
+    Args:
+        doing: such as "compiling".
+
+    Example:
+        >>> from nnjax.cli.console import busy
+        >>> with busy("compiling"):
+        ...     pass
+    """
+    shown = f"{doing} ..." if sys.stderr.isatty() else ""
+    print(shown, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(f"\r{' ' * len(shown)}\r", end="", file=sys.stderr, flush=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from nnjax.cli.console import show
+from nnjax.cli.console import busy, show
 from nnjax.cli.loaded import load_run
 
 __all__ = ["Evaluate"]
@@ -19,11 +19,11 @@ __all__ = ["Evaluate"]
 class Evaluate:
     """Measure a trained network class by class: precision, recall, confusion matrix."""
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of a run, as saved by nnjax train."""
     best: bool = False
-    """Use the checkpoint with the highest validation accuracy (see --save-every of nnjax train),
-    not the parameters at the end of the run."""
+    """Use the best checkpoint by the run's --measure (see --save-every of nnjax train), not the
+    parameters at the end of the run."""
     data: str | None = None
     """A data set, by name or path (default: the one that the run was trained on)."""
     data_dir: Path | None = None
@@ -44,6 +44,7 @@ class Evaluate:
                 loaded.config, data=self.data, data_dir=None, train_size=None, target=target
             )
             loaded = replace(loaded, config=config)
-        result = evaluate_classes(loaded.net, params, *loaded.part(self.part, self.data_dir))
+        with busy("evaluating"):
+            result = evaluate_classes(loaded.net, params, *loaded.part(self.part, self.data_dir))
         result = result._replace(classes=loaded.classes)
         show(json.dumps(result.to_json()) if self.json else str(result))

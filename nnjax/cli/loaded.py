@@ -55,13 +55,13 @@ class LoadedRun:
 
     @property
     def best_params(self) -> Params:
-        """The parameters in the checkpoint with the highest validation accuracy.
+        """The parameters in the best checkpoint by the run's `measure` (`config.measure`).
 
         Raises:
-            FileNotFoundError: if there is no checkpoint with a validation accuracy.
+            FileNotFoundError: if that was measured at no checkpoint.
             ValueError: if the checkpoint is damaged or belongs to another network.
         """
-        return self.run.load_best_params(self._template)
+        return self.run.load_best_params(self._template, self.config.measure)
 
     @property
     def history(self) -> History:

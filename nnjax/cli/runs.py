@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -20,7 +20,7 @@ __all__ = ["Runs"]
 class Runs:
     """List the runs in a folder: what they reached, their time, and the settings that differ."""
 
-    folder: tyro.conf.Positional[Path] = Path("runs")
+    folder: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")]] = Path("runs")
     """Folder that holds the folders of the runs."""
     json: bool = False
     """Print the list as JSON."""

@@ -5,32 +5,68 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from nnjax.architecture import summary
+from nnjax.cli.advice import advice
 from nnjax.cli.config import TrainConfig, n_classes
-from nnjax.cli.console import loss_text, progress, show
+from nnjax.cli.console import Progress, busy, loss_text, show
 from nnjax.cli.loaded import load_run
+from nnjax.cli.options import (
+    GROUPS,
+    DataOptions,
+    NetworkOptions,
+    OptimizationOptions,
+    OutputOptions,
+    RegularizationOptions,
+)
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.data import Dataset
 from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.network import Network
-from nnjax.training import DivergedError, Record, TrainState, initial_state, train_epochs
+from nnjax.training import (
+    DivergedError,
+    EarlyStopping,
+    Record,
+    TrainState,
+    initial_state,
+    train_epochs,
+)
+from nnjax.training.augmentation import Distortion
 from nnjax.training.checkpoint import digest
+from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
 __all__ = ["Train"]
+
+
+Group = TypeVar("Group")
+_Of: TypeAlias = tyro.conf.OmitArgPrefixes[Group]  # --rate instead of --optimization.rate
+
+
+@dataclass(frozen=True)
+class Output(OutputOptions):
+    """What is measured, shown and kept."""
+
+    out: Path | None = None
+    """Folder for the run (default: a new one in runs/)."""
+    tensorboard: bool = False
+    """Also write everything that is measured for TensorBoard, into the folder of the run."""
+    quiet: bool = False
+    """Print nothing but the folder of the run, at the end."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +77,40 @@ class Train:
     state, from which --resume continues.
     """
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    out: Path | None = None
-    """Folder for the run (default: a new one in runs/)."""
     resume: Path | None = None
     """Continue the run in this folder from its last checkpoint, with its original options; a
     finished run continues with more --epochs."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Start a new run from the parameters of the run in this folder, with its options."""
-    tensorboard: bool = False
-    """Also write everything that is measured for TensorBoard, into the folder of the run."""
+    options: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """Take the options that are not given from this file: TOML or JSON with their names, or the
+    config.json of a run."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
     """Device to run on (default: chosen by JAX)."""
+    data: _Of[DataOptions] = field(default_factory=DataOptions)
+    distort: Distortion = field(default_factory=Distortion)
+    """Random distortions, redrawn every time a training image is used."""
+    network: _Of[NetworkOptions] = field(default_factory=NetworkOptions)
+    optimization: _Of[OptimizationOptions] = field(default_factory=OptimizationOptions)
+    regularization: _Of[RegularizationOptions] = field(default_factory=RegularizationOptions)
+    output: _Of[Output] = field(default_factory=Output)
+
+    @staticmethod
+    def of(config: TrainConfig, tensorboard: bool = False) -> Train:
+        """Return the command that trains what a configuration describes."""
+        groups = config.groups
+        groups["output"] = Output(**vars(groups["output"]), tensorboard=tensorboard)
+        return Train(**groups, distort=config.distort)
+
+    @property
+    def config(self) -> TrainConfig:
+        """What to train, on what, and how."""
+        return TrainConfig.of([getattr(self, name) for name in GROUPS], self.distort)
 
     def __call__(self) -> None:
-        if self.resume is not None and self.source is not None:
-            raise ValueError("--resume continues a run and --from starts a new one; give one")
         if self.platform is not None:
             _use(self.platform)
+        say = (lambda text: None) if self.output.quiet else show
         config, data = self.config, self.config.dataset()
         shape, n_out = data.train[0].shape[1:], n_classes(data)
         net = config.network(shape, n_out)
@@ -72,41 +124,48 @@ class Train:
             "classes": data.classes,
             "standardization": data.standardization,
             "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
-            "tensorboard": self.tensorboard,
+            "tensorboard": self.output.tensorboard,
         }
         with self._run(content) as run:
             keeper = _Keeper(run, content, config)
             if self.resume is not None:
                 keeper.restore(net, arguments)
                 run.save_config(content)  # it may be asked for more epochs from now on
-            steps = train_epochs(net, data, **arguments, params=start, state=keeper.state)
-            show(_opening(config, data, net))
+            shown = Progress(
+                data, arguments["evaluate_on"], config.epochs, keeper.epoch, self.output.quiet
+            )
+            steps = train_epochs(
+                net, data, **arguments, params=start, state=keeper.state, within=shown.within
+            )
+            say(_opening(config, data, net))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
-                if self.tensorboard:
+                if self.output.tensorboard:
                     often = config.monitors if config.monitor_every is not None else ()
                     board = tensorboard(run.folder / "tensorboard", often, keeper.records)
                     listeners.append(stack.enter_context(board))
-                shown = progress(data, arguments["evaluate_on"], config.epochs)
                 listeners.append(stack.enter_context(shown))
                 state = keeper.follow(steps, listeners)
             if config.patience is not None:
                 best = int(state.stopping.best_epoch) + 1
-                show(f"Restored the parameters of epoch {best} (best {_words(config.measure)})")
+                say(f"Restored the parameters of epoch {best} (best {_words(config.measure)})")
             if data.test is not None:
-                result = evaluate(net, state.best_params, *map(jnp.asarray, data.test))
-                show(
+                with busy("evaluating"):
+                    result = evaluate(net, state.best_params, *map(jnp.asarray, data.test))
+                say(
                     f"Test accuracy {100 * float(result.accuracy):.2f} % "
                     f"({int(result.correct)}/{len(data.test[0])}), "
                     f"test loss {loss_text(float(result.loss))}"
                 )
-            show(f"Saved in {run.folder}")
+            if text := advice(config, net, state.params, data, keeper.records):
+                say(textwrap.fill(text, 80, break_on_hyphens=False))
+            show(str(run.folder) if self.output.quiet else f"Saved in {run.folder}")
 
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
         """Open the run: a new one, or, if it was asked for the same, the one to continue."""
         if self.resume is None:
-            return _new_run(self.out or _free_folder(self.config.data), content)
-        if self.out is not None:
+            return _new_run(self.output.out or _free_folder(self.config.data), content)
+        if self.output.out is not None:
             raise ValueError("--resume continues in the folder of the run; leave out --out")
         before, now = (_settings(config) for config in (Run(self.resume).config, content))
         for name, value in now.items():
@@ -138,6 +197,8 @@ class _Keeper:
 
     def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
         self.run, self.content, self.config = run, content, config
+        rule = EarlyStopping(1, config.measure).with_direction(directions(config.monitors))
+        self.sign = 1 if rule.better == "larger" else -1
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
@@ -158,7 +219,7 @@ class _Keeper:
         template = initial_state(net, **{name: arguments[name] for name in names})
         self.state = run.restore(template, _settings(self.content))
         self.records = run.history
-        epochs, before, trained = arguments["epochs"], run.config["train"]["epochs"], self._epoch
+        epochs, before, trained = arguments["epochs"], run.config["train"]["epochs"], self.epoch
         if trained > epochs != before:
             raise ValueError(
                 f"{run.folder} was already trained for {trained} epochs, and epochs is {epochs}; "
@@ -192,26 +253,26 @@ class _Keeper:
                 folder = self._rescue()
             if folder is None:
                 raise
-            raise Saved(folder, self._epoch) from stop
+            raise Saved(folder, self.epoch) from stop
         assert self.state is not None  # there is at least one epoch
         return self.state
 
     @property
-    def _epoch(self) -> int:
+    def epoch(self) -> int:
         """The epochs behind the state; a signal may come when one more is recorded already."""
         return 0 if self.state is None else int(self.state.epoch)
 
     def _checkpoint(self, run: Run) -> None:
-        # The best is chosen by the validation data, as everything should be.
-        score = self.records[self._epoch - 1].get("validation_accuracy") if self._epoch else None
+        value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
+        score = None if np.ndim(value) or value is None else self.sign * value
         settings = _settings(self.content)
-        run.save_checkpoint(self.state, self._epoch, score=score, settings=settings)
+        run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 
     def _save(self, run: Run) -> None:
         """Write everything: parameters, history, configuration, and the state to continue from."""
         assert self.state is not None
         run.save_params(self.state.best_params)
-        run.save_history(self.records[: self._epoch])
+        run.save_history(self.records[: self.epoch])
         run.save_config(self.content)
         self._checkpoint(run)
 

@@ -191,7 +191,13 @@ def _grey(picture: Any) -> np.ndarray:
 
 def _ink(grey: np.ndarray) -> np.ndarray | None:
     """How much ink there is, from 0 to 1, (h, w); None where nothing stands out."""
-    grey = _without_frame(grey)
+    within = _without_frame(grey)
+    ink = _ink_of_any_shade(within)
+    # What looks like a frame around nothing is the background of a stroke that fills the picture.
+    return _ink_of_any_shade(grey) if ink is None and within is not grey else ink
+
+
+def _ink_of_any_shade(grey: np.ndarray) -> np.ndarray | None:
     if np.median(_edge(grey)) < (grey.min() + grey.max()) / 2:
         grey = 1 - grey
     ink = _dark_ink(grey)  # a stroke may fill the edges, and the picture: then it is the other way
@@ -216,20 +222,20 @@ def _edge(array: np.ndarray) -> np.ndarray:
 
 
 def _without_frame(grey: np.ndarray) -> np.ndarray:
-    """The picture within the frame, if it has one: lines of one shade along all four edges, with
-    lines of the other shade next to them."""
+    """The picture within its frame, if it has one: thin lines of one shade along all four edges,
+    within which most of the edge has the other shade, as a stroke may touch the frame."""
     dark = grey < (grey.min() + grey.max()) / 2
-    cut = []
+    if dark[0].mean() < 0.5:
+        dark = ~dark  # now True is the shade of the frame
+    cut, thin = [], max(2, min(max(grey.shape) // 10, min(grey.shape) // 4))
     for lines in (dark, dark[::-1], dark.T, dark.T[::-1]):
-        share = lines[: max(2, len(lines) // 10)].mean(1)  # of dark pixels, in line after line
-        if share[0] < 0.5:
-            share = 1 - share
-        inside = np.flatnonzero(share < 0.2)
-        if share[0] < 0.9 or not len(inside):
+        inside = np.flatnonzero(lines[:thin].mean(1) < 0.9)
+        if not len(inside) or inside[0] == 0:
             return grey
         cut.append(inside[0] + 1)  # one more, for a soft edge
     top, bottom, left, right = cut
-    return grey[top : len(grey) - bottom, left : grey.shape[1] - right]
+    within = np.s_[top : len(grey) - bottom, left : grey.shape[1] - right]
+    return grey[within] if _edge(dark[within]).mean() < 0.4 else grey
 
 
 def _with_margin(grey: np.ndarray, margin: int) -> np.ndarray:

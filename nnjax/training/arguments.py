@@ -21,8 +21,9 @@ from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState
 from nnjax.training.recipe import Recipe
 
-__all__ = ["Arguments", "called_with", "on_device"]
+__all__ = ["Arguments", "Watched", "called_with", "on_device"]
 
+A = TypeVar("A", bound="Arguments")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -49,10 +50,11 @@ class Arguments(Recipe):
     epochs: int
     key: jax.Array
     params: Params | None = None
-    evaluate_on: Sequence[str] = ("validation", "test")
+    evaluate_on: Sequence[str] = ("validation",)
     early_stopping: EarlyStopping | None = None
     feedback: Feedback | None = None
     state: TrainState | None = None
+    within: Callable[[float], Any] | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -68,6 +70,8 @@ class Arguments(Recipe):
                 f"state is a {type(self.state).__name__}; expected the TrainState that an earlier "
                 "run returned"
             )
+        if self.within is not None and not callable(self.within):
+            raise TypeError(f"within is {self.within!r}; expected a function of a fraction")
 
     @property
     def recipe(self) -> Recipe:
@@ -76,9 +80,36 @@ class Arguments(Recipe):
         return Recipe(**{name: getattr(self, name) for name in names})
 
 
+@dataclass(frozen=True, eq=False)
+class Watched(Arguments):
+    """What `nnjax.train` is called with: all that, and how it shows its progress.
+
+    Args, raises: see `nnjax.train`.
+
+    Example:
+        >>> import jax, nnjax, optax
+        >>> from nnjax.training.arguments import Watched
+        >>> Watched(
+        ...     nnjax.mlp([64, 10]), nnjax.data.load("digits"), optimizer=optax.sgd(0.5),
+        ...     batch_size=10, epochs=3, key=jax.random.key(0), progress=print,
+        ... ).progress
+        <built-in function print>
+    """
+
+    progress: bool | Callable[[dict[str, Any]], Any] = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.progress, bool) and not callable(self.progress):
+            raise TypeError(
+                f"progress is {self.progress!r}; expected True for a bar, or a function that is "
+                "called with the record of each epoch"
+            )
+
+
 def called_with(
-    arguments: Callable[P, Arguments],
-) -> Callable[[Callable[[Arguments], R]], Callable[P, R]]:
+    arguments: Callable[P, A],
+) -> Callable[[Callable[[A], R]], Callable[P, R]]:
     """Return a decorator: a function of `Arguments` becomes one that is called with their fields.
 
     Example:
@@ -92,7 +123,7 @@ def called_with(
     """
     signature = inspect.signature(arguments)
 
-    def decorate(function: Callable[[Arguments], R]) -> Callable[P, R]:
+    def decorate(function: Callable[[A], R]) -> Callable[P, R]:
         @functools.wraps(function)
         def called(*args: P.args, **keywords: P.kwargs) -> R:
             try:

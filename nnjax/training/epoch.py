@@ -23,6 +23,7 @@ from nnjax.network import Network, Params, require_network
 from nnjax.sharding import automatic, replicated, spec
 from nnjax.training.devices import divided, gradient_over
 from nnjax.training.monitors import measure
+from nnjax.training.progress import REPORTS, report
 from nnjax.training.recipe import Recipe
 
 __all__ = ["TrainState", "run_epoch", "run_epoch_on", "shuffled", "visiting_order"]
@@ -59,7 +60,7 @@ def _layout(net, recipe, state, *rest):
 
 @partial(automatic, layout=_layout)
 def run_epoch(
-    net: Network, recipe: Recipe, state: TrainState, data: Dataset
+    net: Network, recipe: Recipe, state: TrainState, data: Dataset, listener: Any = None
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
     """Return the state after one pass over the training data, its mean loss, and what was observed.
 
@@ -73,6 +74,8 @@ def run_epoch(
         state: from `initial_state`, or from an earlier epoch.
         data: the data set, on the device; its training part is what is learned from, the others
             are there for the monitors.
+        listener: the number of one who is told how far the epoch is, from
+            `nnjax.training.progress.listening`; None: nobody is.
 
     Returns:
         The state; the running mean over the mini-batches of the loss, without the penalty, in
@@ -194,6 +197,8 @@ def run_epoch_on(
 
     def walk(carry, batches):
         carry, _ = jax.lax.scan(step, carry, batches)
+        if listener is not None:
+            report(listener, (batches[0][-1] + 1) / steps)
         return carry, measure(net, recipe.observed, carry[0], data, carry[2])
 
     whole = jax.tree.map(lambda a: _rows(a, steps, batch_size), tuple(examples))
@@ -201,11 +206,14 @@ def run_epoch_on(
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
     carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
     observed: dict[str, jax.Array] = {}
-    if recipe.monitor_every is not None:
-        groups = steps // recipe.monitor_every
-        grouped = jax.tree.map(lambda a: _rows(a, groups, recipe.monitor_every), batches)
+    every = recipe.monitor_every
+    if every is None and listener is not None:
+        every = -(-steps // REPORTS)
+    if every is not None:
+        groups = steps // every
+        grouped = jax.tree.map(lambda a: _rows(a, groups, every), batches)
         carry, observed = jax.lax.scan(walk, carry, grouped)
-        batches = jax.tree.map(lambda a: a[groups * recipe.monitor_every :], batches)
+        batches = jax.tree.map(lambda a: a[groups * every :], batches)
     carry, _ = jax.lax.scan(step, carry, batches)
     if rest:
         left = jax.tree.map(lambda a: a[-rest:], tuple(examples))

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
 
-from nnjax.activations import Elementwise, Identity
+from nnjax.activations import Activation, Elementwise, Identity
 from nnjax.backprop import backprop
 from nnjax.checks import require_size
 from nnjax.data import Dataset
@@ -42,6 +42,7 @@ __all__ = [
     "WeightNorms",
     "by_name",
     "directions",
+    "has_slope",
     "measure",
 ]
 
@@ -353,13 +354,25 @@ def _affine_layers(params: Params) -> list[int]:
     return [l for l, entry in enumerate(params) if isinstance(entry, Affine)]
 
 
+def has_slope(activation: Activation) -> TypeGuard[Elementwise]:
+    """Return whether `Saturated` and `Dead` look at it: elementwise, and not the identity.
+
+    Example:
+        >>> import nnjax
+        >>> from nnjax.training.monitors import has_slope
+        >>> has_slope(nnjax.relu), has_slope(nnjax.identity), has_slope(nnjax.softmax)
+        (True, False, False)
+    """
+    return isinstance(activation, Elementwise) and not isinstance(activation, Identity)
+
+
 def _slopes(net, params, data, examples) -> list[jax.Array]:
     """Return σ'(z) (examples, ...) of each layer whose activation works element by element."""
     passed = forward(net, params, jnp.asarray(_first(data, examples)[0]), None)
     slopes = []
     for l, layer in enumerate(net.layers):
         sigma = layer.activation
-        if isinstance(sigma, Elementwise) and not isinstance(sigma, Identity):
+        if has_slope(sigma):
             z, a = passed.weighted_inputs[l], passed.activations[l + 1]
             slopes.append(sigma.derivative_at(z, a))
     return slopes

@@ -223,11 +223,12 @@ class Run:
             )
         return checkpoint.load(path, template)
 
-    def load_best_params(self, template: Any) -> Any:
+    def load_best_params(self, template: Any, measure: str = "validation_accuracy") -> Any:
         """Return the parameters, `tree.params`, of the best checkpoint.
 
         Args:
             template: parameters, or their shapes, of the network: `nnjax.init(net, key)`.
+            measure: what their scores are, for the error.
 
         Raises:
             FileNotFoundError: if no checkpoint has a score.
@@ -235,8 +236,8 @@ class Run:
         """
         if self.best_checkpoint is None:
             raise FileNotFoundError(
-                f"{self.folder} has no checkpoint with a validation accuracy; train with "
-                "--save-every on data with a validation part"
+                f"{self.folder} has no checkpoint with a {measure.replace('_', ' ')}; train with "
+                "--save-every and evaluate on that part of the data"
             )
         return checkpoint.load(self.best_checkpoint, template, under="params")
 

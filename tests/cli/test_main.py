@@ -24,6 +24,7 @@ from nnjax import data, initializers
 from nnjax.cli import commands, main, train
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.loaded import load_run
+from nnjax.cli.options import GROUPS
 from nnjax.data import images
 from nnjax.network import check_params
 from nnjax.regularizers import L1, L2, MaxNorm
@@ -370,7 +371,7 @@ def test_damaged_older_checkpoints_do_not_hold_up_a_run(here):
     [
         ("--resume no-run", r"no-run is not a run folder \(config\.json not found\)"),
         ("--resume RUN --rate 3", r"was trained with rate None, not 3\.0; leave that option out"),
-        ("--resume RUN --from RUN", "--resume continues a run and --from starts a new one"),
+        ("--resume RUN --from RUN", "--resume and --from both say what the options are; give"),
         ("--resume RUN --out other", "leave out --out"),
     ],
 )
@@ -635,12 +636,19 @@ def test_the_version_is_printed(capsys):
     assert capsys.readouterr().out == f"nnjax {nnjax.__version__}\n"
 
 
-def test_help_is_no_error(capsys):
+def test_help_is_no_error(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in commands.COMMANDS)
     for name in commands.COMMANDS:
         assert main([name, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80
+        assert "None" not in out
+        if name == "train":
+            titles = re.findall(r"^\W+(\w+) options \W+$", out, re.MULTILINE)
+            assert set(titles) == {*GROUPS, "distort"}
 
 
 def test_missing_tyro_is_said(monkeypatch, capsys):

@@ -150,16 +150,20 @@ def test_evaluate_prints_json(trained, capsys):
     assert np.sum(result["confusion"]) == 360
 
 
-def test_the_best_checkpoint_is_evaluated(here, capsys):
-    argv = "train --hidden 16 --epochs 3 --rate 0.3 --save-every 1 --patience 5 --out run"
-    assert main(argv.split()) == 0  # patience keeps the best parameters, the reference here
+@pytest.mark.parametrize(
+    ("measure", "best"), [("validation_accuracy", np.argmax), ("validation_loss", np.argmin)]
+)
+def test_the_best_checkpoint_is_evaluated(here, capsys, measure, best):
+    argv = "train --hidden 16 --epochs 3 --rate 3 --save-every 1 --patience 5 --out run"
+    # patience keeps the best parameters, the reference here
+    assert main([*argv.split(), "--measure", measure]) == 0
     capsys.readouterr()
     run = load_run("run")
-    scores = run.history["validation_accuracy"]
-    assert run.run.best_checkpoint.stem == f"epoch-{1 + np.argmax(scores):06d}"
+    assert run.run.best_checkpoint.stem == f"epoch-{1 + best(run.history[measure]):06d}"
     np.testing.assert_array_equal(run.best_params[0].w, run.params[0].w)
     assert main(["evaluate", "run", "--best", "--part", "validation"]) == 0
-    assert f"({run.history['validation_correct'].max()}/180)" in capsys.readouterr().out
+    correct = run.history["validation_correct"][best(run.history[measure])]
+    assert f"({correct}/180)" in capsys.readouterr().out
 
 
 def test_what_belongs_to_others_is_shown_harmlessly(trained, here, capsys):

@@ -93,6 +93,18 @@ def test_what_is_prepared_is_centred_and_fills_the_box(digits):
         assert prepared.max() == 255
 
 
+@pytest.mark.parametrize("margin", [0, 2, 8])
+def test_a_thin_frame_is_not_ink(digits, margin):
+    pictures = []
+    for digit in digits[0]:
+        picture = Image.fromarray(digit)
+        picture = picture.crop(picture.getbbox())
+        picture = picture.resize((5 * picture.width, 5 * picture.height), Image.Resampling.BICUBIC)
+        inside = np.pad(255 - np.asarray(picture), margin, constant_values=255)
+        pictures.append(np.pad(inside, 3))  # the digit touches the frame where there is no margin
+    assert_come_back(digits[0], pictures, 0.15)
+
+
 @pytest.mark.parametrize("light_on_dark", [False, True])
 def test_uneven_light_and_noise_are_not_ink(digits, light_on_dark):
     rng = np.random.default_rng(1)

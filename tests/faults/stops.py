@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from faults.campaign import CRASH, LOST, SURVIVED, TRACEBACK, WRONG, Tally, run
 
 QUICK = ("--hidden", "8", "--epochs", "4", "--save-every", "1")
@@ -282,23 +281,3 @@ def flipped_bits(trials: int, work: Path, seed: int = 0) -> Tally:
         else:
             tally.add(SURVIVED if result(copy) == expected else WRONG, what)
     return tally
-
-
-def in_one_process(trainings: int, epochs: int) -> list[float]:
-    """Memory of this process in MiB after each of some trainings of the same kind."""
-    import jax
-    import optax
-
-    import nnjax
-
-    x = np.random.default_rng(0).uniform(size=(2000, 20)).astype(np.float32)
-    data = nnjax.data.Dataset((x, (x.sum(axis=1) > 10).astype(int)), None, None)
-    net, sizes = nnjax.mlp([20, 30, 2]), []
-    for seed in range(trainings):
-        nnjax.train(
-            net, data, optimizer=optax.adam(1e-3), epochs=epochs, batch_size=20,
-            key=jax.random.key(seed),
-        )  # fmt: skip
-        with open("/proc/self/statm", encoding="ascii") as file:
-            sizes.append(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
-    return sizes

@@ -3,13 +3,14 @@
 import sys
 
 import pytest
-from faults import inputs, stops
+from faults import inputs, process, stops
 
 QUICK = {
     stops.at_every_operation: 6,
     stops.flipped_bits: 16,
     inputs.to_functions: 150,
     inputs.to_options: 12,
+    process.threads: 20,
 }
 
 

@@ -1,4 +1,4 @@
-"""Many networks at once: each is the one that `nnjax.train` makes, whatever happens to the others."""
+"""Many networks at once: each is the one that `nnjax.train` makes, whatever the others do."""
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +153,7 @@ def test_a_search_continues_bit_for_bit_and_halves_its_settings():
         (
             {"momentum": [0.1], "rate": 0.1},
             {},
-            "the grid holds momentum, which is unknown; expected rate",
+            "the grid holds momentum, which is unknown; expected",
         ),
         ({"l2": [0.1]}, {}, "the grid has no learning rate; add one"),
         ({"rate": []}, {}, "the grid has no values for rate; expected at least one"),
