@@ -100,7 +100,7 @@ def run_epoch(
     require_instance(recipe, Recipe, "recipe", "a nnjax.training.Recipe")
     require_instance(state, TrainState, "state", "what nnjax.training.initial_state returns")
     require_dataset(data)
-    return run_epoch_on(shuffled(state, data), net, recipe, state, data)
+    return run_epoch_on(shuffled(state, data), net, recipe, state, data, listener=listener)
 
 
 def shuffled(state: TrainState, data: Dataset) -> tuple[jax.Array, jax.Array]:
@@ -146,12 +146,13 @@ def run_epoch_on(
     state: TrainState,
     data: Dataset,
     pick: Callable[..., tuple[jax.Array, jax.Array]] = lambda x, y: (x, y),
+    listener: Any = None,
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
     """Do what `run_epoch` does, with training examples that have been shuffled.
 
     Args:
         examples: arrays with the examples on the first axis, in the order of the epoch.
-        net, recipe, state, data: see `run_epoch`.
+        net, recipe, state, data, listener: see `run_epoch`.
         pick: makes x and y of a mini-batch of its rows of `examples`: what they are already, or,
             where the examples are numbers, the rows of the data with these numbers.
 

@@ -26,12 +26,8 @@ from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
 from nnjax.sharding import automatic, replicated, spec
 from nnjax.training import optimizers
-<<<<<<< HEAD
-from nnjax.training.arguments import Arguments, called_with, on_device
-from nnjax.training.devices import in_mesh, placed_data, placed_state
-=======
 from nnjax.training.arguments import Arguments, Watched, called_with, on_device
->>>>>>> main
+from nnjax.training.devices import in_mesh, placed_data, placed_state
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.monitors import Penalty, Performance, directions, measure
@@ -177,26 +173,18 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
         start, data = placed_state(recipe.mesh, net, start), placed_data(recipe.mesh, data)
     rates = tuple(map(jnp.asarray, recipe.rates))
     run = partial(_run_epoch, net, recipe, rates)
-<<<<<<< HEAD
-    return _iterate(run, measured, rule, arguments.epochs, start, data, recipe.mesh)
+    within = arguments.within if recipe.mesh is None else None  # one of many devices tells less
+    return _iterate(run, measured, rule, arguments.epochs, start, data, within, recipe.mesh)
 
 
-def _layout(net, recipe, rates, state, data):
+def _layout(net, recipe, rates, state, *rest):
     return jax.tree.map(spec, state), replicated(), replicated()
 
 
 @jax.jit
 @partial(automatic, layout=_layout)
-def _run_epoch(net, recipe, rates, state, data):
-    return run_epoch(net, recipe.with_rates(rates), state, data)
-=======
-    return _iterate(run, measured, rule, arguments.epochs, start, data, arguments.within)
-
-
-@jax.jit
 def _run_epoch(net, recipe, rates, state, data, listener):
     return run_epoch(net, recipe.with_rates(rates), state, data, listener)
->>>>>>> main
 
 
 def _iterate(
@@ -206,11 +194,8 @@ def _iterate(
     epochs: int,
     state: TrainState,
     data: Dataset,
-<<<<<<< HEAD
-    mesh: Mesh | None,
-=======
     within: Callable[[float], None] | None,
->>>>>>> main
+    mesh: Mesh | None,
 ) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
     for epoch in range(int(jax.device_get(state.epoch)), epochs):
@@ -218,12 +203,12 @@ def _iterate(
             return
         start = time.perf_counter()
         try:
-<<<<<<< HEAD
-            with in_mesh(mesh):
-                after, loss, observed = run(state, data)
+            with listening(within) as listener, in_mesh(mesh):
+                after, loss, observed = run(state, data, listener)
                 record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
-                if not np.isfinite(record["train_loss"]):
-                    raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
+            if not np.isfinite(record["train_loss"]):
+                raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
+            with in_mesh(mesh):
                 rate = optimizers.rate(after.opt_state)
                 values = measured(after.params, data, after.feedback) | observed
                 values |= {} if rate is None else {"rate": rate}
@@ -232,21 +217,6 @@ def _iterate(
                     after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
                     counts = after.stopping.best_epoch, after.stopping.waited
                     record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
-=======
-            with listening(within) as listener:
-                after, loss, observed = run(state, data, listener)
-                record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
-            if not np.isfinite(record["train_loss"]):
-                raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
-            rate = optimizers.rate(after.opt_state)
-            values = measured(after.params, data, after.feedback) | observed
-            values |= {} if rate is None else {"rate": rate}
-            record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
-            if early_stopping is not None:
-                after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
-                counts = after.stopping.best_epoch, after.stopping.waited
-                record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
->>>>>>> main
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted in epoch {epoch}; the parameters from before that epoch are kept",
@@ -320,16 +290,13 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
             `state.feedback`.
         state: continue from the state of an earlier run with the same arguments, which then ends,
             bit for bit, as if it had never been interrupted.
-<<<<<<< HEAD
         mesh: devices to train on, such as `jax.make_mesh((4,), ("data",))`: every mini-batch is
             divided over its first axis, with the results of one device up to rounding. Over a
             second axis the neurons of dense layers are divided.
-=======
         within: called, from another thread, with the fraction of the epoch that is done, some
             twenty times per epoch.
         progress: True: show a bar that moves within the epoch; or a function that is called with
             the record of each epoch: the numbers of `history` for that epoch, by name.
->>>>>>> main
 
     Returns:
         `(state, history)`: `state.best_params` are the trained parameters: with early stopping
