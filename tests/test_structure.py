@@ -40,7 +40,7 @@ ORDER = [
     ["backward", "descent", "explain"],
     ["contractions"],
     ["per_example", "curvature"],
-    ["training", "plots", "gradcheck"],
+    ["training", "plots", "many_plots", "gradcheck"],
     ["training.run", "book_json", "storage"],
     ["cli.choices"],
     ["cli.options"],

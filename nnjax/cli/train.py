@@ -22,6 +22,7 @@ from nnjax.architecture import summary
 from nnjax.cli.advice import advice
 from nnjax.cli.config import TrainConfig, n_classes
 from nnjax.cli.console import Progress, busy, loss_text, show
+from nnjax.cli.devices import mesh_of
 from nnjax.cli.loaded import load_run
 from nnjax.cli.options import (
     GROUPS,
@@ -50,7 +51,7 @@ from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
-__all__ = ["Train"]
+__all__ = ["Train", "free_folder", "new_run", "use"]
 
 
 Group = TypeVar("Group")
@@ -87,6 +88,8 @@ class Train:
     config.json of a run."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
     """Device to run on (default: chosen by JAX)."""
+    devices: Literal["all"] | int | None = None
+    """Divide every mini-batch over this many devices (default: one)."""
     data: _Of[DataOptions] = field(default_factory=DataOptions)
     distort: Distortion = field(default_factory=Distortion)
     """Random distortions, redrawn every time a training image is used."""
@@ -109,7 +112,7 @@ class Train:
 
     def __call__(self) -> None:
         if self.platform is not None:
-            _use(self.platform)
+            use(self.platform)
         say = (lambda text: None) if self.output.quiet else show
         config, data = self.config, self.config.dataset()
         shape, n_out = data.train[0].shape[1:], n_classes(data)
@@ -135,7 +138,13 @@ class Train:
                 data, arguments["evaluate_on"], config.epochs, keeper.epoch, self.output.quiet
             )
             steps = train_epochs(
-                net, data, **arguments, params=start, state=keeper.state, within=shown.within
+                net,
+                data,
+                **arguments,
+                params=start,
+                state=keeper.state,
+                within=shown.within,
+                mesh=mesh_of(self.devices, "data"),
             )
             say(_opening(config, data, net))
             with ExitStack() as stack:
@@ -164,7 +173,7 @@ class Train:
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
         """Open the run: a new one, or, if it was asked for the same, the one to continue."""
         if self.resume is None:
-            return _new_run(self.output.out or _free_folder(self.config.data), content)
+            return new_run(self.output.out or free_folder(self.config.data), content)
         if self.output.out is not None:
             raise ValueError("--resume continues in the folder of the run; leave out --out")
         before, now = (_settings(config) for config in (Run(self.resume).config, content))
@@ -326,7 +335,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _use(platform: str) -> None:
+def use(platform: str) -> None:
     """Make JAX compute there; this must happen before JAX has computed anything."""
     before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", platform)
@@ -343,7 +352,7 @@ def _use(platform: str) -> None:
 
 
 @contextmanager
-def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
+def new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
     """A new run, of which nothing stays if it breaks off before the first epoch is trained.
 
     Only what this run has created is removed.
@@ -368,7 +377,7 @@ def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
         raise
 
 
-def _free_folder(dataset: str) -> Path:
+def free_folder(dataset: str) -> Path:
     """The first of runs/<data set>-<day>-1, -2, ... that does not exist yet."""
     name = f"{Path(dataset).name.split('.')[0]}-{time.strftime('%Y-%m-%d')}"
     folders = (Path("runs", f"{name}-{n}") for n in itertools.count(1))
