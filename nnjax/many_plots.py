@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["along", "landscape", "learning_curves", "pictures"]
 
 _MOST = 8  # learning curves in one picture
+_LABELS = {"rate": "learning rate η", "mu": "momentum coefficient μ", "l2": "λ", "l1": "λ (L1)"}
 
 
 def pictures(many: Many, measure: str | None = None) -> dict[str, Figure]:
@@ -207,4 +208,4 @@ def _panel() -> tuple[Figure, Any]:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return _LABELS.get(name, name.replace("_", " "))

@@ -26,7 +26,7 @@ ORDER = [
         "data.image_format",
         "data.images",
     ],
-    ["activations", "data.readers", "data.dataset", "data.tables"],
+    ["activations", "data.readers", "data.dataset", "data.tables", "data.stream"],
     ["losses", "initializers", "data"],
     ["layers.base"],
     ["layers.windows"],

@@ -144,17 +144,21 @@ def run_epoch_on(
     net: Network,
     recipe: Recipe,
     state: TrainState,
-    data: Dataset,
+    data: Dataset | None,
     pick: Callable[..., tuple[jax.Array, jax.Array]] = lambda x, y: (x, y),
     listener: Any = None,
+    first: Any = 0,
+    n: int | None = None,
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
     """Do what `run_epoch` does, with training examples that have been shuffled.
 
     Args:
         examples: arrays with the examples on the first axis, in the order of the epoch.
-        net, recipe, state, data, listener: see `run_epoch`.
+        net, recipe, state, data, listener: see `run_epoch`; data are there for the monitors.
         pick: makes x and y of a mini-batch of its rows of `examples`: what they are already, or,
             where the examples are numbers, the rows of the data with these numbers.
+        first: the number of the first step, where the examples are a part of an epoch.
+        n: how many examples the whole epoch has; None: as many as the data.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax, optax
@@ -170,8 +174,9 @@ def run_epoch_on(
         True
     """
     optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
-    n = len(data.train[0])
-    steps, rest = divmod(n, batch_size)
+    count = len(examples[0])
+    n = count if n is None else n
+    steps, rest = divmod(count, batch_size)
     _, step_key = _keys(state)
     random = any(layer.random for layer in net.layers)
 
@@ -179,7 +184,7 @@ def run_epoch_on(
         params, opt_state, feedback, total = carry
         i, rows = batch
         x, y = pick(*rows)
-        key = jax.random.fold_in(step_key, i)
+        key = jax.random.fold_in(step_key, first + i)
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
@@ -200,7 +205,8 @@ def run_epoch_on(
         carry, _ = jax.lax.scan(step, carry, batches)
         if listener is not None:
             report(listener, (batches[0][-1] + 1) / steps)
-        return carry, measure(net, recipe.observed, carry[0], data, carry[2])
+        watched: Any = data
+        return carry, measure(net, recipe.observed, carry[0], watched, carry[2])
 
     whole = jax.tree.map(lambda a: _rows(a, steps, batch_size), tuple(examples))
     batches = (jnp.arange(steps), divided(recipe.mesh, whole))

@@ -118,7 +118,7 @@ def test_what_differs_in_numbers_is_compiled_once_and_networks_of_other_shapes_a
         traced.append(1)
         return x
 
-    common = {"seeds": 1, "epochs": 1, "augment": noted, "optimizer": optax.adam}
+    common = {"seeds": 1, "epochs": 1, "augment": noted, "optimizer": optimizers.momentum}
     train_many(PLAIN, DATA, {"rate": [0.1, 0.2], "batch_size": 5, "l2": [0.0]}, **common)
     once = len(traced)
     grid = {"rate": [0.3, 0.4], "batch_size": [5, 23], "l2": [7.0]}
@@ -151,9 +151,9 @@ def test_a_search_continues_bit_for_bit_and_halves_its_settings():
     ("grid", "more", "sentence"),
     [
         (
-            {"momentum": [0.1], "rate": 0.1},
+            {"lambda": [0.1], "rate": 0.1},
             {},
-            "the grid holds momentum, which is unknown; expected",
+            "the grid holds lambda, which is unknown; expected",
         ),
         ({"l2": [0.1]}, {}, "the grid has no learning rate; add one"),
         ({"rate": []}, {}, "the grid has no values for rate; expected at least one"),
