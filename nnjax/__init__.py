@@ -22,15 +22,21 @@ from nnjax import (
     training,
 )
 from nnjax.activations import (
+    ELU,
     LeakyReLU,
     Softmax,
     absolute,
+    elu,
+    gelu,
+    gelu_tanh,
     identity,
     leaky_relu,
     relu,
     sigmoid,
     sign,
+    silu,
     softmax,
+    softplus,
     step,
     tanh,
 )
@@ -53,13 +59,28 @@ from nnjax.gradcheck import (
     check_vjp,
     trace_gradient,
 )
-from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
+from nnjax.layers import (
+    Add,
+    Affine,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    L2Pool,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    MeanPool,
+    Residual,
+)
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
 from nnjax.training import DivergedError, Many, TrainState, train, train_many
 
 __all__ = [
+    "ELU",
+    "Add",
     "Affine",
     "Backprop",
     "Conv",
@@ -75,11 +96,13 @@ __all__ = [
     "GradientReport",
     "L2Pool",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Many",
     "MaxPool",
     "MeanPool",
     "Network",
+    "Residual",
     "Softmax",
     "TrainState",
     "absolute",
@@ -100,11 +123,14 @@ __all__ = [
     "cross_entropy",
     "curvature",
     "data",
+    "elu",
     "evaluate",
     "evaluation",
     "explain",
     "feedback",
     "feedforward",
+    "gelu",
+    "gelu_tanh",
     "gradcheck",
     "identity",
     "init",
@@ -130,7 +156,9 @@ __all__ = [
     "sgd_step",
     "sigmoid",
     "sign",
+    "silu",
     "softmax",
+    "softplus",
     "step",
     "summary",
     "tanh",

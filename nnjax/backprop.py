@@ -26,9 +26,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
-from nnjax.network import ForwardPass, Network, Params, check_batch, forward, one_dtype
+from nnjax.network import (
+    ForwardPass,
+    Network,
+    Params,
+    check_batch,
+    forward,
+    one_dtype,
+    wide_outputs,
+)
 from nnjax.sharding import automatic, like_examples, like_params, replicated
 
 __all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
@@ -38,7 +47,7 @@ class Backprop(NamedTuple):
     """Everything that backpropagation computes. L layers, n examples.
 
     Attributes:
-        loss: C, the mean over the examples, ().
+        loss: C, the mean over the examples, (), in float32 at least.
         grads: ∇C, the gradient of that mean: structure, shapes and dtypes of the parameters.
         activations: a⁰ = x, a¹, …, a^L, each (n, ...).
         weighted_inputs: z¹, …, z^L, each (n, ...).
@@ -54,6 +63,10 @@ class Backprop(NamedTuple):
     errors: tuple[jax.Array, ...]
     targets: jax.Array
     key: chex.PRNGKey | None = None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook what was computed in each layer: shapes, and sizes."""
+        return _layers_as_html(self, self.grads, "∂C/∂(w, b)")
 
 
 class FeedbackPass(NamedTuple):
@@ -73,6 +86,10 @@ class FeedbackPass(NamedTuple):
     errors: tuple[jax.Array, ...]
     targets: jax.Array
     key: chex.PRNGKey | None = None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook what was computed in each layer: shapes, and sizes."""
+        return _layers_as_html(self, self.updates, "update of (w, b)")
 
 
 @overload
@@ -145,13 +162,15 @@ def backpropagate(net, params, x, y, key, feedback=None, weights=None):
     """
     like, params = params, one_dtype(params)
     passed = forward(net, params, x, key)
-    a, z = passed.activations[-1], passed.weighted_inputs[-1]
+    z, a = wide_outputs(net, passed)
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
+    dtype = passed.weighted_inputs[-1].dtype
 
     losses = net.loss.at(output, z, a, y)
-    delta = net.loss.output_error(output, z, a, y)  #                                BP1
+    delta = net.loss.output_error(output, z, a, y).astype(dtype)  #                  BP1
+    y = y.astype(dtype)
     if weights is not None:
-        losses, delta = weights * losses, weights[:, None] * delta
+        losses, delta = weights.astype(a.dtype) * losses, weights.astype(dtype)[:, None] * delta
     errors = errors_of_layers(net, params, passed, delta, y, feedback)  #            BP2
     totals = tuple(
         layer.gradients(cache, delta)  #                                             BP3, BP4
@@ -174,13 +193,28 @@ def errors_of_layers(
 ) -> tuple[jax.Array, ...]:
     """Return δ¹, …, δ^L, given δ^L: BP2, layer by layer."""
     a, z, caches = passed  # a[l] and caches[l] go into layer l, z[l] comes out
-    errors = [delta]
-    for l in reversed(range(1, len(net.layers))):
+    errors, L = [delta], len(net.layers)
+    for l in reversed(range(1, L)):
         if feedback is None:
             pull_back = jax.vmap(net.layers[l].pull_back, in_axes=(None, 0, 0))
             g = pull_back(params[l], caches[l], delta)  #                            BP2: wᵀδ
         else:
             g = feedback.pull_back(net, params, l, caches[l], delta, errors[0], y)
+        for k in net.skips[l]:  # the sums, z[k] = … + a[l]
+            g = g + errors[L - 1 - k]  #                                             BP2: + δ
         delta = net.layers[l - 1].activation.pull_back(z[l - 1], a[l], g)  #         BP2: ⊙ σ'(z)
         errors.append(delta)
     return tuple(reversed(errors))
+
+
+def _layers_as_html(passed: Backprop | FeedbackPass, changes: Any, change: str) -> str:
+    rows = [("layer", "activations a", "errors δ", "mean ‖δ‖", f"‖{change}‖")]
+    for l, (a, delta, own) in enumerate(
+        zip(passed.activations[1:], passed.errors, changes, strict=True), start=1
+    ):
+        size = jnp.linalg.norm(delta.reshape(len(delta), -1), axis=1).mean()
+        squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(own)]
+        norm = f"{jnp.sqrt(sum(squares)):.3g}" if squares else ""
+        rows.append((str(l), shape_text(a.shape), shape_text(delta.shape), f"{size:.3g}", norm))
+    n = len(passed.targets)
+    return heading(f"loss C = {passed.loss:.6g}, the mean over {n} examples") + table(rows)

@@ -28,6 +28,7 @@ __all__ = [
     "Checked",
     "check_key",
     "checked",
+    "install",
     "require_dtype",
     "require_floating",
     "require_instance",
@@ -124,6 +125,17 @@ def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARG
     return int(value)
 
 
+def install(extra: str) -> str:
+    """Return how to install an extra, as messages about a missing package say it.
+
+    Example:
+        >>> from nnjax.checks import install
+        >>> print(install("plots"))
+        pip install "nnjax[plots]" (in a clone: pip install ".[all]")
+    """
+    return f'pip install "nnjax[{extra}]" (in a clone: pip install ".[all]")'
+
+
 def require_instance(
     value: Any, kind: type | tuple[type, ...] | UnionType, name: str, expected: str
 ) -> Any:
@@ -144,7 +156,7 @@ def require_instance(
     return value
 
 
-def require_dtype(dtype: Any) -> Any:
+def require_dtype(dtype: Any, name: str = "dtype") -> Any:
     """Return `dtype` if it is a floating-point type, else raise TypeError.
 
     Example:
@@ -159,7 +171,7 @@ def require_dtype(dtype: Any) -> Any:
     except (TypeError, ValueError):
         floating = False
     if dtype is None or not floating:
-        raise TypeError(f"dtype is {dtype!r}; expected a floating-point type such as jnp.float32")
+        raise TypeError(f"{name} is {dtype!r}; expected a floating-point type such as jnp.float32")
     return dtype
 
 

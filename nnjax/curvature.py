@@ -229,10 +229,11 @@ def kronecker_factors(
     require_plain_bp(net, params, bp, "kronecker_factors")
     errors = backward(net, params, bp, exact_seeds(net, bp) if seeds is None else seeds)
     for l, layer in enumerate(net.layers):
-        if jax.tree.leaves(params[l]) and not isinstance(layer, AffineLayer):
+        affine = isinstance(layer, AffineLayer) and layer.groups == 1
+        if jax.tree.leaves(params[l]) and not affine:
             raise TypeError(
-                f"layers[{l}] is {layer}, which has parameters but is not an affine layer; "
-                "Kronecker factors stand for z = w X + b alone"
+                f"layers[{l}] is {layer}, which has parameters but is not an affine layer of one "
+                "group; Kronecker factors stand for z = w X + b alone"
             )
     return _each_layer(_kronecker_factors, net, params, bp, errors)
 

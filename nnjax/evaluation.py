@@ -14,8 +14,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.checks import checked
+from nnjax.display import heading, table
 from nnjax.losses import targets
-from nnjax.network import Network, Params, check_batch, forward, in_pieces, losses_and_outputs
+from nnjax.network import (
+    Network,
+    Params,
+    check_batch,
+    forward,
+    in_pieces,
+    losses_and_outputs,
+    wide_outputs,
+)
 from nnjax.pieces import at_least_float32
 from nnjax.sharding import like_examples
 
@@ -59,7 +68,7 @@ def predict(net: Network, params: Params, x: ArrayLike) -> jax.Array:
     """
 
     def classes(x):
-        return _predictions(params, x, forward(net, params, x, None).activations[-1])
+        return _predictions(params, x, wide_outputs(net, forward(net, params, x, None))[1])
 
     return in_pieces(net, classes, x)
 
@@ -189,6 +198,18 @@ class ClassEvaluation(NamedTuple):
         for j, row in enumerate(self.confusion):
             lines.append(f"{names[j]:>{longest}}" + "".join(f"{count:{width}d}" for count in row))
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook the classes, and the confusion matrix, as tables."""
+        names = self.classes or [str(j) for j in range(len(self.confusion))]
+        rows = [("class", "examples", "precision", "recall")]
+        counts = [("true class \\ predicted", *names)]
+        for j, row in enumerate(self.confusion):
+            quality = _percent(self.precision[j]), _percent(self.recall[j])
+            rows.append((names[j], f"{row.sum()}", *quality))
+            counts.append((names[j], *map(str, row)))
+        total = f"accuracy {_percent(self.accuracy)}, loss {self.loss:.4f}"
+        return heading(total) + table(rows) + heading("Confusion matrix") + table(counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return it for JSON, without the predictions of single examples; NaN becomes null."""

@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.activations import Elementwise
+from nnjax import losses
+from nnjax.activations import Elementwise, FromJax, Softmax
 from nnjax.backprop import backprop
 from nnjax.checks import FINITE, require_number, require_real_array
+from nnjax.display import heading, table
 from nnjax.layers import Affine, Dense
 from nnjax.losses import targets
 from nnjax.network import Network, check_batch, require_network
@@ -100,6 +103,14 @@ class Explanation:
             out.append(f"  {line.symbol} = {chain}{name}")
         return "\n".join(out)
 
+    def _repr_html_(self) -> str:
+        """Return the working for a notebook: a row for each number."""
+        rows = [("", "", "formula", "numbers put in", "value")]
+        for line in self.lines:
+            of = line.symbol if line.example < 1 else f"{line.symbol} (example {line.example + 1})"
+            rows.append((line.equation, of, line.formula, line.numbers, number(line.value)))
+        return heading(self.title) + table(rows, numbers_from=4)
+
     def to_dict(self) -> dict[str, Any]:
         """Return title, loss and lines as plain dictionaries, strings and numbers."""
         return {
@@ -154,11 +165,18 @@ def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Expl
     working = _Working(net, params, x, y, eta)
     return Explanation(
         title=f"One training step of {' → '.join(map(str, (s[0] for s in net.shapes)))}, "
-        f"{working.loss_name}, η = {number(eta)}",
+        f"{working.loss_name}, η = {number(eta)}{_not_by_hand(net)}",
         lines=tuple(working.lines()),
         loss=float(working.bp.loss),
         params=working.updated(),
     )
+
+
+def _not_by_hand(net):
+    """Return which derivatives are those of `jax.vjp`, if any."""
+    functions = [net.loss, *(layer.activation for layer in net.layers)]
+    names = [f.name for f in functions if isinstance(f, (FromJax, losses.FromJax))]
+    return f"; derivative of {' and '.join(dict.fromkeys(names))} by jax.vjp" if names else ""
 
 
 def _length(net, n):
@@ -279,6 +297,7 @@ class _Working:
             last = l == self.L
             g = self._arriving(l, i)
             a, delta = self.a[l][i], self.delta[l][i]
+            here = jnp.asarray(self.z[l][i]), jnp.asarray(a)
             canonical = last and np.allclose(delta, a - self.y[i], rtol=1e-5, atol=1e-6)
             canonical = canonical and not np.allclose(g, delta)
             for j in range(len(delta)):
@@ -287,18 +306,23 @@ class _Working:
                 if canonical:
                     formula = f"a{up}{subscript(j)} − y{subscript(j)}"
                     numbers = f"{number(a[j])} − {factor(self.y[i][j])}"
-                elif self._elementwise(l):
-                    slope = float(act.derivative(jnp.asarray(self.z[l][i]))[j])
+                elif isinstance(act, Elementwise):
+                    slope = float(act.derivative(here[0])[j])
                     arriving, put_in = self._arriving_text(l, i, j)
                     formula = f"{arriving} · {self._activation_name(l)}'({at})"
                     numbers = f"{put_in} · {factor(slope)}"
-                else:
+                elif isinstance(act, Softmax):
                     formula = f"a{up}{subscript(j)} (g{subscript(j)} − Σ g a), g = ∂C/∂a{up}"
                     numbers = f"{factor(a[j])} · ({number(g[j])} − {factor(float(g @ a))})"
-                    scale = getattr(act, "scale", 1.0)
-                    if scale != 1:
-                        formula = f"{scale:g} " + formula
-                        numbers = f"{scale:g} · " + numbers
+                    if act.scale != 1:
+                        formula = f"{act.scale:g} " + formula
+                        numbers = f"{act.scale:g} · " + numbers
+                else:
+                    rows = range(len(a))
+                    slopes = jax.vmap(act.pull_back, (None, None, 0))(*here, jnp.eye(len(a)))
+                    terms = (f"∂C/∂a{up}{subscript(k)} ∂a{up}{subscript(k)}/∂{at}" for k in rows)
+                    formula = total(list(terms))
+                    numbers = total([f"{factor(g[k])}·{factor(slopes[k, j])}" for k in rows])
                 yield Line("backward", equation, symbol, formula, numbers, float(delta[j]), i)
 
     def _arriving(self, l, i):

@@ -33,11 +33,13 @@ from nnjax.checks import (
     require_real_array,
     require_size,
 )
+from nnjax.display import heading, shape_text, table
 from nnjax.initializers import Initializer, default
 from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
+from nnjax.layers.residual import Residual, in_a_row, next_shape
 from nnjax.losses import Loss, cross_entropy, require_loss
-from nnjax.pieces import UNROLL, equal_size, map_in_pieces
+from nnjax.pieces import UNROLL, at_least_float32, equal_size, map_in_pieces
 from nnjax.sharding import like_examples
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "mlp",
     "one_dtype",
     "require_network",
+    "wide_outputs",
 ]
 
 Params = tuple[Any, ...]
@@ -70,7 +73,8 @@ class Network:
 
     Args:
         input_shape: of one example: n_in, (n_in,) or (height, width, channels).
-        layers: descriptions such as `Dense(30)`, from the input to the output.
+        layers: descriptions such as `Dense(30)`, from the input to the output. A block of layers,
+            `Residual`, stands for its layers in a row and the sum that closes it.
         loss: one of `nnjax.losses`.
 
     Raises:
@@ -88,7 +92,9 @@ class Network:
     layers: tuple[Layer, ...]
     loss: Loss
 
-    def __init__(self, input_shape: int | Sequence[int], layers: Sequence[Layer], loss: Loss):
+    def __init__(
+        self, input_shape: int | Sequence[int], layers: Sequence[Layer | Residual], loss: Loss
+    ):
         shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
         if not shape:
             raise ValueError("input_shape is (); expected n_in or (height, width, channels)")
@@ -96,13 +102,14 @@ class Network:
             require_size(size, "a size in input_shape")
         if not isinstance(layers, Sequence) or not layers:
             raise ValueError(f"layers is {layers!r}; expected a list of at least one layer")
+        layers = in_a_row(layers)
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(
                     f"layers[{i}] is {layer!r}; expected a layer such as nnjax.Dense(30)"
                 )
         require_loss(loss)
-        for name, value in (("input_shape", shape), ("layers", tuple(layers)), ("loss", loss)):
+        for name, value in (("input_shape", shape), ("layers", layers), ("loss", loss)):
             object.__setattr__(self, name, value)  # as the description is frozen
         if len(self.shapes[-1]) != 1:
             raise ValueError(
@@ -116,10 +123,33 @@ class Network:
         shapes = [self.input_shape]
         for i, layer in enumerate(self.layers):
             try:
-                shapes.append(layer.out_shape(shapes[-1]))
+                shapes.append(next_shape(layer, shapes))
             except ValueError as error:
                 raise ValueError(f"layers[{i}]: {error}") from None
         return tuple(shapes)
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        width = max(len(word) for word, _ in rows)
+        lines = [f"  {word:{width}}  {out}" for word, out in rows]
+        return "\n".join([f"Network, loss {self.loss.name}", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [("layer", "output"), *self._rows()]
+        return heading(f"Network, loss {self.loss.name}") + table(rows, numbers_from=2)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """The input and the layers in words, each with the shape that comes out."""
+        words = ["input", *(layer.word() for layer in self.layers)]
+        return list(zip(words, map(shape_text, self.shapes), strict=True))
+
+    @cached_property
+    def skips(self) -> tuple[tuple[int, ...], ...]:
+        """For each of a⁰, …, a^L the layers, counted from 0, to whose z it is added."""
+        return tuple(
+            tuple(k for k, layer in enumerate(self.layers) if layer.skip and k - layer.skip == l)
+            for l in range(len(self.layers) + 1)
+        )
 
     def __hash__(self) -> int:  # asked for at every call of a jitted function, so kept
         return self._hash
@@ -350,6 +380,8 @@ def forward(net: Network, params: Params, x: jax.Array, key: jax.Array | None) -
     activations, weighted_inputs, caches = [_as_inputs(net, params, x)], [], []
     for l, layer in enumerate(net.layers):
         z, cache = forward_layer(net, params, l, activations[-1], key)
+        if layer.skip:
+            z = z + activations[l - layer.skip]
         activations.append(layer.activation(z))
         weighted_inputs.append(z)
         caches.append(cache)
@@ -359,7 +391,10 @@ def forward(net: Network, params: Params, x: jax.Array, key: jax.Array | None) -
 def forward_layer(
     net: Network, params: Params, l: int, a: jax.Array, key: jax.Array | None
 ) -> tuple[jax.Array, Any]:
-    """Return z and the cache of layer l of a batch, given a (n, ...) and the network's key."""
+    """Return z and the cache of layer l of a batch, given a (n, ...) and the network's key.
+
+    What the layer adds to z from further back (`skip`) is not part of it.
+    """
     layer = net.layers[l]
     keys = layer_keys(net, l, a.shape[0], key)
     return jax.vmap(layer.forward, in_axes=(None, 0, 0))(params[l], a, keys)
@@ -452,7 +487,7 @@ def feedforward(
 def loss(
     net: Network, params: Params, x: ArrayLike, y: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:
-    """Return C, the mean of the loss over the examples, a scalar.
+    """Return C, the mean of the loss over the examples, a scalar, in float32 at least.
 
     `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to. A large data set is
     worked through in pieces.
@@ -487,9 +522,22 @@ def losses_and_outputs(
     net: Network, params: Params, x: jax.Array, y: jax.Array, key: chex.PRNGKey | None
 ) -> tuple[jax.Array, jax.Array]:
     """Return C_x (n,) in its stable form and a^L (n, n_out), for checked arrays."""
-    passed = forward(net, params, x, key)
-    z, a = passed.weighted_inputs[-1], passed.activations[-1]
+    z, a = wide_outputs(net, forward(net, params, x, key))
     return net.loss.at(net.layers[-1].activation, z, a, y), a
+
+
+def wide_outputs(net: Network, passed: ForwardPass) -> tuple[jax.Array, jax.Array]:
+    """Return z^L and a^L in float32 at least: what losses and classes are made of.
+
+    The outputs of a network in 16 bits are computed from its z^L, so that probabilities near 1 are
+    told apart, and the loss is summed and averaged in float32.
+    """
+    z = passed.weighted_inputs[-1]
+    dtype = at_least_float32(z.dtype)
+    if z.dtype == dtype:
+        return z, passed.activations[-1]
+    z = z.astype(dtype)
+    return z, net.layers[-1].activation(z)
 
 
 def in_pieces(net: Network, f: Callable[[Any], Any], xs: Any, limit: int | None = PIECE) -> Any:

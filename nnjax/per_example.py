@@ -418,7 +418,8 @@ def _arguments_of_input_gradients(net, params, bp):
 def input_gradients(net: Network, params: Params, bp: Backprop) -> jax.Array:
     """Return ∂C_x/∂x, how the loss of every example moves with its input: saliency.
 
-    (w¹)ᵀ δ¹: BP2's first half once more. Exact; costs one layer's pull-back.
+    (w¹)ᵀ δ¹, plus the δ of the sums that x is added in (residual blocks): BP2's first half once
+    more. Exact; costs one layer's pull-back.
 
     Returns:
         (n, *input_shape).
@@ -439,7 +440,8 @@ def input_gradients(net: Network, params: Params, bp: Backprop) -> jax.Array:
     """
     params = one_dtype(params)
     cache = forward_layer(net, params, 0, bp.activations[0], bp.key)[1]
-    return jax.vmap(net.layers[0].pull_back, in_axes=(None, 0, 0))(params[0], cache, bp.errors[0])
+    pull_back = jax.vmap(net.layers[0].pull_back, in_axes=(None, 0, 0))
+    return sum((bp.errors[k] for k in net.skips[0]), pull_back(params[0], cache, bp.errors[0]))
 
 
 def _mean(bp):

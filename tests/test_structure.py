@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
     [
         "notation",
+        "display",
         "checks",
         "sharding",
         "pieces",
@@ -32,6 +33,7 @@ ORDER = [
     ["layers.windows"],
     ["layers.rows", "layers.words"],
     ["layers.conv", "layers.dense", "layers.dropout", "layers.pool", "layers.reshape"],
+    ["layers.norm", "layers.residual"],
     ["layers"],
     ["ops"],
     ["network"],
@@ -136,7 +138,8 @@ def test_importing_nnjax_imports_no_extra():
 
 
 def test_every_layer_of_the_table_is_exported_and_read_as_a_word():
-    words = ["conv2k3", "pool2", "meanpool2", "l2pool2", "flatten", "dense4", "dropout0.5"]
+    words = ["conv2k3", "pool2", "meanpool2", "l2pool2", "flatten", "layernorm"]
+    words += ["dense4", "dropout0.5", "add1"]
     net = nnjax.architecture.parse(" ".join(words), (12, 12, 1), 3)
     for layer, word in zip(net.layers, words, strict=False):
         assert nnjax.layers.LAYERS[layer.name] is type(layer)

@@ -19,11 +19,17 @@ __all__ = ["advice"]
 
 _MANY = 0.5  # of the neurons of a layer
 _USUAL_INPUT = 30.0  # standardised inputs seldom go beyond
+_STILL = 0.01  # of the size of the parameters at the start
 _VANISHED = 1e-3  # of the size of the errors at the output
 
 
 def advice(
-    config: TrainConfig, net: Network, params: Params, data: Dataset, records: Sequence[Record]
+    config: TrainConfig,
+    net: Network,
+    start: Params,
+    params: Params,
+    data: Dataset,
+    records: Sequence[Record],
 ) -> str:
     """Return what happened and the likeliest reason, or "" for a run that learned something.
 
@@ -34,6 +40,7 @@ def advice(
     Args:
         config: what the run was asked for.
         net: its network.
+        start: the parameters that it started from.
         params: the parameters that it ended with.
         data: what it was trained and evaluated on.
         records: of its epochs.
@@ -45,7 +52,7 @@ def advice(
         >>> data, net = nnjax.data.load("digits"), nnjax.mlp([64, 10])
         >>> params = nnjax.init(net, jax.random.key(0))
         >>> record = {"epoch": 0, "train_loss": 0.5, "validation_accuracy": 0.9}
-        >>> advice(TrainConfig(hidden=()), net, params, data, [record])
+        >>> advice(TrainConfig(hidden=()), net, params, params, data, [record])
         ''
     """
     if not records:
@@ -53,7 +60,8 @@ def advice(
     happened = _at_chance(data, records[-1]) or _not_fallen(records)
     if not happened:
         return ""
-    return f"The network did not learn: {happened}. {_reason(config, net, params, data, records)}."
+    reason = _reason(config, net, start, params, data, records)
+    return f"The network did not learn: {happened}. {reason}."
 
 
 def _at_chance(data: Dataset, record: Record) -> str:
@@ -65,8 +73,8 @@ def _at_chance(data: Dataset, record: Record) -> str:
         chance = np.bincount(np.asarray(part[1])).max() / n
         if accuracy <= chance + 3 * math.sqrt(chance * (1 - chance) / n):
             return (
-                f"its {name} accuracy is {100 * accuracy:.1f} %, and the most frequent class alone "
-                f"is {100 * chance:.1f} %"
+                f"its {name} accuracy is {100 * accuracy:.1f} %, and always predicting the "
+                f"most frequent class gives {100 * chance:.1f} %"
             )
         return ""
     return ""
@@ -82,7 +90,12 @@ def _not_fallen(records: Sequence[Record]) -> str:
 
 
 def _reason(
-    config: TrainConfig, net: Network, params: Params, data: Dataset, records: Sequence[Record]
+    config: TrainConfig,
+    net: Network,
+    start: Params,
+    params: Params,
+    data: Dataset,
+    records: Sequence[Record],
 ) -> str:
     """The likeliest reason, and what to try: the first that applies, causes before symptoms."""
     hidden = sum(has_slope(layer.activation) for layer in net.layers[:-1])
@@ -98,7 +111,7 @@ def _reason(
             "--standardize"
         )
     eta = config.learning_rate
-    smaller = f"the learning rate is too large (η = {eta:g}); try --rate {eta / 10:.1g}"
+    smaller = f"the learning rate is too large (η = {eta:g}); try --rate {_round(eta / 10)}"
     some = jax.tree.map(jnp.asarray, data._replace(validation=None, test=None))
     dead = np.asarray(Dead()(net, params, some))[:hidden]
     if dead.max(initial=0) >= _MANY:
@@ -112,7 +125,8 @@ def _reason(
         worst = int(saturated.argmax())
         return (
             f"Likely reason: saturated neurons ({100 * saturated[worst]:.0f} % of the activations "
-            f"of hidden layer {worst + 1} have a slope near 0), because {smaller}, or --init default"
+            f"of hidden layer {worst + 1} have a slope near 0), because {smaller}, or "
+            "--init default"
         )
     errors = np.asarray(ErrorNorms()(net, params, some))
     if len(errors) > 2 and errors[0] < _VANISHED * errors[-1]:
@@ -120,9 +134,19 @@ def _reason(
             f"Likely reason: the errors vanish on the way back (to {errors[0] / errors[-1]:.0e} in "
             "layer 1); try fewer layers, --activation relu or --init he"
         )
-    if records[-1]["train_loss"] < 0.999 * records[0]["train_loss"]:
+    still = _norm(jax.tree.map(jnp.subtract, params, start)) < _STILL * _norm(start)
+    if still or records[-1]["train_loss"] < 0.999 * records[0]["train_loss"]:
+        so = "the parameters have hardly changed" if still else "the training loss still falls"
         return (
             f"Likely reason: the learning rate is too small (η = {eta:g}) or the run too short "
-            f"({len(records)} epochs), as the training loss still falls; try --rate {eta * 10:.1g}"
+            f"(epochs: {len(records)}), as {so}; try --rate {_round(eta * 10)}"
         )
     return f"Likely reason: {smaller}, or the labels cannot be told from the inputs"
+
+
+def _round(rate: float) -> str:
+    return f"{float(f'{rate:.1g}'):g}"
+
+
+def _norm(tree: Params) -> float:
+    return math.sqrt(sum(float(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(tree)))

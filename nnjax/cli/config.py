@@ -145,6 +145,7 @@ class TrainConfig(
             "key": self.key(),
             "evaluate_on": [part for part in self.evaluate_on if getattr(dataset, part)],
             "regularizer": self._regularizer(),
+            "compute_dtype": None if self.precision == "float32" else self.precision,
             "augment": None if self.distort == _NONE else self.distort,
             "early_stopping": None
             if self.patience is None
@@ -172,13 +173,14 @@ class TrainConfig(
     @property
     def title(self) -> str:
         """The setting in a line, as for a plot."""
-        layers = " ".join(self.net) or " ".join(f"dense{size}" for size in self.hidden)
+        sizes = " and ".join(map(str, self.hidden))
+        layers = " ".join(self.net) or (f"{sizes} hidden neurons" if sizes else "no hidden layer")
         rate = f"η = {self.learning_rate:g}"
         schedule = "" if self.schedule == "constant" else f" {self.schedule}"
         parts = [
             f"{self.data}: {layers}",
             self.activation,
-            self.loss.replace("_", "-"),
+            f"{self.loss.replace('_', '-')} loss",
             f"{_STARTS[self.init]} initialisation",
             f"{self.optimizer} {rate}{schedule}",
             f"batch size {self.batch_size}",
@@ -191,6 +193,7 @@ class TrainConfig(
             + ["distorted"] * (self.distort != _NONE)
         )
         parts += [self.feedback.replace("_", " ")] * (self.feedback != "transpose")
+        parts += [f"in {self.precision}"] * (self.precision != "float32")
         parts.append(f"seed {self.seed}")
         # A line may end between them, and between layers, but not within "λ = 5".
         return ", ".join(

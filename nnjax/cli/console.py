@@ -138,7 +138,7 @@ class Progress:
             show(line)
         else:
             self._bar.above(printable(line))
-            self._bar(record)
+            self._bar.done(record["epoch"])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nnjax.cli.check import network
 from nnjax.cli.choices import Loss, Output
+from nnjax.cli.console import busy
 
 __all__ = ["Explain"]
 
@@ -65,7 +66,8 @@ class Explain:
             n_in, n_out = self.sizes[0], self.sizes[-1]
             x = _numbers(self.x, "x", n_in) or rng.normal(size=n_in).round(2).tolist()
             y = _numbers(self.y, "y", n_out) or [1.0] + [0.0] * (n_out - 1)
-            working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
+            with busy("computing"):
+                working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
         print(json.dumps(working.to_dict(), ensure_ascii=False) if self.json else working)
         return 0
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from nnjax.cli.config import TrainConfig
 from nnjax.data.image_format import ImageFormat
 from nnjax.data.tables import standardized
+from nnjax.display import heading
 from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, init
 from nnjax.training import History, history
@@ -42,6 +43,11 @@ class LoadedRun:
     classes: tuple[str, ...]
     standardization: tuple[Any, Any] | None
     images: ImageFormat | None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook the setting, the network, and what was measured."""
+        title = heading(f"{self.run.folder}: {self.config.title}")
+        return title + self.net._repr_html_() + self.history._repr_html_()
 
     @property
     def params(self) -> Params:

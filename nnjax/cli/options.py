@@ -79,6 +79,8 @@ class OptimizationOptions:
     """Mini-batch size."""
     epochs: int = 30
     """Number of passes over the training data."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What to compute in; the weights themselves are always kept in float32 (the master copy)."""
     seed: int = 0
     """Random seed: the same seed gives the same run on the same machine, bit for bit."""
     patience: int | None = None

@@ -166,8 +166,12 @@ class Train:
                     f"({int(result.correct)}/{len(data.test[0])}), "
                     f"test loss {loss_text(float(result.loss))}"
                 )
-            if text := advice(config, net, state.params, data, keeper.records):
-                say(textwrap.fill(text, 80, break_on_hyphens=False))
+            if start is None:
+                start = initial_state(net, arguments["optimizer"], arguments["key"]).params
+            if text := advice(config, net, start, state.params, data, keeper.records):
+                whole = text.replace(" %", "\N{NO-BREAK SPACE}%")
+                lines = textwrap.fill(whole, 80, break_on_hyphens=False)
+                say(lines.replace("\N{NO-BREAK SPACE}", " "))
             show(str(run.folder) if self.output.quiet else f"Saved in {run.folder}")
 
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
@@ -273,7 +277,7 @@ class _Keeper:
 
     def _checkpoint(self, run: Run) -> None:
         value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
-        score = None if np.ndim(value) or value is None else self.sign * value
+        score = None if value is None or np.ndim(value) else self.sign * value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 
@@ -347,7 +351,7 @@ def use(platform: str) -> None:
     if found != platform:
         raise ValueError(
             f"platform is {platform}, but JAX finds no such device on this machine; leave the "
-            'option out, or install JAX for it (for NVIDIA GPUs: pip install "nnjax[cuda]")'
+            f'option out, or install JAX for it (for NVIDIA GPUs: pip install "nnjax[cuda]")'
         )
 
 

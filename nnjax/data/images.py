@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nnjax.checks import install
+
 __all__ = ["prepare"]
 
 
@@ -58,7 +60,7 @@ def prepare(
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError('reading pictures requires Pillow: pip install "nnjax[images]"') from None
+        raise ImportError(f"reading pictures requires Pillow: {install('images')}") from None
     if not (
         isinstance(shape, tuple | list)
         and len(shape) == 2

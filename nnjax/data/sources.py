@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnjax.checks import install
 from nnjax.data.dataset import Dataset, Part, checked_dataset, checked_part
 from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
 from nnjax.data.tables import read_csv, split
@@ -134,7 +135,7 @@ def load(
 def _digits() -> Dataset:
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError('the digits come with scikit-learn: pip install "nnjax[data]"')
+        raise ImportError(f"the digits come with scikit-learn: {install('data')}")
     file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     if file.is_file():  # importing scikit-learn takes 0.7 s, its file 10 ms
         rows = np.loadtxt(file, delimiter=",", dtype=np.float32)

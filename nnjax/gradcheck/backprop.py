@@ -25,9 +25,9 @@ from nnjax.gradcheck.localise import in_words, localise
 from nnjax.gradcheck.mistakes import LeafView, general_candidates, single_candidates
 from nnjax.gradcheck.operations import Undetermined
 from nnjax.gradcheck.reference import double_precision, to_double
-from nnjax.gradcheck.report import GradientReport
+from nnjax.gradcheck.report import GradientReport, Verdict
 from nnjax.gradcheck.subject import Probe, Subject
-from nnjax.layers import Affine, Dense, MaxPool
+from nnjax.layers import Affine, Dense, MaxPool, ScaleShift
 from nnjax.losses import targets
 from nnjax.network import Network, check_batch, forward_layer, init, loss
 from nnjax.notation import superscript
@@ -56,9 +56,10 @@ def check_backprop(
 
     Both are evaluated in float64 at random parameters (biases not zero) and inputs of both signs,
     on batches of 1 and of 5, and where activations or pools have kinks on one batch that lies on
-    them; and at params, x and y, if you give them. The gradient is compared with `jax.grad` of the
-    loss, and so are the errors, where they are returned. If something is wrong, every step of the
-    right derivation is edited in turn, for the edit that explains it.
+    them; and at params, x and y, if you give them. Where shapes do not fit, it is called once more
+    with layers of equal size, so that the mistake behind it shows. The gradient is compared with
+    `jax.grad` of the loss, and so are the errors, where they are returned. If something is wrong,
+    every step of the right derivation is edited in turn, for the edit that explains it.
 
     Args:
         net: the network that is meant.
@@ -122,7 +123,7 @@ def check_backprop(
             for label, args in points
         ]
         single = next(probe for probe in probes if probe.label == "one example")
-        return examine(
+        report = examine(
             f"the backpropagation {name_of(hand_backprop)} of {describe(net)}",
             claim,
             probes,
@@ -133,6 +134,29 @@ def check_backprop(
             not_covered="other precisions, other devices, the forward pass of the function itself",
             repeat=repeat,
         )
+    square = _of_equal_sizes(net)
+    fits = caller.works and all(leaf.ok or leaf.verdict == "wrong" for leaf in report.leaves)
+    if report.verdict != Verdict.WRONG or report.findings or fits or square is None:
+        return report
+    # What does not fit because of its shape fits where all layers are of one size.
+    options = {"regularizer": regularizer, "training_size": training_size, "key": key}
+    again = check_backprop(square, hand_backprop, seed=seed, time_limit=time_limit, **options)
+    if not again.findings:
+        return report
+    what = f"With {square.n_out} neurons in every layer all shapes fit, and the mistake shows."
+    return replace(
+        report, reason=f"{report.reason} {what}", steps=again.steps, findings=again.findings
+    )
+
+
+def _of_equal_sizes(net: Network) -> Network | None:
+    """Return a network of dense layers with all layers of one size; None if it is not one."""
+    sizes = {*net.input_shape, *(size for shape in net.shapes for size in shape)}
+    dense = all(isinstance(layer, Dense) for layer in net.layers)
+    if not dense or len(net.input_shape) != 1 or len(sizes) == 1:
+        return None
+    layers = tuple(replace(layer, size=7) for layer in net.layers)  # pyright: ignore
+    return replace(net, input_shape=(7,), layers=layers)
 
 
 def describe(net: Network) -> str:
@@ -342,6 +366,8 @@ def _parts(entry):
     """Return what the parameters of a layer are called."""
     if isinstance(entry, Affine):
         return ["w", "b"]
+    if isinstance(entry, ScaleShift):
+        return ["γ", "β"]
     return [path or "parameter" for path in named_leaves(entry)[0]]
 
 
@@ -359,13 +385,14 @@ def _origin(function):
 def _cost(params, zeros, x, y, net, regularizer, training_size, key):
     """Return the loss, with `zeros` added to the weighted inputs, n times in a batch of n."""
     if zeros:
-        n = x.shape[0]
+        n, inputs = x.shape[0], []
         a = z = jnp.reshape(x, (n, *net.input_shape)).astype(float) / (
             255 if x.dtype == jnp.uint8 else 1
         )
         for l, (layer, zero) in enumerate(zip(net.layers, zeros, strict=True)):
+            inputs.append(a)
             z, _ = forward_layer(net, params, l, a, key)
-            z = z + n * zero
+            z = z + n * zero + (inputs[l - layer.skip] if layer.skip else 0)
             a = layer.activation(z)
         value = jnp.mean(net.loss.at(net.layers[-1].activation, z, a, targets(y, a)))
     else:
@@ -468,5 +495,5 @@ def _indices(step, layers, d):
             return superscript(l + shift)
         return "ˡ" + (f"{'⁺' if shift > 0 else '⁻'}{superscript(abs(shift))}" if shift else "")
 
-    follows = l < d.L and isinstance(d.net.layers[l], Dense)
+    follows = l < d.L and isinstance(d.net.layers[l], Dense) and not d.net.skips[l]
     return sup, f"(w{sup(1)})ᵀ δ{sup(1)}" if follows else f"∂C/∂a{sup(0)}"

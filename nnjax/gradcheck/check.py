@@ -9,23 +9,22 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.compare import Misfit, named_leaves, to_numpy
+from nnjax.gradcheck.compare import Misfit, named_leaves, relative_error, to_numpy
 from nnjax.gradcheck.domains import convention, domains_of, noticed
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.forms import (
     Claim,
     checked_positions,
-    is_array,
     is_scalar,
     name_of,
+    parameter_names,
     read_gradient,
     read_step,
     scalar_in,
@@ -102,13 +101,12 @@ def check_gradient(
         positions = checked_positions(argnums, args)
         argnums = positions[0] if isinstance(argnums, int) else positions
         claim = Claim(grad_f, time_limit)
-        function, untraceable = evaluable(f, args, positions, scalar_in)
-        value = function(*args)
+        function, untraceable, value = evaluable(f, args, positions, scalar_in)
         if np.ndim(value) and _is_jacobian(claim, value, args):
             options = {"domain": domain, "time_limit": time_limit, "repeat": repeat}
             return check_vjp(f, grad_f, *args, **options)
         _require_scalar(f, value)
-        names = _names(f, args)
+        names = parameter_names(f, len(args))
         own = [names[i] for i in positions]
         subject = Subject(
             function,
@@ -324,16 +322,6 @@ def _is_jacobian(claim, value, parameters):
     return len(parameters) == 1 and claimed.shape == (*np.shape(value), *np.shape(parameters[0]))
 
 
-def _names(f, args):
-    """Return what to call the arguments: as the parameters of f."""
-    try:
-        parameters = list(inspect.signature(f).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    own = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return own[: len(args)] + [f"args[{i}]" for i in range(len(own), len(args))]
-
-
 def _leaf_names(names, args, positions):
     return [names[i] + path for i in positions for path in named_leaves(args[i])[0]]
 
@@ -364,9 +352,8 @@ def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, r
     positions = tuple(i for i, argument in enumerate(args) if _is_floating(argument))
     if not positions:
         raise TypeError(f"none of the {len(args)} arguments holds floating-point numbers")
-    forward, untraceable = evaluable(forward, args, positions)
-    outputs = forward(*args)
-    names = names or _names(forward, args)
+    forward, untraceable, outputs = evaluable(forward, args, positions)
+    names = names or parameter_names(forward, len(args))
     sums = np.sum if untraceable else jnp.sum
 
     def weighted(g, *args):
@@ -503,49 +490,48 @@ def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
     subject = probes[0].subject
     whole = rescaled(probes)
     # Where Python looks at values in f, there is not one program to walk through.
-    if whole or subject.untraceable or subject.program(probes[0].args) is None:
+    if whole or subject.untraceable or subject.traced(probes[0].args) is None:
         return whole
-    args = probes[0].args
-    kept = [i for i, argument in enumerate(args) if all(map(is_array, jax.tree.leaves(argument)))]
-    if len(kept) == len(args):
-        return _search(subject.function, probes, subject.argnums)
-
-    @functools.wraps(subject.function)
-    def of_arrays(*arrays):  # with flags and the like as they are
-        full = list(args)
-        for i, array in zip(kept, arrays, strict=True):
-            full[i] = array
-        return subject.function(*full)
-
-    of_arrays.__signature__ = inspect.Signature(  # pyright: ignore
-        [
-            p
-            for i, p in enumerate(inspect.signature(subject.function).parameters.values())
-            if i in kept
-        ]
-    )
-    points = [
-        SimpleNamespace(
-            args=tuple(probe.args[i] for i in kept),
-            claimed_arrays=probe.claimed_arrays,
-            expected=probe.expected,
-            noise=probe.noise,
-            names=probe.names,
-        )
-        for probe in probes
-    ]
-    return _search(of_arrays, points, [kept.index(i) for i in subject.positions])
-
-
-def _search(function, points, argnums) -> Sequence[Finding]:
-    """Return what the search in the function's computation finds; a verdict does not hang on it."""
     try:
-        return explain_residual(function, points, argnums)
+        return explain_residual(subject.function, probes, subject.argnums)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # The verdict does not hang on it.
         warnings.warn(f"the search for the line ended early: {error!r:.200}", stacklevel=2)
         return ()
 
 
 def _convention(probes: Sequence[Probe]) -> Finding | None:
     """Return the convention by which a gradient is right that is wrong as it stands."""
-    return convention(probes) or scaled(probes)
+    return convention(probes) or scaled(probes) or _without_epsilon(probes)
+
+
+def _without_epsilon(probes: Sequence[Probe]) -> Finding | None:
+    """Return what is left out where the claim is right but for small constants that f adds."""
+    worst, graph = 0.0, None
+    for probe in probes:
+        if max(probe.rows[i].relative_error for i in probe.wrong) > 1e-2:
+            return None
+        graph = probe.subject.graph(probe.args, epsilon=1e-3)
+        if graph is None or not graph.left_out:
+            return None
+        for g, claimed in zip(graph.gradient(), probe.claimed_arrays, strict=True):
+            off = np.inf if claimed is None else relative_error(claimed, g)
+            worst = max(worst, off)
+            if not off <= 1e-9:
+                return None
+    if graph is None:
+        return None
+    size, place = graph.left_out[-1]
+    more = {}
+    if place is not None:
+        more = {"file": place.file, "line": place.line, "column": place.column + 1}
+        more |= {"source": place.source, "where": f"line {place.line}"}
+    return Finding(
+        name="ε left out",
+        sentence=f"right for the function without the {size:g} that it adds",
+        have=f"∇f with 0 for {size:g}",
+        expected="∇f",
+        residual=worst,
+        leaves=tuple(probes[0].names[i] for i in probes[0].wrong),
+        **more,
+    )

@@ -213,7 +213,7 @@ def convention(probes: Iterable[Any]) -> Finding | None:
                 break
             predicted = change(g, p)
             off, size = norm(claimed - predicted), norm(predicted)
-            if not off <= LEAF_TOLERANCE * size + norm(probe.noise[i]):
+            if off > 1e-2 * size or (off > LEAF_TOLERANCE * size and off > norm(probe.noise[i])):
                 break
             worst = max(worst, off / size if size else 0.0)
         else:

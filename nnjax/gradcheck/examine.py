@@ -143,7 +143,7 @@ def examine(
             Verdict.ANOTHER_CONVENTION,
             f"Not the gradient of the function as it stands, but {other.sentence}.",
             worst,
-            findings=(other,),
+            findings=(other,) if other.factor is None else _merged([other], explain(telling)),
         )
     steps = tuple(localise(probes))
     if any(
@@ -188,7 +188,8 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
         return tuple(named or placed)
     exact = [finding for finding in placed if "place only" not in finding.name.lower()]
     line = (exact or placed)[0]
-    if exact and all(f.name.startswith("scaled") for f in named) and "factor" not in line.name:
+    fitted = ("scaled", "L2 term", "L1 term", "a term", "a constant")
+    if len(exact) == len(placed) and all(f.name.startswith(fitted) for f in named):
         return tuple(placed)  # which says where the number comes from
     return tuple(
         replace(
@@ -304,7 +305,7 @@ def _same_again(probe: Probe) -> Finding | None:
 def _own_rule(probe) -> str:
     """Return which rule of its own the function's derivative contains; "" if none."""
     rules = {"stop_gradient": "stop_gradient", "custom_": "a custom derivative rule"}
-    program = str(probe.subject.program(probe.args))
+    program = str(probe.subject.traced(probe.args))
     return " and ".join(words for rule, words in rules.items() if rule in program)
 
 

@@ -55,6 +55,7 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         - (0.5 if reason else 0.0)
         + sum(c for r, c in unlikely.items() if r in reason)
         + (0.1 if where.edges[0][0] == TOTAL else 0.0)
+        + (0.05 if _passed_on(graph, where) else 0.0)
     )
     if t == 0:
         shared = len(graph.consumers.get(where.nodes[-1], ())) > 1
@@ -79,8 +80,10 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         name = ("sign and " if t < 0 else "") + ("sum for mean" if abs(t) > 1 else "factor")
         text = next(_numbers(graph, where, abs(t)), f"{abs(t):.6g}")
         return Reading(f"{name} (wrong number of entries)", f"in `{v}` {reason}", text, cost)
-    length = next(_lengths(graph, where, abs(t)), None)
-    inverse = next(_lengths(graph, where, 1 / abs(t)), None)
+    length = inverse = None
+    if "not multiplied" not in reason:
+        length = next(_lengths(graph, where, abs(t)), None)
+        inverse = next(_lengths(graph, where, 1 / abs(t)), None)
     sign = "sign and " if t < 0 else ""
     minus = "−" if t < 0 else ""
     if length is not None and ("the sum is" in reason or abs(t) > 3.5):
@@ -110,6 +113,15 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         text,
         cost,
     )
+
+
+def _passed_on(graph, where) -> bool:
+    """Whether what flows back is passed on as it is, so that no factor belongs there."""
+    k, j = where.edges[-1]
+    if k == TOTAL:
+        return False
+    name = graph.equations[k].name
+    return name in MOVES or name in ("add", "add_any") or (name == "sub" and j == 0)
 
 
 def _names(graph, where):
@@ -145,10 +157,10 @@ def _belongs(graph: Graph, edge: Edge, t: float) -> str:
     name = equation.name
     constant = _constant(graph, edge)
     if constant is not None and abs(constant) not in (0.0, 1.0):
-        for value, what in ((1 / constant, "left out"), (constant, "counted twice")):
-            for sign in (1, -1):
-                if _same(t, sign * value):
-                    return f"the factor {_short(constant)} is {what}"
+        ways = {1: "left out", -1: "counted twice", 2: "divided by, not multiplied with"}
+        for power, what in ways.items():
+            if _same(abs(t), abs(constant) ** -power):
+                return f"the factor {_short(constant)} is {what}"
         n, summed = abs(1 / constant), _summed(graph, equation.inputs[j])
         instead = n / abs(t) if t else 0.0
         lengths = {m for node in graph.inputs for m in graph.shape(node)} | {n - 1, n + 1}

@@ -44,6 +44,7 @@ __all__ = [
     "is_array",
     "is_scalar",
     "name_of",
+    "parameter_names",
     "raised",
     "read_gradient",
     "read_step",
@@ -212,6 +213,20 @@ def name_of(function: Any) -> str:
         function = function.func
     name = getattr(function, "__name__", None) or type(function).__name__
     return "(lambda)" if name == "<lambda>" else name
+
+
+def parameter_names(function: Callable, count: int) -> list[str]:
+    """Return what a function calls its first arguments.
+
+    Example:
+        >>> parameter_names(lambda x, *more: x, 2)
+        ['x', 'args[1]']
+    """
+    try:
+        own = [p.name for p in inspect.signature(function).parameters.values() if p.kind in (0, 1)]
+    except (TypeError, ValueError):
+        own = []
+    return own[:count] + [f"args[{i}]" for i in range(len(own), count)]
 
 
 def _mutable(leaf):

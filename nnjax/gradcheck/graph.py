@@ -22,12 +22,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.gradcheck.forms import parameter_names
 from nnjax.gradcheck.rules import PARTIALS, Passage, evaluate, passage
 
-__all__ = ["MOVES", "TOTAL", "Equation", "Graph", "Place", "derivative", "trace", "trace_at"]
+__all__ = [
+    "ARRAYS",
+    "MOVES",
+    "TOTAL",
+    "Equation",
+    "Graph",
+    "Place",
+    "Traced",
+    "derivative",
+    "trace",
+    "trace_at",
+]
 
 # More equations than this are too many to lay out: a longer scan stays one equation.
 LIMIT = 4000
+# What is traced as an array.
+ARRAYS = (jax.Array, np.ndarray, np.generic)
 # In place of the number of an equation: all edges out of a node together.
 TOTAL = -1
 
@@ -48,7 +62,7 @@ class Place(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The expression itself, on one line."""
+        """The expression itself, on one line; "" where the source is not kept."""
         lines = linecache.getlines(self.file)[self.line - 1 : self.end_line]
         if not lines or self.end_line == 0:
             return self.source
@@ -59,27 +73,24 @@ class Place(NamedTuple):
     @property
     def target(self) -> str | None:
         """The name that this expression is assigned to; None where it is not."""
-        for statement in _assignments(self.file):
-            value = statement.value
-            if value is None or value.lineno > self.line or (value.end_lineno or 0) < self.end_line:
-                continue
-            whole = (value.lineno, value.col_offset, value.end_lineno, value.end_col_offset)
-            if whole == (self.line, self.column, self.end_line, self.end_column):
-                targets = (
-                    statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-                )
-                return ast.unparse(targets[0])
-        return None
+        return _targets(self.file).get(self[1:])
 
 
 @functools.lru_cache(maxsize=64)
-def _assignments(file: str) -> list:
+def _targets(file: str) -> dict[tuple, str]:
+    """Return what is assigned to in a file, by where the expression stands that is assigned."""
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
     except (SyntaxError, ValueError):
-        return []
-    kinds = (ast.Assign, ast.AnnAssign, ast.AugAssign)
-    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+        return {}
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            value = node.value
+            where = (value.lineno, value.col_offset, value.end_lineno, value.end_col_offset)
+            found[where] = ast.unparse(target)
+    return found
 
 
 _LIBRARIES = tuple(
@@ -164,6 +175,7 @@ class Graph:
         output: the node of the function's value.
         inputs: what the user calls f's arguments and their parts, by node.
         constants: nodes that nothing is carried back through.
+        left_out: small constants that are added in f, and not here, with the place of each.
     """
 
     values: list[Any]
@@ -172,8 +184,12 @@ class Graph:
     output: int
     inputs: Mapping[int, str]
     constants: frozenset[int] = frozenset()
+    left_out: tuple[tuple[float, Place | None], ...] = ()
 
     def __post_init__(self):
+        self._names: dict[int, str] = {}
+        self._partials: dict[int, tuple] = {}
+        self._passages: dict[int, Passage] = {}
         # An edge (k, j) is operand j of equation k; it matters where a leaf is behind it and the
         # output ahead.
         behind, ahead = set(self.leaves), {self.output}
@@ -206,6 +222,11 @@ class Graph:
 
     def name(self, node: int) -> str:
         """Return what the user calls a node: its variable, or the expression that it is."""
+        if node not in self._names:
+            self._names[node] = self._name(node)
+        return self._names[node]
+
+    def _name(self, node):
         if node in self.inputs:
             return self.inputs[node]
         k = self.producer.get(node)
@@ -217,7 +238,8 @@ class Graph:
             return f"the result of {equation.name}"
         if self.inner(node) and equation.name in MOVES:
             return self.name(equation.inputs[0])
-        return equation.place.target or equation.place.text
+        place = equation.place
+        return place.target or place.text or f"the result of {equation.name}"
 
     def inner(self, node: int) -> bool:
         """Whether a node is a step within one expression of the user's, and not its value."""
@@ -228,10 +250,6 @@ class Graph:
     def shape(self, node: int) -> tuple[int, ...]:
         """Return the shape of a node's value."""
         return np.shape(self.values[node])
-
-    @functools.cached_property
-    def _partials(self) -> dict[int, tuple]:
-        return {}
 
     def partials(self, k: int) -> tuple | None:
         """Return ∂out/∂operand of an elementwise equation, one array an operand, else None."""
@@ -245,10 +263,6 @@ class Graph:
                 for j, node in enumerate(equation.inputs)
             )
         return self._partials[k]
-
-    @functools.cached_property
-    def _passages(self) -> dict[int, Passage]:
-        return {}
 
     def _passage(self, k: int) -> Passage:
         if k not in self._passages:
@@ -321,6 +335,11 @@ class Graph:
                 change = edits[TOTAL, leaf]
                 cotangents[leaf] = change((TOTAL, leaf), total, total, cotangents)
         return cotangents, flows
+
+    def gradient(self) -> list[np.ndarray]:
+        """Return the gradient, a leaf each."""
+        cotangents, _ = self.backward()
+        return [cotangents[leaf][0] for leaf in self.leaves]
 
     @functools.cached_property
     def groups(self) -> list[list[int]]:
@@ -402,20 +421,62 @@ def _numpy(value):
 # From f to the graph.
 
 
-def trace(f: Callable, args: tuple) -> Any:
+class Traced(NamedTuple):
+    """A function as JAX traces it.
+
+    Attributes:
+        program: a program of the arrays among the arguments; the rest, such as flags, is built in.
+        dynamic: which leaves of the arguments these arrays are.
+        names: what the user calls each of them.
+    """
+
+    program: Any
+    dynamic: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def arrays(self, args: tuple) -> list[Any]:
+        """Return the arrays among arguments."""
+        leaves = jax.tree.leaves(args)
+        return [leaves[i] for i in self.dynamic]
+
+
+def trace(f: Callable, args: tuple) -> Traced:
     """Return f as JAX traces it, for `trace_at` at any point of these shapes."""
-    return jax.make_jaxpr(f)(*args)
+    leaves, structure = jax.tree.flatten(args)
+    dynamic = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, ARRAYS))
+    paths = zip(parameter_names(f, len(args)), args, strict=True)
+    names = [
+        name + jax.tree_util.keystr(path)
+        for name, argument in paths
+        for path, _ in jax.tree_util.tree_leaves_with_path(argument)
+    ]
+
+    def of_arrays(arrays):
+        full = list(leaves)
+        for i, array in zip(dynamic, arrays, strict=True):
+            full[i] = array
+        return f(*jax.tree.unflatten(structure, full))
+
+    program = jax.make_jaxpr(of_arrays)([leaves[i] for i in dynamic])
+    return Traced(program, dynamic, tuple(names[i] for i in dynamic))
 
 
-def trace_at(program: Any, args: tuple, argnums: Sequence[int], opaque: bool = False) -> Graph:
+def trace_at(
+    traced: Traced,
+    args: tuple,
+    argnums: Sequence[int],
+    opaque: bool = False,
+    epsilon: float = 0.0,
+) -> Graph:
     """Return the graph of a traced function at one point.
 
     Args:
-        program: what `trace` returned.
+        traced: what `trace` returned.
         args: the point.
         argnums: the arguments that the gradient is for.
         opaque: leave functions with a derivative rule of their own as one equation each, so that
             the rule counts and not the function's body.
+        epsilon: leave out constants up to this size that are added to something.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np
@@ -425,21 +486,21 @@ def trace_at(program: Any, args: tuple, argnums: Sequence[int], opaque: bool = F
         >>> [equation.name for equation in trace_at(trace(f, point), point, [0]).equations]
         ['tanh', 'reduce_sum']
     """
-    builder = _Builder(opaque)
-    flat, leaves = [], []
-    for i, argument in enumerate(args):
-        numbers = [builder.node(leaf) for leaf in jax.tree.leaves(argument)]
-        flat += numbers
-        leaves += numbers if i in argnums else []
-    (output,) = builder.walk(program.jaxpr, program.consts, flat, ())
-    names = program.jaxpr.debug_info.arg_names or [None] * len(flat)
-    inputs = {node: name for node, name in zip(flat, names, strict=False) if name}
-    return Graph(builder.values, builder.equations, leaves, output, inputs)
+    builder = _Builder(opaque, epsilon)
+    flat = [builder.node(array) for array in traced.arrays(args)]
+    owner = [i for i, argument in enumerate(args) for _ in jax.tree.leaves(argument)]
+    leaves = [n for n, i in zip(flat, traced.dynamic, strict=True) if owner[i] in argnums]
+    (output,) = builder.walk(traced.program.jaxpr, traced.program.consts, flat, ())
+    inputs = dict(zip(flat, traced.names, strict=True))
+    left_out = tuple(builder.left_out)
+    return Graph(builder.values, builder.equations, leaves, output, inputs, left_out=left_out)
 
 
 class _Builder:
-    def __init__(self, opaque):
-        self.opaque, self.values, self.equations, self.run = opaque, [], [], 0
+    def __init__(self, opaque, epsilon):
+        self.opaque, self.epsilon, self.run = opaque, epsilon, 0
+        self.values, self.equations, self.left_out = [], [], []
+        self.literals: set[int] = set()
 
     def node(self, value):
         self.values.append(_numpy(value))
@@ -464,11 +525,15 @@ class _Builder:
             if not isinstance(atom, core.Literal):
                 return nodes[atom]
             aval: Any = atom.aval
-            return self.node(np.asarray(atom.val, aval.dtype))
+            node = self.node(np.asarray(atom.val, aval.dtype))
+            self.literals.add(node)
+            return node
 
         for equation in jaxpr.eqns:
             given = [number(atom) for atom in equation.invars]
             path = _path(equation.source_info) + outer
+            if self.epsilon and equation.primitive.name in ("add", "sub", "max"):
+                given = [self.without_epsilon(node, path) for node in given]
             outputs = self.inner(equation, given, path)
             if outputs is None:
                 outputs = self.add(
@@ -476,6 +541,14 @@ class _Builder:
                 )
             nodes.update(zip(equation.outvars, outputs, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
+
+    def without_epsilon(self, node, path):
+        """Return a node of zero for a small constant, else the node."""
+        value = self.values[node]
+        if node not in self.literals or not 0 < abs(value) <= self.epsilon:
+            return node
+        self.left_out.append((float(value), path[0] if path else None))
+        return self.node(np.zeros_like(value))
 
     def inner(self, equation, given, path) -> list[int] | None:
         """Lay out a program within the program; None where the equation stays as it is."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnjax.gradcheck.forms import as_numpy, name_of, takes
+from nnjax.gradcheck.forms import as_numpy, name_of, parameter_names, takes
 
 __all__ = ["Pass", "gradients_of", "of_torch", "pull_back_of"]
 
@@ -153,7 +153,7 @@ class Pass(NamedTuple):
         owner, other = (getattr(one, "__self__", None) for one in (forward, backward))
         if owner is not None and owner is other:
             return cls._of_object(owner, name_of(forward), name_of(backward), args)
-        names = tuple(_parameters(forward, len(args)))
+        names = tuple(parameter_names(forward, len(args)))
 
         def outputs(*args):
             return _split(forward(*args), backward)[0]
@@ -196,19 +196,9 @@ class Pass(NamedTuple):
             given = pulled if isinstance(pulled, tuple) else (pulled,)
             return None, (own, *given, *[None] * (len(args) - 1 - len(given)))
 
-        names = (type(owner).__name__, *_parameters(getattr(owner, forward), len(args)))
+        names = (type(owner).__name__, *parameter_names(getattr(owner, forward), len(args)))
         title = f"{backward} of {type(owner).__name__}"
         return cls(title, outputs, pull_back, getattr(owner, backward), (arrays, *args), names)
-
-
-def _parameters(function, count) -> Iterator[str]:
-    """Yield what the arguments are called."""
-    try:
-        own = [p.name for p in inspect.signature(function).parameters.values() if p.kind in (0, 1)]
-    except (TypeError, ValueError):
-        own = []
-    for i in range(count):
-        yield own[i] if i < len(own) else f"args[{i}]"
 
 
 def _split(result, backward):
@@ -236,7 +226,7 @@ def _call_backward(backward, g, cache, args):
         return cache[0](*gs)
     if not cache:
         return backward(*gs) if takes(backward, len(gs)) else backward(*gs, *args)
-    first = next(_parameters(backward, 1)).lower()
+    first = parameter_names(backward, 1)[0].lower()
     if any(word in first for word in ("cache", "ctx", "context", "memory", "saved")):
         return backward(*cache, *gs)
     return backward(*gs, *cache)

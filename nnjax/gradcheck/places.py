@@ -82,12 +82,14 @@ class Spot:
         claimed: one array a leaf, None where there is none to compare.
         noise: the rounding of the gradient, leaf by leaf.
         edits: mistakes found so far; the residual is what they leave.
+        limit: entries of the claim as large as this are clipped, and do not count.
     """
 
     graph: Graph
     claimed: Sequence[np.ndarray | None]
     noise: Sequence[np.ndarray]
     edits: Mapping[Edge, Callable] = field(default_factory=dict)
+    limit: float = np.inf
     shared: dict[str, Any] = field(default_factory=dict)
 
     def edited(self, edits: Mapping[Edge, Callable]) -> Spot:
@@ -99,7 +101,7 @@ class Spot:
                 e, g, one(e, g, flow, c), c
             )
         together = {**self.edits, **together}
-        return Spot(self.graph, self.claimed, self.noise, together, self.shared)
+        return dataclasses.replace(self, edits=together)
 
     def trial(self, edits: Mapping[Edge, Callable], count: int) -> np.ndarray:
         """Return what further mistakes do to the gradient, for passes side by side: (count, K)."""
@@ -146,7 +148,7 @@ class Spot:
     def without(self, nodes: set[int]) -> Spot:
         """Return this point with nothing carried back through some nodes."""
         graph = dataclasses.replace(self.graph, constants=frozenset(nodes))
-        return Spot(graph, self.claimed, self.noise)
+        return dataclasses.replace(self, graph=graph, edits={}, shared={})
 
     @functools.cached_property
     def gradient(self) -> list[np.ndarray]:
@@ -213,7 +215,7 @@ class Spot:
         return out
 
     @property
-    def _right(self) -> list[np.ndarray]:
+    def right(self) -> list[np.ndarray]:
         """The right gradient: the first one, before any mistakes were made."""
         return self._once("right", lambda: list(self.gradient))
 
@@ -223,20 +225,29 @@ class Spot:
         return self._once("weights", self._make_weights)
 
     def _make_weights(self):
-        right = self._right
+        right = self.right
         claimed = [
             np.zeros_like(g) if c is None else c for c, g in zip(self.claimed, right, strict=True)
         ]
         both = [np.stack([c, g]) for c, g in zip(claimed, right, strict=True)]
         sizes = np.sqrt(self.by_leaf(self.along(both) ** 2)).max(axis=0)
-        sizes = np.where(sizes > 0, sizes, 1.0)
-        return 1 / sizes[self.leaf_of]
+        weights = 1 / np.where(sizes > 0, sizes, 1.0)[self.leaf_of]
+        if self.limit < np.inf:
+            weights[self.claimed_entries >= self.limit] = 0.0
+        return weights
+
+    @property
+    def claimed_entries(self) -> np.ndarray:
+        """The size of every number of the claim, in the order of the directions if `whole`."""
+        claimed = [c for c in self.claimed if c is not None]
+        return np.abs(np.concatenate([c.ravel() for c in claimed]))
 
     def by_leaf(self, numbers: np.ndarray) -> np.ndarray:
         """Sum (..., K) over the directions of each leaf: (..., leaves)."""
         out = np.zeros((*numbers.shape[:-1], len(self.graph.leaves)))
-        for i in self.compared:
-            out[..., i] = numbers[..., self.leaf_of == i].sum(axis=-1)
+        if self.leaf_of.size:
+            starts = np.flatnonzero(np.diff(self.leaf_of, prepend=-1))
+            out[..., self.leaf_of[starts]] = np.add.reduceat(numbers, starts, axis=-1)
         return out
 
     def sizes(self, numbers: np.ndarray) -> np.ndarray:
@@ -323,18 +334,6 @@ class Spot:
             return np.zeros((rows, 0))
         left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
         return left[:, sizes > 1e-10 * sizes[0]]
-
-    def arriving_error(self, nodes: tuple[int, ...]) -> list[np.ndarray] | None:
-        """Return what the cotangents of these nodes are wrong by; None where that is not unique."""
-        columns = np.concatenate([self.tangents[node] for node in nodes], axis=1)
-        if columns.shape[1] > columns.shape[0] or self.fit(nodes).rank < columns.shape[1]:
-            return None
-        found = np.linalg.lstsq(columns, self.residual, rcond=None)[0]
-        cuts = np.cumsum([self.tangents[node].shape[1] for node in nodes])[:-1]
-        return [
-            part.reshape(self.graph.shape(node))
-            for part, node in zip(np.split(found, cuts), nodes, strict=True)
-        ]
 
 
 def sites(graph: Graph) -> list[Site]:

@@ -10,6 +10,7 @@ trace.
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import numpy as np
 
 __all__ = [
     "Slope",
+    "compiled",
     "double_precision",
     "nearby",
     "numerical_gradient",
@@ -30,6 +32,15 @@ __all__ = [
 
 EPS = float(np.finfo(np.float64).eps)
 LARGEST = 5000
+
+# A check runs a program a few times only, so that compiling it well costs more than it gains.
+compiled = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
 
 
 @contextlib.contextmanager
@@ -135,7 +146,7 @@ def rounding_noise(function: Callable, args: tuple) -> Callable[..., list[np.nda
         lambda *leaves: _run(program.jaxpr, program.consts, leaves, record), *jax.tree.leaves(args)
     )
 
-    @jax.jit
+    @compiled
     def disturbed(ulps, *leaves):
         ulps = iter(ulps)
         return _run(program.jaxpr, program.consts, leaves, lambda value: value * next(ulps))

@@ -198,16 +198,9 @@ class GradientReport:
     def _finding(self, label, finding, paint):
         lines = _wrap(label, str(finding))
         lines[0] = lines[0].replace(finding.name, paint(finding.name, "bold"), 1)
-        if finding.source is not None:
-            text = finding.source.strip()
-            whole = linecache.getline(finding.file or "", finding.line or 0)
-            caret = (finding.column or 1) - 1 - (len(whole) - len(whole.lstrip()))
-            if not 0 <= caret < len(text):
-                caret = 0
-            start = max(0, min(caret - 20, len(text) - WIDTH + 18))
-            place = f"{Path(finding.file or '').name}, line {finding.line}:"
-            lines += [f"{'':<15}{place}", f"{'':<17}{text[start : start + WIDTH - 18]}"]
-            lines.append(f"{'':<{17 + caret - start}}{paint('^', 'red')}")
+        if finding.line is not None:
+            lines.append(f"{'':<15}{Path(finding.file or '').name}, line {finding.line}:")
+            lines += _with_caret(finding, paint)
         for word, text in (
             ("you have", finding.have),
             ("expected", finding.expected),
@@ -275,6 +268,22 @@ def _range(ratio):
     if math.isclose(low, high, rel_tol=1e-9):
         return f"{low:.6g}"
     return f"{low:.4g} … {high:.4g}"
+
+
+def _with_caret(finding, paint):
+    """Return the source line, cut to the width, with a caret below what the finding is about."""
+    text = (finding.source or "").strip()
+    if not text:  # such as what is typed at a prompt
+        return [f"{'':<17}(the text of code typed at a prompt is not kept)"]
+    whole = linecache.getline(finding.file or "", finding.line or 0)
+    caret = (finding.column or 1) - 1 - (len(whole) - len(whole.lstrip()))
+    if not 0 <= caret < len(text):
+        caret = 0
+    start = max(0, min(caret - 20, len(text) - WIDTH + 18))
+    return [
+        f"{'':<17}{text[start : start + WIDTH - 18]}",
+        f"{'':<{17 + caret - start}}{paint('^', 'red')}",
+    ]
 
 
 COLORS = {"bold": "1", "red": "1;31", "green": "32", "yellow": "33"}

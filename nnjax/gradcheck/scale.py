@@ -111,11 +111,13 @@ def _largest(arrays) -> float:
 
 def _is_clipped(probe, limit) -> bool:
     """Return whether the claim is the right gradient with every entry kept within ± limit."""
-    for g, claimed, noise in zip(probe.expected, probe.claimed_arrays, probe.noise, strict=True):
+    for i, (g, claimed) in enumerate(zip(probe.expected, probe.claimed_arrays, strict=True)):
         if claimed is None or claimed.shape != g.shape:
             return False
         off = np.abs(claimed - np.clip(g, -limit, limit))
-        if not (off <= LEAF_TOLERANCE * np.abs(g) + noise).all():
+        if not norm(off) <= 1e-4 * limit * np.sqrt(off.size):
+            return False  # whatever the rounding, which takes long to measure
+        if not (off <= LEAF_TOLERANCE * np.abs(g) + probe.noise[i]).all():
             return False
     return True
 
@@ -139,8 +141,11 @@ def _squares(probe) -> bool:
     """Return whether f is a sum of squares, up to constants."""
     if probe.subject.untraceable:
         return False
-    program = probe.subject.program(probe.args)
-    return program is not None and _is_square(program.jaxpr, program.jaxpr.outvars[0])
+    traced = probe.subject.traced(probe.args)
+    if traced is None:
+        return False
+    program = traced.program.jaxpr
+    return _is_square(program, program.outvars[0])
 
 
 def _is_square(program, variable) -> bool:

@@ -13,12 +13,11 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative
 from nnjax.gradcheck.places import Edge, Site, Spot
+from nnjax.gradcheck.rules import passage
 
 __all__ = ["FACTOR", "Family", "Flow", "Slip", "families", "slips"]
 
@@ -75,15 +74,14 @@ class Flow(NamedTuple):
         k, j = self.edge
         equation, inputs = self.spot.graph.equations[k], self.inputs
         inputs[operand] = np.array(value, dtype=np.asarray(inputs[operand]).dtype)
-        if self.spot.graph.partials(k) is not None:
+        graph = self.spot.graph
+        if graph.partials(k) is not None:
             return self.reduced(self.arriving * derivative(equation, inputs, j))
-
-        def function(u):
-            return equation.function(*inputs[:j], u, *inputs[j + 1 :])[0]
-
-        return np.asarray(
-            jax.vjp(function, jnp.asarray(inputs[j]))[1](jnp.asarray(self.arriving))[0]
+        shapes = [graph.shape(node) for node in equation.outputs]
+        through = passage(
+            equation.name, equation.function, equation.params, inputs, shapes, [j], [0]
         )
+        return through.pull({0: self.arriving[None]})[j][0]
 
     def value(self, family: Family, shift: int = 0) -> np.ndarray:
         """Return the value of a variable in this turn, or some turns later; 0 beyond the last."""
@@ -105,6 +103,7 @@ class Slip(NamedTuple):
         change: (flow, t) -> what flows on to u instead.
         cost: how far-fetched it is; the plainest explanation has the least.
         fitted: whether the number t is to be found.
+        number: what t is where it is not.
         at: the equation at which a person would look for it; None for that of the site.
     """
 
@@ -114,6 +113,7 @@ class Slip(NamedTuple):
     change: Callable[[Flow, float], Any]
     cost: float
     fitted: bool = False
+    number: float = 1.0
     at: int | None = None
 
 
@@ -164,6 +164,9 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
     k, _j = where.edges[0]
     fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
     yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+    if where.serial:  # where the gradient is no straight line in t
+        for number in (-1.0, 2.0, 0.5):
+            yield Slip(FACTOR, "", "", lambda e, t, c=number: c * e.flow, 1.0, number=number)
     if len(where.edges) > 2:
         yield from _turns(where)
     yield from _shapes(graph, where)
@@ -514,6 +517,17 @@ def _partners(graph, where, fitting, operand):
     _u, v = _names(graph, where)
     node = graph.equations[k].inputs[operand]
     name = graph.name(node)
+    if node in graph.leaves and graph.shape(node):
+        yield Slip(
+            "wrong partner in the product (updated)",
+            f"`{name}` has been changed by a step of size {{t}} before it stands here",
+            f"d[{v}] with {name} − {{t}} · ∂f/∂{name}",
+            lambda e, t: e.pull_at(
+                operand, e.spot.graph.values[node] - t * e.spot.right[graph.leaves.index(node)]
+            ),
+            2.0,
+            fitted=True,
+        )
     right = tuple(graph.equations[k].inputs[operand] for k in where.group)
     shape = graph.shape(node)
     for family in fitting:
@@ -581,8 +595,9 @@ def _operations(graph, where, fitting):
         )
     if equation.name in MOVES:
         for name, order in (("last", 1), ("first", -1)):
+            copy = " (first copy only)" if name == "first" else ""
             yield Slip(
-                "overwritten instead of added",
+                f"overwritten instead of added{copy}",
                 f"where `{v}` holds an entry of `{u}` more than once, only the {name} one counts",
                 f"d[{u}][index] = d[{v}] (= for +=)",
                 lambda e, t, order=order: _overwritten(e, order),
@@ -655,23 +670,31 @@ def _interchanged(array, sizes, axis, a, b):
 
 
 def _overwritten(e, order):
-    """Carry copies back by assignment, so that of equal indices one alone counts."""
-    operand = e.inputs[e.edge[1]]
-    inputs = e.inputs
-    inputs[e.edge[1]] = np.arange(operand.size).reshape(operand.shape)
-    params = {**_equation(e).params}
-    if _equation(e).name == "convert_element_type":
-        raise ValueError("copies nothing")
-    index = np.asarray(_rebound(e, inputs, params)).ravel()
-    out = np.zeros(operand.size)
-    out[index[::order]] = e.arriving.ravel()[::order]
+    """Carry copies back by assignment, so that of equal indices one alone counts.
+
+    Copies of copies are one copying, such as two calls of repeat.
+    """
+    graph, (k, j) = e.spot.graph, e.edge
+    operand = e.inputs[j]
+    index = np.arange(operand.size).reshape(operand.shape)
+    while True:
+        equation = graph.equations[k]
+        if equation.name == "convert_element_type":
+            raise ValueError("copies nothing")
+        inputs = [graph.values[n] for n in equation.inputs]
+        inputs[j] = index
+        index, node = np.asarray(equation.function(*inputs)[0]), equation.outputs[0]
+        edges = graph.consumers.get(node, [])
+        if len(edges) != 1 or graph.equations[edges[0][0]].name not in MOVES:
+            break
+        k, j = edges[0]
+    index = index.ravel()
     if len(np.unique(index)) == len(index):
         raise ValueError("copies nothing")
+    arriving = e.cotangents[node][e.which].ravel()
+    out = np.zeros(operand.size)
+    out[index[::order]] = arriving[::order]
     return out.reshape(operand.shape)
-
-
-def _rebound(e, inputs, params):
-    return _equation(e).function(*inputs)[0]
 
 
 def _own_share(e):

@@ -19,7 +19,8 @@ import numpy as np
 from nnjax.gradcheck.arbiter import along_difference
 from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, named_leaves, norm, to_numpy
 from nnjax.gradcheck.domains import Domain
-from nnjax.gradcheck.reference import nearby, numerical_gradient, rounding_noise
+from nnjax.gradcheck.graph import ARRAYS, Graph, Traced, trace, trace_at
+from nnjax.gradcheck.reference import compiled, nearby, numerical_gradient, rounding_noise
 
 __all__ = ["Probe", "Subject"]
 
@@ -93,39 +94,29 @@ class Subject:
 
         Whatever else is among the arguments, such as a network or a flag, is closed over.
         """
-        leaves, structure = jax.tree.flatten(args)
-        dynamic = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))]
-        arrays = [leaves[i] for i in dynamic]
-
-        def rebuild(arrays):
-            full = list(leaves)
-            for i, array in zip(dynamic, arrays, strict=True):
-                full[i] = array
-            return jax.tree.unflatten(structure, full)
-
+        arrays, rebuild = _arrays_in(args)
         signature = self._signature(args, arrays)
         if signature not in self._programs:
-            value, gradient = self._compile(arrays, rebuild, len(arrays) == len(leaves))
-            self._programs[signature] = value, gradient
+            self._programs[signature] = self._compile(args, arrays, rebuild)
         return *self._programs[signature], arrays
 
-    def _compile(self, arrays, rebuild, only_arrays):
+    def _compile(self, args, arrays, rebuild):
         f, argnums = self.function, self.argnums
         if self.untraceable:
             return lambda arrays: f(*rebuild(arrays)), None
         if self.gradient is not None:
-            compiled = self.gradient
-            return lambda arrays: f(*rebuild(arrays)), lambda arrays: compiled(*rebuild(arrays))
+            own = self.gradient
+            return lambda arrays: f(*rebuild(arrays)), lambda arrays: own(*rebuild(arrays))
         try:
-            if only_arrays:  # the same function again is not compiled again
-                _gradient(f, argnums, rebuild(arrays))
+            if len(arrays) == len(jax.tree.leaves(args)):
+                _gradient(f, argnums, args)  # the same function again is not compiled again
                 return (
                     lambda arrays: _value(f, rebuild(arrays)),
                     lambda arrays: _gradient(f, argnums, rebuild(arrays)),
                 )
-            gradient = jax.jit(lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)))
+            gradient = compiled(lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)))
             gradient(arrays)
-            return jax.jit(lambda arrays: f(*rebuild(arrays))), gradient
+            return compiled(lambda arrays: f(*rebuild(arrays))), gradient
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
             # Python looks at values in f: it cannot be compiled, but it has a gradient.
             return (
@@ -133,35 +124,34 @@ class Subject:
                 lambda arrays: jax.grad(f, argnums)(*rebuild(arrays)),
             )
 
-    def program(self, args: tuple) -> Any:
-        """Return f as JAX traces it, a program of the arrays; None where it cannot be traced."""
-        _, _, arrays = self.compiled(args)
-        signature = ("program", self._signature(args, arrays))
+    def traced(self, args: tuple) -> Traced | None:
+        """Return f as JAX traces it; None where it cannot be traced without looking at values."""
+        signature = ("traced", self._signature(args, jax.tree.leaves(args)))
         if signature not in self._programs:
-            leaves, structure = jax.tree.flatten(args)
-            dynamic = [
-                i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray))
-            ]
-
-            def of_arrays(arrays):
-                full = list(leaves)
-                for i, array in zip(dynamic, arrays, strict=True):
-                    full[i] = array
-                return self.function(*jax.tree.unflatten(structure, full))
-
             try:
-                self._programs[signature] = jax.make_jaxpr(of_arrays)(arrays)
+                self._programs[signature] = trace(self.function, args)
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
                 self._programs[signature] = None
         return self._programs[signature]
 
+    def graph(self, args: tuple, epsilon: float = 0.0) -> Graph | None:
+        """Return the graph of f's operations at these arguments; None where it has none."""
+        traced = None if self.untraceable else self.traced(args)
+        if traced is None:
+            return None
+        with np.errstate(all="ignore"):
+            return trace_at(traced, args, self.positions, opaque=True, epsilon=epsilon)
+
     def noise(self, args: tuple) -> Callable | None:
         """Return `rounding_noise` of the gradient as a function of arrays; None if untraceable."""
-        _, gradient, arrays = self.compiled(args)
+        arrays, rebuild = _arrays_in(args)
         signature = ("noise", self._signature(args, arrays))
         if signature not in self._programs:
+            gradient = self.gradient or jax.grad(self.function, self.argnums)
             try:
-                self._programs[signature] = rounding_noise(gradient, (arrays,))
+                self._programs[signature] = rounding_noise(
+                    lambda arrays: gradient(*rebuild(arrays)), (arrays,)
+                )
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
                 self._programs[signature] = None
         return self._programs[signature]
@@ -175,12 +165,26 @@ class Subject:
         return {}
 
 
-@partial(jax.jit, static_argnums=0)
+def _arrays_in(args):
+    """Return the arrays among arguments, and what makes arguments of others like them."""
+    leaves, structure = jax.tree.flatten(args)
+    dynamic = [i for i, leaf in enumerate(leaves) if isinstance(leaf, ARRAYS)]
+
+    def rebuild(arrays):
+        full = list(leaves)
+        for i, array in zip(dynamic, arrays, strict=True):
+            full[i] = array
+        return jax.tree.unflatten(structure, full)
+
+    return [leaves[i] for i in dynamic], rebuild
+
+
+@partial(compiled, static_argnums=0)
 def _value(f, args):
     return f(*args)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(compiled, static_argnums=(0, 1))
 def _gradient(f, argnums, args):
     return jax.grad(f, argnums)(*args)
 
@@ -335,7 +339,7 @@ class Probe:
         noise = self.subject.noise(self.args)
         if noise is None:
             return [np.full(leaf.shape, 1e-13 * _largest(leaf)) for leaf in self.expected]
-        return noise(self.subject.compiled(self.args)[2])
+        return noise(_arrays_in(self.args)[0])
 
     @property
     def n(self) -> int | None:
@@ -347,17 +351,22 @@ class Probe:
         subset = self.subject.subset
         if subset is None or self.n is None:
             raise TypeError("there is no batch")
-        if not self.subject.mean_of_examples:
-            return Probe(self.subject, "", subset(self.args, indices)).expected
-        # One program, that of a single example, serves for any selection.
-        for i in indices:
-            if i not in self._single:
-                self._single[i] = Probe(self.subject, "", subset(self.args, [i])).expected
-        chosen = [self._single[i] for i in indices]
-        return [np.mean(np.stack(leaves), axis=0) for leaves in zip(*chosen, strict=True)]
+        if self.subject.mean_of_examples:  # one program, that of a single example, serves for all
+            chosen = [self._of_subset(i) for i in indices]
+            return [np.mean(np.stack(leaves), axis=0) for leaves in zip(*chosen, strict=True)]
+        return self._of_subset(*indices)
+
+    def _of_subset(self, *indices):
+        if indices not in self._subsets:
+            assert self.subject.subset is not None
+            args = self.subject.subset(self.args, indices)
+            graph = None if self.subject.gradient is not None else self.subject.graph(args)
+            point = Probe(self.subject, "", args)  # whose gradient would have to be compiled
+            self._subsets[indices] = point.expected if graph is None else graph.gradient()
+        return self._subsets[indices]
 
     @cached_property
-    def _single(self) -> dict[int, list[np.ndarray]]:
+    def _subsets(self) -> dict[tuple[int, ...], list[np.ndarray]]:
         return {}
 
     def value(self, args: tuple) -> float:

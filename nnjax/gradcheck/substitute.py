@@ -21,6 +21,7 @@ import numpy as np
 
 from nnjax.gradcheck.compare import Misfit
 from nnjax.gradcheck.forms import LIBRARIES, as_numpy, as_torch, name_of, raised
+from nnjax.gradcheck.reference import compiled
 
 __all__ = ["Array", "by_jax", "evaluable", "in_place_of_numpy"]
 
@@ -222,16 +223,16 @@ def _globals(function) -> list[dict]:
         one = waiting.pop()
         one = getattr(one, "func", one)  # functools.partial
         one = getattr(one, "__func__", one)  # a method
-        if isinstance(one, type):
+        if isinstance(one, ModuleType):
+            names = vars(one)
+        elif isinstance(one, type):
             module = sys.modules.get(one.__module__)
             names = vars(module) if module is not None else {}
         elif hasattr(one, "__globals__"):
             names = one.__globals__
             waiting += [cell.cell_contents for cell in one.__closure__ or () if _filled(cell)]
-        elif callable(one) and not isinstance(one, np.ufunc):
+        else:  # an object, whose methods may be called
             waiting.append(type(one))
-            continue
-        else:
             continue
         file = names.get("__file__") or ""
         if id(names) in seen or file.startswith(LIBRARIES) or not names:
@@ -240,13 +241,17 @@ def _globals(function) -> list[dict]:
         if names.get("__name__", "").partition(".")[0] in ("nnjax", "jax", "numpy", "builtins"):
             continue
         found.append(names)
-        waiting += [v for v in names.values() if isinstance(v, type) or hasattr(v, "__globals__")]
+        waiting += [
+            v
+            for v in names.values()
+            if isinstance(v, (type, ModuleType)) or hasattr(v, "__globals__")
+        ]
     return found
 
 
 def _filled(cell):
     try:
-        return callable(cell.cell_contents)
+        return cell.cell_contents is not None
     except ValueError:  # not yet assigned
         return False
 
@@ -270,8 +275,9 @@ def by_jax(function: Callable) -> Callable:
 
 def evaluable(
     function: Callable, args: tuple, positions: Sequence[int], read: Callable = lambda out: out
-) -> tuple[Callable, str]:
-    """Return the function in a form that can be differentiated, and why JAX cannot, "" if it can.
+) -> tuple[Callable, str, Any]:
+    """Return the function in a form that can be differentiated, why JAX cannot, "" if it can, and
+    what it returns, or at least the shapes of that.
 
     As it is, if JAX can trace it; else with jax.numpy in numpy's place, if that gives the same
     value; else as a function of NumPy arrays (of PyTorch tensors) that can only be called.
@@ -289,19 +295,23 @@ def evaluable(
     def reading(call):
         return functools.wraps(function)(lambda *args: read(call(*args)))
 
-    def differentiated(call):
+    def differentiated(call, evaluate=False):
         def of(parameters):
             full = list(args)
             for i, value in zip(positions, parameters, strict=True):
                 full[i] = value
             return call(*full)
 
-        return jax.vjp(of, [args[i] for i in positions])[0]
+        given = [args[i] for i in positions]
+        try:
+            shapes = jax.eval_shape(lambda parameters: jax.vjp(of, parameters)[0], given)
+        except Exception:  # Python may look at values in it, which is slower
+            return jax.vjp(of, given)[0]
+        return compiled(of)(given) if evaluate else shapes
 
     plain = reading(function)
     try:
-        differentiated(plain)
-        return plain, ""
+        return plain, "", differentiated(plain)
     except Exception as error:
         complaint = raised(error)
     by_value, value, failed = None, None, complaint
@@ -327,14 +337,15 @@ def evaluable(
     substituted = reading(by_jax(function))
     why = "it gives another value when jax.numpy takes numpy's place"
     try:
-        if _agree(differentiated(substituted), value):
-            return substituted, ""
+        if _agree(differentiated(substituted, evaluate=True), value):
+            return substituted, "", value
     except Exception as error:
         why = f"it {raised(error)}"
-    return by_value, (
+    untraceable = (
         f"JAX cannot trace {name_of(function)}, so that no line can be named and differences are "
         f"the reference: {why}."
     )
+    return by_value, untraceable, value
 
 
 def _numbers(leaf):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -80,13 +81,44 @@ def explain_residual(
             return ()
         names = points[0].names
         found = Search(spots, names).findings()
+        if _all_named(found) and len(found) == 1:
+            return found
         cancelled = set.intersection(*(spot.cancelled for spot in spots))
-        if cancelled and (len(found) > 1 or not _all_named(found)):
+        if cancelled:
             # People do not derive what cancels, such as the path through the maximum of a softmax.
             again = Search([spot.without(cancelled) for spot in spots], names).findings()
             if _all_named(again) and (not _all_named(found) or len(again) < len(found)):
                 return again
-        return found
+        return found if _all_named(found) else _clipped(spots, names) or found
+
+
+def _clipped(spots: Sequence[Spot], names: Sequence[str]) -> tuple[Finding, ...]:
+    """Return what is wrong besides clipped entries; nothing where that does not explain the claim.
+
+    Clipped entries are the largest of the claim, all of one size, and the right ones are larger.
+    """
+    if not all(spot.whole for spot in spots):
+        return ()
+    limit = max(spot.claimed_entries.max() for spot in spots) * (1 - 1e-12)
+    reach = np.zeros(len(names), bool)
+    for spot in spots:
+        right = np.abs(np.concatenate([spot.gradient[i].ravel() for i in spot.compared]))
+        at = spot.claimed_entries >= limit
+        if 2 * np.count_nonzero(right[at] > limit) < at.sum():
+            return ()
+        reach |= np.bincount(spot.leaf_of[at], minlength=len(names)) > 0
+    rest = [replace(spot, limit=limit, shared={}) for spot in spots]
+    others = Search(rest, names).findings() if any(s.wrong.any() for s in rest) else ()
+    if others and not _all_named(others):
+        return ()
+    clipped = Finding(
+        name="clipped",
+        sentence=f"entries are clipped at ±{limit:.6g}",
+        have=f"clip(…, −{limit:.6g}, {limit:.6g})",
+        factor=float(limit),
+        leaves=tuple(name for name, hit in zip(names, reach, strict=True) if hit),
+    )
+    return (*others, clipped)
 
 
 def _all_named(found: Sequence[Finding]) -> bool:
@@ -105,7 +137,10 @@ def _spots(f, points, argnums) -> list[Spot]:
                 else c
                 for c, leaf in zip(point.claimed_arrays, graph.leaves, strict=True)
             ]
-            spots.append(Spot(graph, claimed, point.noise))
+            # Two right ways to calculate the same, graph and autodiff, show the rounding of both.
+            off = [g - e for g, e in zip(graph.gradient(), point.expected, strict=True)]
+            noise = [np.full(d.shape, 30 * np.sqrt(np.mean(d**2)) if d.size else 0.0) for d in off]
+            spots.append(Spot(graph, claimed, noise))
         # A rule of its own may differ from the derivative of the function's body.
         if all(_as_expected(s, p) for s, p in zip(spots, points, strict=True)):
             break
@@ -116,10 +151,11 @@ def _spots(f, points, argnums) -> list[Spot]:
 
 
 def _as_expected(spot, point):
-    return all(
-        np.linalg.norm(g - e) <= 1e-7 * np.linalg.norm(e) + 10 * np.linalg.norm(n)
-        for g, e, n in zip(spot.gradient, point.expected, point.noise, strict=True)
-    )
+    for i, (g, e) in enumerate(zip(spot.gradient, point.expected, strict=True)):
+        off = np.linalg.norm(g - e)
+        if off > 1e-7 * np.linalg.norm(e) and off > 10 * np.linalg.norm(point.noise[i]):
+            return False
+    return True
 
 
 class Search:
@@ -288,7 +324,7 @@ class Search:
             if key in seen or len(seen) >= 12:
                 continue
             seen.add(key)
-            t = 0.0 if abs(t) < 1e-9 else t
+            t = slip.number if not slip.fitted else 0.0 if abs(t) < 1e-9 else t
             cost = read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
             match = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
             search = self.after(match)
@@ -338,29 +374,27 @@ class Search:
     def matches(self, where: Site) -> list[Match]:
         """Return the slips that give the claimed numbers in at least one wrong leaf."""
         chosen = list(slips(self.graph, where, self.known))
-        effects: list[Any] = [[] for _ in chosen]
+        effects: dict[Slip, list[tuple]] = {slip: [] for slip in chosen}
         for spot in self.spots:
-            left = [c for c, effect in enumerate(effects) if effect is not None]
-            at_one = self.effects(spot, where, [chosen[c] for c in left], 1.0)
-            for c, one in zip(left, at_one, strict=True):
-                effects[c].append((one * 0, one))
-            fitted = [c for c in left if chosen[c].fitted]
-            at_zero = self.effects(spot, where, [chosen[c] for c in fitted], 0.0)
-            for c, zero in zip(fitted, at_zero, strict=True):
-                effects[c][-1] = (zero, effects[c][-1][1])
-            for c in left:
-                if self.match(where, chosen[c], effects[c]) is None:
-                    effects[c] = None
-        found = [
-            self.match(where, slip, effect)
-            for slip, effect in zip(chosen, effects, strict=True)
-            if effect
-        ]
+            ones = self.effects(spot, where, chosen, 1.0)
+            fitted = [i for i, slip in enumerate(chosen) if slip.fitted]
+            zeros = np.zeros_like(ones)
+            zeros[fitted] = self.effects(spot, where, [chosen[i] for i in fitted], 0.0)
+            likely = ((spot.sizes(spot.residual - ones) <= spot.tolerance) & self.wrong).any(axis=1)
+            likely[fitted] = True
+            for i in np.flatnonzero(likely):
+                effects[chosen[i]].append((zeros[i], ones[i]))
+            chosen = [
+                chosen[i]
+                for i in np.flatnonzero(likely)
+                if self.match(where, chosen[i], effects[chosen[i]]) is not None
+            ]
+        found = [self.match(where, slip, effects[slip]) for slip in chosen]
         return [match for match in found if match is not None]
 
     def match(self, where: Site, term: Slip, effects: Sequence[tuple]) -> Match | None:
         """Hold the effects of a slip, for t = 0 and 1, against the residuals."""
-        t = 1.0
+        t = term.number
         if term.fitted:
             values = []
             for spot, (zero, one) in zip(self.spots, effects, strict=False):
@@ -416,7 +450,7 @@ class Search:
 
     def report(self, match: Match) -> Finding:
         """Return what was found in words."""
-        slip, graph, where = match.slip, self.graph, match.site
+        slip, graph, where, spot = match.slip, self.graph, match.site, self.spots[0]
         name, sentence, have = slip.name, slip.sentence, slip.have
         expected = local(graph, where)
         if name == FACTOR:
@@ -431,8 +465,9 @@ class Search:
             have=have,
             expected=expected,
             residual=match.residual,
-            factor=match.t if slip.fitted else None,
+            factor=match.t if slip.fitted or slip.name == FACTOR else None,
             leaves=tuple(self.names[i] for i in np.flatnonzero(match.leaves)),
+            evidence="" if spot.whole else f"compared along {len(spot.leaf_of)} random directions",
         )
 
     def position(self, k: int) -> dict[str, Any]:
@@ -477,7 +512,9 @@ class Search:
         if not fits:
             return None
         least = min(rank for rank, _ in fits)
-        rows = int(self.wrong[self.spots[0].leaf_of].sum())
+        spot = self.spots[0]
+        rows = int((self.wrong[spot.leaf_of] & (spot.weights > 0)).sum())
+        what = "numbers" if spot.whole else "of the random directions that are compared"
         told = least < len(self.spots[0].residual)
         class_ = [where for rank, where in fits if rank == least]
         where = max(class_, key=lambda w: (_suspicion(self.graph, w), w.edges[-1][0]))
@@ -492,7 +529,7 @@ class Search:
                 else f"what is carried back into `{operand}` may be wrong; the gradient has too "
                 "few numbers to tell this line from others that all of it passes through"
             ),
-            evidence=f"{least} directions explain all {rows} numbers" if told else "",
+            evidence=f"{least} directions explain all {rows} {what}" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
             residual=max(float(s.fit(where.nodes).residual.max()) for s in self.spots),
         )

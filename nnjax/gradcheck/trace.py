@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nnjax.display import preformatted
 from nnjax.gradcheck.forms import checked_positions, scalar_in
 from nnjax.gradcheck.graph import Graph, Place, trace, trace_at
 from nnjax.gradcheck.reference import double_precision, to_double
@@ -94,6 +95,9 @@ class GradientTrace:
         data = {**dataclasses.asdict(self), "ok": self.ok}
         return json.dumps(plain(data), indent=indent, ensure_ascii=False)
 
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
+
     def __str__(self) -> str:
         said = [f"f = {self.value:.6g}; the largest |value| of each line and |∂f/∂value| there"]
         if self.not_finite is not None:
@@ -155,10 +159,9 @@ def trace_gradient(
     with double_precision(), np.errstate(all="ignore"):
         args = to_double(args)
         positions = checked_positions(argnums, args)
-        function, untraceable = evaluable(f, args, positions, scalar_in)
+        function, untraceable, value = evaluable(f, args, positions, scalar_in)
         if untraceable:
             raise TypeError(untraceable)
-        value = function(*args)
         if np.shape(value) != ():
             raise TypeError(
                 f"f returns an array of shape {np.shape(value)}; a gradient needs a real scalar: "
@@ -177,7 +180,8 @@ def trace_gradient(
                 if not all(low <= size <= high for size in line.cotangents)
             )
         found = _forward(graph) or _backward(graph, back, {e: g[0] for e, g in flows.items()})
-        return GradientTrace(float(value), lines, found, bounds, outside)
+        value = float(graph.values[graph.output])
+        return GradientTrace(value, lines, found, bounds, outside)
 
 
 def _lines(graph: Graph, cotangents) -> tuple[TracedLine, ...]:

@@ -11,6 +11,7 @@ communicates once (Shoeybi et al. 2019, arXiv:1909.08053).
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from nnjax.descent import loss_and_gradient
 from nnjax.feedback import Feedback
 from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, example_keys
+from nnjax.pieces import at_least_float32
 
 __all__ = ["divided", "gradient_over", "in_mesh", "placed_data", "placed_state", "require_mesh"]
 
@@ -198,8 +200,7 @@ def gradient_over(
     if filled > n:
         rows = np.arange(filled) % n
         x, y, keys = jax.tree.map(lambda array: array[rows], (x, y, keys))
-        loss_dtype = jax.tree.leaves(params)[0].dtype
-        weights = jnp.asarray(np.where(np.arange(filled) < n, filled / n, 0.0), loss_dtype)
+        weights = jnp.asarray(np.arange(filled) < n, jnp.float32)
 
     def share(params, feedback, x, y, keys, weights):
         part = loss_and_gradient.unchecked(net, params, x, y, keys, feedback, weights)
@@ -213,4 +214,9 @@ def gradient_over(
         out_specs=whole,
         axis_names={name},
     )
-    return over_devices(params, feedback, x, y, keys, weights)
+    means = over_devices(params, feedback, x, y, keys, weights)
+    return means if weights is None else jax.tree.map(partial(_times, filled / n), means)
+
+
+def _times(factor: float, v: jax.Array) -> jax.Array:
+    return (factor * v.astype(at_least_float32(v.dtype))).astype(v.dtype)

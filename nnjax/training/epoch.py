@@ -18,6 +18,7 @@ import optax
 
 from nnjax.checks import require_instance
 from nnjax.data.dataset import Dataset, require_dataset
+from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
 from nnjax.sharding import automatic, replicated, spec
@@ -47,6 +48,16 @@ class TrainState(NamedTuple):
     epoch: jax.Array
     stopping: Any = ()
     feedback: Feedback | None = None
+
+    def _repr_html_(self) -> str:
+        """Return for a notebook what is trained, and for how long."""
+        leaves, _ = jax.tree.flatten_with_path(self.params)
+        rows = [("parameter", "shape", "norm")]
+        rows += [
+            (f"params{jax.tree_util.keystr(path)}", shape_text(leaf.shape), f"{_norm(leaf):.3g}")
+            for path, leaf in leaves
+        ]
+        return heading(f"TrainState after {int(self.epoch)} epochs") + table(rows)
 
     @property
     def best_params(self) -> Params:
@@ -188,8 +199,10 @@ def run_epoch_on(
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
+        computing = recipe.computing(params)
         key = key if random else None
-        loss, grads = gradient_over(recipe.mesh, net, params, x, y, key, feedback)
+        loss, grads = gradient_over(recipe.mesh, net, computing, x, y, key, feedback)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -206,7 +219,7 @@ def run_epoch_on(
         if listener is not None:
             report(listener, (batches[0][-1] + 1) / steps)
         watched: Any = data
-        return carry, measure(net, recipe.observed, carry[0], watched, carry[2])
+        return carry, measure(net, recipe.observed, recipe.computing(carry[0]), watched, carry[2])
 
     whole = jax.tree.map(lambda a: _rows(a, steps, batch_size), tuple(examples))
     batches = (jnp.arange(steps), divided(recipe.mesh, whole))
@@ -241,6 +254,10 @@ def run_epoch_on(
 def _keys(state):
     """Return the keys of the next epoch: of the order of its examples, and of its steps."""
     return jax.random.split(jax.random.fold_in(state.key, state.epoch))
+
+
+def _norm(leaf):
+    return jnp.sqrt(jnp.sum(jnp.square(leaf)))
 
 
 def _rows(array, rows, size):

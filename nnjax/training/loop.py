@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from nnjax.checks import check_key, require_instance
 from nnjax.data import Dataset
+from nnjax.display import table
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
 from nnjax.sharding import automatic, replicated, spec
@@ -47,8 +48,39 @@ __all__ = [
 ]
 
 Record = dict[str, Any]
-History = dict[str, np.ndarray]
 
+
+@jax.tree_util.register_pytree_with_keys_class
+class History(dict[str, np.ndarray]):
+    """What was measured: arrays by name, one value per epoch. A notebook shows it as a table.
+
+    Example:
+        >>> from nnjax.training import history
+        >>> history([{"epoch": 0, "train_loss": 0.5}, {"epoch": 1, "train_loss": 0.25}])
+        {'epoch': array([0, 1]), 'train_loss': array([0.5 , 0.25])}
+    """
+
+    def _repr_html_(self) -> str:
+        names = [name for name, values in self.items() if np.ndim(values) == 1]
+        n, half = max((len(self[name]) for name in names), default=0), _ROWS // 2
+        shown = range(n) if n <= _ROWS else [*range(half), None, *range(n - half, n)]
+        rows = [tuple(name.replace("_", " ") for name in names)]
+        for k in shown:
+            rows.append(tuple("…" if k is None else f"{self[name][k]:.6g}" for name in names))
+        return table(rows, numbers_from=0)
+
+    def tree_flatten_with_keys(self) -> Any:
+        """Return the arrays and their names, as a dictionary does."""
+        names = tuple(sorted(self))
+        return [(jax.tree_util.DictKey(name), self[name]) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Any) -> History:
+        """Return the history of these names and arrays."""
+        return cls(zip(names, values, strict=True))
+
+
+_ROWS = 20  # of a history that a notebook shows
 _USUAL_INPUT = 30.0  # standardised inputs seldom go beyond
 
 
@@ -162,7 +194,7 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     penalty = () if recipe.regularizer is None else (Penalty(recipe.regularizer),)
     after_epoch = () if recipe.observed else recipe.monitors
     measured = partial(measure, net, (*map(Performance, parts), *penalty, *after_epoch))
-    numbers = _check_names(recipe, start.params, data, measured)
+    numbers = _check_names(recipe, recipe.computing(start.params), data, measured)
     if rule is not None:
         if rule.measure not in numbers:
             raise ValueError(
@@ -174,7 +206,8 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     rates = tuple(map(jnp.asarray, recipe.rates))
     run = partial(_run_epoch, net, recipe, rates)
     within = arguments.within if recipe.mesh is None else None  # one of many devices tells less
-    return _iterate(run, measured, rule, arguments.epochs, start, data, within, recipe.mesh)
+    of, mesh = recipe.computing, recipe.mesh
+    return _iterate(run, measured, of, rule, arguments.epochs, start, data, within, mesh)
 
 
 def _layout(net, recipe, rates, state, *rest):
@@ -190,6 +223,7 @@ def _run_epoch(net, recipe, rates, state, data, listener):
 def _iterate(
     run: Callable[..., Any],
     measured: Callable[..., Any],
+    computing: Callable[[Params], Params],
     early_stopping: EarlyStopping | None,
     epochs: int,
     state: TrainState,
@@ -207,10 +241,14 @@ def _iterate(
                 after, loss, observed = run(state, data, listener)
                 record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
             if not np.isfinite(record["train_loss"]):
-                raise DivergedError(_why_diverged(epoch, state, data), state, history(records))
+                raise DivergedError(
+                    _why_diverged(epoch, state, computing(state.params), data),
+                    state,
+                    history(records),
+                )
             with in_mesh(mesh):
                 rate = optimizers.rate(after.opt_state)
-                values = measured(after.params, data, after.feedback) | observed
+                values = measured(computing(after.params), data, after.feedback) | observed
                 values |= {} if rate is None else {"rate": rate}
                 record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
                 if early_stopping is not None:
@@ -229,7 +267,7 @@ def _iterate(
         yield state, record
 
 
-def _why_diverged(epoch: int, state: TrainState, data: Dataset) -> str:
+def _why_diverged(epoch: int, state: TrainState, params: Params, data: Dataset) -> str:
     """Return what happened, and the likely reasons, the most likely first."""
     rate = optimizers.rate(state.opt_state)
     reasons = ["a learning rate that is too large" + ("" if rate is None else f" ({rate:g})")]
@@ -237,8 +275,7 @@ def _why_diverged(epoch: int, state: TrainState, data: Dataset) -> str:
     largest = float(jnp.max(jnp.abs(x.astype(jnp.float32))))
     if x.dtype != jnp.uint8 and largest > _USUAL_INPUT:
         reasons.append(f"inputs as large as {largest:g} (scale them to about 0 … 1)")
-    dtype = jax.tree.leaves(state.params)[0].dtype
-    if dtype == jnp.float16:
+    if jax.tree.leaves(params)[0].dtype == jnp.float16:
         reasons.append("float16, which ends at 65504 (use bfloat16 or float32)")
     return (
         f"the loss or a parameter became NaN or infinite in epoch {epoch}; training stopped and "
@@ -283,6 +320,10 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
             functions of (net, params, data).
         monitor_every: None: after each epoch; k: after every k mini-batches, so that each record
             holds an array of values, with one row per measurement.
+        compute_dtype: None: compute in the dtype of the parameters; otherwise the one that a copy
+            of the parameters is cast to, for all that is computed and measured, such as
+            `jnp.bfloat16`. The parameters themselves stay as they are: in float32 they are the
+            master copy, in which small steps are not rounded away.
         early_stopping: ends the run, or lowers its learning rate, when a measure in the records no
             longer improves.
         feedback: None: backpropagation; otherwise the rule that propagates errors backwards, such
@@ -363,7 +404,7 @@ def history(records: Sequence[Mapping[str, Any]]) -> History:
     for record in records:
         require_instance(record, Mapping, "a record", "numbers by name")
     names = records[0] if records else ()
-    return {name: np.asarray([record[name] for record in records]) for name in names}
+    return History({name: np.asarray([record[name] for record in records]) for name in names})
 
 
 def _check_names(recipe, params, data, measured) -> list[str]:

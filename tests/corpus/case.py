@@ -43,7 +43,7 @@ NAMES = {
     "another function": rf"another function|another variable|{POWER}",
     "half product": r"half of a product|left out",
     "overwritten": r"overwritten|first copy|last",
-    "first copy": r"first copy|overwritten",
+    "first copy": r"first (copy|example)|overwritten",
     "carry": r"carry dropped|left out",
     "last step": r"last step|carry dropped",
     "one step off": r"one step off|index shift|wrong partner|another variable",

@@ -74,3 +74,14 @@ def test_which_rows_columns_or_blocks_are_wrong():
     block = wrong_in(np.s_[2:, :2], 0.5)
     assert block == "rows 2 to 3 of 4, columns 0 to 1 of 6: 0.5 times what it should be"
     assert wrong_in(([0, 1], [1, 0]), 2) == "2 of 24 entries"
+
+
+def test_a_line_typed_at_a_prompt_has_no_text_to_show():
+    scope = {"jnp": jnp}
+    exec(compile("def f(x):\n    y = jnp.sin(x)\n    return jnp.sum(y)", "<stdin>", "exec"), scope)
+    report = check_gradient(scope["f"], lambda x: -np.cos(x), X)
+    assert report.findings[0].line == 2
+    lines = [line.strip() for line in str(report).splitlines()]
+    at = lines.index("<stdin>, line 2:")
+    assert lines[at + 1] == "(the text of code typed at a prompt is not kept)"
+    assert "``" not in str(report)
