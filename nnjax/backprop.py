@@ -148,8 +148,8 @@ def backprop(net, params, x, y, key=None, feedback=None):
 
 
 def _layout(net, params, x, y, key, feedback=None, weights=None):
-    result, rows = Backprop if feedback is None else FeedbackPass, like_examples(net, params, x)
-    of_key = None if key is None else replicated()
+    result: Any = Backprop if feedback is None else FeedbackPass
+    rows, of_key = like_examples(net, params, x), None if key is None else replicated()
     return result(replicated(), like_params(net, params), rows, rows, rows, rows, of_key)
 
 

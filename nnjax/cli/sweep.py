@@ -162,7 +162,8 @@ class Sweep:
     def _config(self, settings: Mapping[str, Any]) -> TrainConfig:
         """Return what `nnjax train` is asked for to train one of the networks."""
         names = {f.name for f in dataclasses.fields(TrainConfig)}
-        one = {name: getattr(self, name)[0] for name in _AXES if getattr(self, name)} | settings
+        one = {name: getattr(self, name)[0] for name in _AXES if getattr(self, name)}
+        one |= settings
         shared = ("epochs", "optimizer", "schedule", "patience", "measure")
         values: dict[str, Any] = {**vars(self.data), **vars(self.network)}
         values |= {name: getattr(self, name) for name in shared}

@@ -131,8 +131,9 @@ def _specs(mesh: Mesh, net: Network, params: Params) -> Any:
     for entry, unsplit in zip(params, whole, strict=True):
         dense = isinstance(entry, Affine) and entry.w.ndim == 2
         if dense and entry.w.shape[0 if by_outputs else 1] % size == 0:
-            w = PartitionSpec(name) if by_outputs else PartitionSpec(None, name)
-            specs.append(Affine(w=w, b=PartitionSpec(name) if by_outputs else PartitionSpec()))
+            w: Any = PartitionSpec(name) if by_outputs else PartitionSpec(None, name)
+            b: Any = PartitionSpec(name) if by_outputs else PartitionSpec()
+            specs.append(Affine(w, b))
             by_outputs = not by_outputs
         else:
             specs.append(unsplit)
