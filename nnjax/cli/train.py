@@ -9,7 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -23,6 +23,7 @@ from nnjax.cli.advice import advice
 from nnjax.cli.config import TrainConfig, n_classes
 from nnjax.cli.console import Progress, busy, loss_text, show
 from nnjax.cli.devices import mesh_of
+from nnjax.cli.distributed import Cluster
 from nnjax.cli.loaded import load_run
 from nnjax.cli.options import (
     GROUPS,
@@ -47,6 +48,7 @@ from nnjax.training import (
 )
 from nnjax.training.augmentation import Distortion
 from nnjax.training.checkpoint import digest
+from nnjax.training.devices import on_one_device
 from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
@@ -90,6 +92,15 @@ class Train:
     """Device to run on (default: chosen by JAX)."""
     devices: Literal["all"] | int | None = None
     """Divide every mini-batch over this many devices (default: one)."""
+    distributed: bool = False
+    """Train on the devices of several processes, each of which is started with the same options:
+    found from Slurm, Open MPI or Kubernetes, or given by the next three."""
+    coordinator: str | None = None
+    """Address of the first process, such as 10.0.0.1:1234."""
+    processes: int | None = None
+    """How many processes there are."""
+    process: int | None = None
+    """The number of this process, from 0 on."""
     data: _Of[DataOptions] = field(default_factory=DataOptions)
     distort: Distortion = field(default_factory=Distortion)
     """Random distortions, redrawn every time a training image is used."""
@@ -111,6 +122,17 @@ class Train:
         return TrainConfig.of([getattr(self, name) for name in GROUPS], self.distort)
 
     def __call__(self) -> None:
+        cluster = Cluster(self.coordinator, self.processes, self.process)
+        if not self.distributed:
+            cluster.require_none()
+            self._train()
+            return
+        cluster.join(self.platform)
+        with cluster.folders(self.output.out, self.resume) as (out, resume):
+            output = replace(self.output, out=out)
+            replace(self, devices="all", resume=resume, output=output)._train()
+
+    def _train(self) -> None:
         if self.platform is not None:
             use(self.platform)
         say = (lambda text: None) if self.output.quiet else show
@@ -146,6 +168,8 @@ class Train:
                 within=shown.within,
                 mesh=mesh_of(self.devices, "data"),
             )
+            if self.devices is not None:
+                steps = ((on_one_device(state), record) for state, record in steps)
             say(_opening(config, data, net))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
@@ -261,7 +285,7 @@ class _Keeper:
             self._save(self.run)
         except BaseException as stop:
             if isinstance(stop, DivergedError):
-                self.state = stop.state
+                self.state = on_one_device(stop.state)
             with undisturbed():
                 folder = self._rescue()
             if folder is None:

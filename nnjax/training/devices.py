@@ -26,7 +26,16 @@ from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, example_keys
 from nnjax.pieces import at_least_float32
 
-__all__ = ["divided", "gradient_over", "in_mesh", "placed_data", "placed_state", "require_mesh"]
+__all__ = [
+    "divided",
+    "gradient_over",
+    "in_mesh",
+    "on_one_device",
+    "placed",
+    "placed_data",
+    "placed_state",
+    "require_mesh",
+]
 
 
 def require_mesh(mesh: Any) -> Mesh:
@@ -72,6 +81,34 @@ def in_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
     return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
+def placed(mesh: Mesh | None, tree: Any) -> Any:
+    """Return arrays that every device of the mesh holds as a whole; None: as they are.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnjax.training.devices import placed, require_mesh
+        >>> mesh = require_mesh(jax.make_mesh((1,), ("data",)))
+        >>> placed(mesh, jnp.ones(3)).sharding.spec
+        PartitionSpec()
+    """
+    if mesh is None:
+        return tree
+    return jax.tree.map(lambda leaf: _placed(mesh, leaf, PartitionSpec()), tree)
+
+
+def on_one_device(tree: Any) -> Any:
+    """Return arrays that every device holds as a whole as one device of this process holds them.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnjax.training.devices import on_one_device, placed, require_mesh
+        >>> mesh = require_mesh(jax.make_mesh((1,), ("data",)))
+        >>> on_one_device(placed(mesh, jnp.ones(3))).tolist()
+        [1.0, 1.0, 1.0]
+    """
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
 def placed_data(mesh: Mesh, data: Dataset) -> Dataset:
     """Return the data on the mesh; each device holds its share, or all where n does not divide.
 
@@ -83,14 +120,14 @@ def placed_data(mesh: Mesh, data: Dataset) -> Dataset:
         PartitionSpec('data',)
     """
 
-    def placed(array):
+    def shared(array):
         on_host = np.asarray(array)
         even = len(on_host) % mesh.devices.shape[0] == 0
         spec = PartitionSpec(mesh.axis_names[0]) if even else PartitionSpec()
         sharding = NamedSharding(mesh, spec)
         return jax.make_array_from_callback(on_host.shape, sharding, lambda at: on_host[at])
 
-    return Dataset(*(jax.tree.map(placed, part) for part in (data.train, *data[1:])))
+    return Dataset(*(jax.tree.map(shared, part) for part in data))
 
 
 def placed_state(mesh: Mesh, net: Network, state: Any) -> Any:
@@ -112,13 +149,13 @@ def placed_state(mesh: Mesh, net: Network, state: Any) -> Any:
     def like_params(tree):
         return jax.tree.structure(tree) == structure
 
-    def placed(tree):
+    def split(tree):
         if like_params(tree):
             return jax.tree.map(lambda leaf, spec: _placed(mesh, leaf, spec), tree, specs)
-        return _placed(mesh, tree, PartitionSpec())
+        return placed(mesh, tree)
 
     # What has the structure of the parameters, such as a velocity, lies as they do.
-    return jax.tree.map(placed, state, is_leaf=like_params)
+    return jax.tree.map(split, state, is_leaf=like_params)
 
 
 def _specs(mesh: Mesh, net: Network, params: Params) -> Any:

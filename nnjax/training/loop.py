@@ -28,7 +28,7 @@ from nnjax.network import Network, Params, check_params, init
 from nnjax.sharding import automatic, replicated, spec
 from nnjax.training import optimizers
 from nnjax.training.arguments import Arguments, Watched, called_with, on_device
-from nnjax.training.devices import in_mesh, placed_data, placed_state
+from nnjax.training.devices import in_mesh, placed, placed_data, placed_state
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.monitors import Penalty, Performance, directions, measure
@@ -203,7 +203,7 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
         rule = rule.with_direction(directions(recipe.monitors))
     if recipe.mesh is not None:
         start, data = placed_state(recipe.mesh, net, start), placed_data(recipe.mesh, data)
-    rates = tuple(map(jnp.asarray, recipe.rates))
+    rates = placed(recipe.mesh, tuple(map(jnp.asarray, recipe.rates)))
     run = partial(_run_epoch, net, recipe, rates)
     within = arguments.within if recipe.mesh is None else None  # one of many devices tells less
     of, mesh = recipe.computing, recipe.mesh
@@ -252,7 +252,8 @@ def _iterate(
                 values |= {} if rate is None else {"rate": rate}
                 record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
                 if early_stopping is not None:
-                    after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
+                    value = record[early_stopping.measure]
+                    after = _watch(early_stopping, after, epoch, value, mesh)
                     counts = after.stopping.best_epoch, after.stopping.waited
                     record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
         except KeyboardInterrupt:
@@ -283,8 +284,13 @@ def _why_diverged(epoch: int, state: TrainState, params: Params, data: Dataset) 
     )
 
 
-def _watch(rule: EarlyStopping, state: TrainState, epoch: int, value: float) -> TrainState:
-    stopping, factor = rule.update(state.stopping, state.params, epoch, value)
+def _watch(
+    rule: EarlyStopping, state: TrainState, epoch: int, value: float, mesh: Mesh | None
+) -> TrainState:
+    at: tuple[Any, Any] = epoch, value
+    if mesh is not None:
+        at = placed(mesh, (jnp.asarray(epoch, jnp.int32), jnp.asarray(value, jnp.float32)))
+    stopping, factor = rule.update(state.stopping, state.params, *at)
     if rule.lower_rate_to < 1:
         state = state._replace(opt_state=optimizers.scale_rate(state.opt_state, factor))
     return state._replace(stopping=stopping)
