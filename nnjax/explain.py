@@ -31,6 +31,13 @@ from nnjax.notation import factor, number, subscript, superscript, total
 
 __all__ = ["Explanation", "Line", "explain"]
 
+_HEADINGS = {
+    "forward": "Forward",
+    "loss": "Loss",
+    "backward": "Backward: the errors δ = ∂C/∂z",
+    "gradient": "Gradient: the partial derivatives",
+    "update": "Update: one step of gradient descent",
+}
 LIMIT = 2000  # lines: more than a hundred pages are not a working by hand any more
 
 
@@ -45,6 +52,8 @@ class Line(NamedTuple):
         numbers: the formula with the numbers put in.
         value: the result.
         example: of which example of the batch, from 0; −1 where it is of the whole batch.
+        place: (l, j), a neuron, or (l, j, k), a weight: layers from 1, the rest from 0; () for
+            neither.
     """
 
     section: str
@@ -54,6 +63,12 @@ class Line(NamedTuple):
     numbers: str
     value: float
     example: int = -1
+    place: tuple[int, ...] = ()
+
+    @property
+    def steps(self) -> list[str]:
+        """What stands between the equals signs, each once: symbols, numbers put in, the result."""
+        return list(dict.fromkeys(s for s in (self.formula, self.numbers, number(self.value)) if s))
 
 
 @dataclass(frozen=True)
@@ -83,24 +98,12 @@ class Explanation:
         )
 
     def __str__(self) -> str:
-        titles = {
-            "forward": "Forward",
-            "loss": "Loss",
-            "backward": "Backward: the errors δ = ∂C/∂z",
-            "gradient": "Gradient: the partial derivatives",
-            "update": "Update: one step of gradient descent",
-        }
-        examples = {line.example for line in self.lines if line.example >= 0}
-        out, heading = [self.title], None
-        for line in self.lines:
-            of = f", example {line.example + 1}" if len(examples) > 1 and line.example >= 0 else ""
-            if (line.section, line.example) != heading:
-                heading = (line.section, line.example)
-                out += ["", titles[line.section] + of]
-            steps = [line.formula, line.numbers, number(line.value)]
-            chain = " = ".join(dict.fromkeys(step for step in steps if step))
-            name = f"  [{line.equation}]" if line.equation else ""
-            out.append(f"  {line.symbol} = {chain}{name}")
+        out = [self.title]
+        for heading, lines in self.sections():
+            out += ["", heading]
+            for line in lines:
+                name = f"  [{line.equation}]" if line.equation else ""
+                out.append(f"  {' = '.join([line.symbol, *line.steps])}{name}")
         return "\n".join(out)
 
     def _repr_html_(self) -> str:
@@ -110,6 +113,17 @@ class Explanation:
             of = line.symbol if line.example < 1 else f"{line.symbol} (example {line.example + 1})"
             rows.append((line.equation, of, line.formula, line.numbers, number(line.value)))
         return heading(self.title) + table(rows, numbers_from=4)
+
+    def sections(self) -> list[tuple[str, list[Line]]]:
+        """Return the lines in their sections, each with a heading, example by example."""
+        several = any(line.example > 0 for line in self.lines)
+        sections = []
+        for (name, example), lines in itertools.groupby(
+            self.lines, key=lambda line: (line.section, line.example)
+        ):
+            of = f", example {example + 1}" if several and example >= 0 else ""
+            sections.append((_HEADINGS[name] + of, list(lines)))
+        return sections
 
     def to_dict(self) -> dict[str, Any]:
         """Return title, loss and lines as plain dictionaries, strings and numbers."""
@@ -258,6 +272,7 @@ class _Working:
                     ),
                     float(self.z[l][i, j]),
                     i,
+                    (l, j),
                 )
             for j in range(len(b)):
                 z = self.z[l][i]
@@ -271,6 +286,7 @@ class _Working:
                     f"{name}({put_in})" + ("" if self._elementwise(l) else subscript(j)),
                     float(self.a[l][i, j]),
                     i,
+                    (l, j),
                 )
 
     def _elementwise(self, l):
@@ -323,7 +339,8 @@ class _Working:
                     terms = (f"∂C/∂a{up}{subscript(k)} ∂a{up}{subscript(k)}/∂{at}" for k in rows)
                     formula = total(list(terms))
                     numbers = total([f"{factor(g[k])}·{factor(slopes[k, j])}" for k in rows])
-                yield Line("backward", equation, symbol, formula, numbers, float(delta[j]), i)
+                value = float(delta[j])
+                yield Line("backward", equation, symbol, formula, numbers, value, i, (l, j))
 
     def _arriving(self, l, i):
         """Return ∂C/∂a^l."""
@@ -362,6 +379,7 @@ class _Working:
                         f"{mean}δ{up}{subscript(j)} {self._input(l, k)}",
                         self._mean(products),
                         float(gw[j, k]),
+                        place=(l, j, k),
                     )
                 yield Line(
                     "gradient",
@@ -370,6 +388,7 @@ class _Working:
                     f"{mean}δ{up}{subscript(j)}",
                     self._mean([factor(d) for d in delta[:, j]]),
                     float(gb[j]),
+                    place=(l, j),
                 )
 
     def _mean(self, terms):
@@ -383,10 +402,11 @@ class _Working:
             new_w, new_b = np.asarray(new.w), np.asarray(new.b)
             for j in range(w.shape[0]):
                 for k in range(w.shape[1]):
-                    yield self._step(f"w{up}{subscript(j, k)}", w[j, k], gw[j, k], new_w[j, k])
-                yield self._step(f"b{up}{subscript(j)}", b[j], gb[j], new_b[j])
+                    symbol = f"w{up}{subscript(j, k)}"
+                    yield self._step(symbol, w[j, k], gw[j, k], new_w[j, k], (l, j, k))
+                yield self._step(f"b{up}{subscript(j)}", b[j], gb[j], new_b[j], (l, j))
 
-    def _step(self, symbol, old, slope, new):
+    def _step(self, symbol, old, slope, new, place):
         return Line(
             "update",
             "w → w − η ∂C/∂w" if symbol[0] == "w" else "b → b − η ∂C/∂b",
@@ -394,6 +414,7 @@ class _Working:
             f"{symbol} − η ∂C/∂{symbol}",
             f"{number(old)} − {factor(self.eta)}·{factor(slope)}",
             float(new),
+            place=place,
         )
 
 

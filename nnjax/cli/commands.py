@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from nnjax.cli.book import Book
 from nnjax.cli.check import Check
 from nnjax.cli.evaluate import Evaluate
 from nnjax.cli.exercise import Exercise
@@ -24,6 +25,7 @@ from nnjax.cli.explain import Explain
 from nnjax.cli.help import describe, wrapped_help
 from nnjax.cli.loaded import load_run
 from nnjax.cli.option_files import words
+from nnjax.cli.page import Page
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
 from nnjax.cli.refusals import did_you_mean, sentence
@@ -33,10 +35,12 @@ from nnjax.cli.train import Train
 
 __all__ = [
     "COMMANDS",
+    "Book",
     "Check",
     "Evaluate",
     "Exercise",
     "Explain",
+    "Page",
     "Plot",
     "Predict",
     "Runs",
@@ -51,10 +55,12 @@ COMMANDS: dict[str, Any] = {
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,
+    "page": Page,
     "runs": Runs,
     "check": Check,
     "explain": Explain,
     "exercise": Exercise,
+    "book": Book,
 }
 """The commands by name."""
 

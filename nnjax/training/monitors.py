@@ -26,6 +26,7 @@ from nnjax.evaluation import evaluate
 from nnjax.feedback import Feedback
 from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, forward
+from nnjax.pieces import at_least_float32
 from nnjax.regularizers import Regularizer
 from nnjax.sharding import automatic
 
@@ -379,4 +380,5 @@ def _slopes(net, params, data, examples) -> list[jax.Array]:
 
 
 def _norm(tree: Any) -> jax.Array:
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+    wide = (leaf.astype(at_least_float32(leaf.dtype)) for leaf in jax.tree.leaves(tree))
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in wide))
