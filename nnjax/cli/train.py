@@ -391,7 +391,7 @@ def new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
         with Run.create(folder, content) as run:
             yield run
     except BaseException as error:
-        kept = ("history.jsonl", "params.safetensors")
+        kept = ("history.jsonl", "params.safetensors", "sweep.safetensors")
         if run is not None and not any((folder / name).exists() for name in kept):
             for name in ("checkpoints", "tensorboard"):
                 shutil.rmtree(folder / name, ignore_errors=True)

@@ -237,9 +237,10 @@ class Many:
         return next(name for name in names if name in self.history)
 
     def ranked(self, values: np.ndarray, measure: str | None = None) -> np.ndarray:
-        """Return the median over the seeds, larger is better; NaN counts as the worst."""
-        better = self.early_stopping.better if self.early_stopping and measure is None else None
-        better = better or _BETTER.get(measure or self.measure, "larger")
+        """Return the median over the seeds, negated where smaller is better; NaN is the worst."""
+        measure, rule = measure or self.measure, self.early_stopping
+        declared = rule.better if rule is not None and rule.measure == measure else None
+        better = declared or _BETTER.get(measure, "larger")
         signed = -values if better == "smaller" else values
         return np.median(np.where(np.isnan(signed), -np.inf, signed), axis=-1)
 
