@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import optax
 
-from nnjax.checks import FINITE, require_instance, require_number, require_size
+from nnjax.checks import FINITE, require_number, require_size
 from nnjax.layers.dropout import Dropout
 from nnjax.network import require_network
 from nnjax.regularizers import L1, L2, MaxNorm, Regularizer
@@ -115,7 +115,6 @@ class Grid:
             ValueError, TypeError: if a name is unknown, an axis is empty or holds a value twice, or
                 a value does not fit.
         """
-        require_instance(values, Mapping, "grid", "values by name, such as {'rate': [0.1, 0.3]}")
         axes, fixed = {}, {}
         for name, value in values.items():
             if not _several(value):

@@ -29,7 +29,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nnjax.checks import check_key, require_size
+from nnjax.checks import check_key, require_instance, require_size
 from nnjax.data import Dataset
 from nnjax.data.dataset import require_dataset
 from nnjax.layers.base import Affine, Layer
@@ -166,8 +166,8 @@ def many_epochs(
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if batch_size is not None:
         given["batch_size"] = batch_size
-    if not isinstance(grid, Mapping) or "batch_size" not in {**given, **grid}:
-        Grid.of(grid)  # says what is wrong with it
+    require_instance(grid, Mapping, "grid", "values by name, such as {'rate': [0.1, 0.3]}")
+    if "batch_size" not in {**given, **grid}:
         raise ValueError("batch_size is missing; give a number, or several in the grid")
     whole = Grid.of(given | dict(grid))
     whole = dataclasses.replace(whole, axes={n: whole.axes[n] for n in grid if n in whole.axes})
