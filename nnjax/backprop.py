@@ -19,6 +19,7 @@ What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SG
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import chex
@@ -39,6 +40,7 @@ from nnjax.network import (
     one_dtype,
     wide_outputs,
 )
+from nnjax.sharding import automatic, like_examples, like_params, replicated
 
 __all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
 
@@ -152,7 +154,14 @@ def backprop(net, params, x, y, key=None, feedback=None, weights=None):
     return backpropagate(net, params, x, y, key, feedback, weights)
 
 
+def _layout(net, params, x, y, key, feedback=None, weights=None):
+    result: Any = Backprop if feedback is None else FeedbackPass
+    rows, of_key = like_examples(net, params, x), None if key is None else replicated()
+    return result(replicated(), like_params(net, params), rows, rows, rows, rows, of_key)
+
+
 @jax.jit
+@partial(automatic, layout=_layout)
 def backpropagate(net, params, x, y, key, feedback=None, weights=None):
     """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
     like, params = params, one_dtype(params)

@@ -28,6 +28,7 @@ from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, forward
 from nnjax.pieces import at_least_float32
 from nnjax.regularizers import Regularizer
+from nnjax.sharding import automatic
 from nnjax.tasks import METRICS, Better, Task
 
 __all__ = [
@@ -285,6 +286,7 @@ def by_name(monitor: str | Monitor) -> Monitor:
 
 
 @partial(jax.jit, static_argnums=1)
+@automatic
 def _measure(net, monitors, params, data, feedback):
     named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}
