@@ -104,7 +104,8 @@ def _clipped(spots: Sequence[Spot], names: Sequence[str]) -> tuple[Finding, ...]
     for spot in spots:
         right = np.abs(np.concatenate([spot.gradient[i].ravel() for i in spot.compared]))
         at = spot.claimed_entries >= limit
-        if 2 * np.count_nonzero(right[at] > limit) < at.sum():
+        few = np.count_nonzero(~at & (right > 0)) < 4  # of which anything could be said
+        if few or 2 * np.count_nonzero(right[at] > limit) < at.sum():
             return ()
         reach |= np.bincount(spot.leaf_of[at], minlength=len(names)) > 0
     rest = [replace(spot, limit=limit, shared={}) for spot in spots]
