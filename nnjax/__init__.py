@@ -13,6 +13,7 @@ from nnjax import (
     initializers,
     layers,
     losses,
+    many_plots,
     notation,
     ops,
     per_example,
@@ -76,7 +77,7 @@ from nnjax.layers import (
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
-from nnjax.training import DivergedError, TrainState, train
+from nnjax.training import DivergedError, Many, TrainState, train, train_many
 
 __all__ = [
     "ELU",
@@ -98,6 +99,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "Many",
     "MaxPool",
     "MeanPool",
     "Network",
@@ -141,6 +143,7 @@ __all__ = [
     "log_likelihood",
     "loss",
     "losses",
+    "many_plots",
     "mlp",
     "notation",
     "ops",
@@ -164,6 +167,7 @@ __all__ = [
     "tasks",
     "trace_gradient",
     "train",
+    "train_many",
     "training",
 ]
 __version__ = "0.2.0"

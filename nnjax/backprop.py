@@ -10,7 +10,8 @@ With δ^l = ∂C_x/∂z^l, the error of layer l for one example:
 Why: z^{l+1} depends on z^l by a^l = σ(z^l), then z^{l+1} = w^{l+1} a^l + b^{l+1}; the chain rule
 through both gives BP2. z_j^l depends on b_j^l with slope 1 and on w_jk^l with slope a_k^{l-1};
 that gives BP3 and BP4. A convolution is the same with patches of the image for a; pooling,
-dropout and flattening have no parameters, and their w is a fixed map.
+dropout and flattening have no parameters, and their w is a fixed map. Where an activation goes two
+ways, as around a residual block, what comes back along both is added up.
 
 The code is the book's algorithm, step by step: `backpropagate`, and below it `errors_of_layers`.
 What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.descent`.
@@ -18,6 +19,7 @@ What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SG
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import chex
@@ -38,6 +40,7 @@ from nnjax.network import (
     one_dtype,
     wide_outputs,
 )
+from nnjax.sharding import automatic, like_examples, like_params, replicated
 
 __all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
 
@@ -151,7 +154,14 @@ def backprop(net, params, x, y, key=None, feedback=None, weights=None):
     return backpropagate(net, params, x, y, key, feedback, weights)
 
 
+def _layout(net, params, x, y, key, feedback=None, weights=None):
+    result: Any = Backprop if feedback is None else FeedbackPass
+    rows, of_key = like_examples(net, params, x), None if key is None else replicated()
+    return result(replicated(), like_params(net, params), rows, rows, rows, rows, of_key)
+
+
 @jax.jit
+@partial(automatic, layout=_layout)
 def backpropagate(net, params, x, y, key, feedback=None, weights=None):
     """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
     like, params = params, one_dtype(params)

@@ -21,6 +21,7 @@ from nnjax.network import (
     microbatch_size,
 )
 from nnjax.pieces import UNROLL, sum_in_pieces
+from nnjax.sharding import like_params, replicated
 
 __all__ = ["loss_and_gradient", "sgd_step"]
 
@@ -30,7 +31,7 @@ def _step_arguments(net, params, x, y, eta, key=None):
     return net, params, *check_batch(net, params, x, y, key), eta, key
 
 
-@checked(_step_arguments)
+@checked(_step_arguments, layout=like_params)
 def sgd_step(
     net: Network,
     params: Params,
@@ -75,7 +76,11 @@ def _gradient_arguments(net, params, x, y, key=None, feedback=None, weights=None
     return net, params, x, y, key, feedback, check_weights(weights, x.shape[0])
 
 
-@checked(_gradient_arguments)
+def _loss_and_like_params(net, params, *rest):
+    return replicated(), like_params(net, params)
+
+
+@checked(_gradient_arguments, layout=_loss_and_like_params)
 def loss_and_gradient(
     net: Network,
     params: Params,
@@ -87,7 +92,8 @@ def loss_and_gradient(
 ) -> tuple[jax.Array, Any]:
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
 
-    With a feedback, its updates take the place of the gradient.
+    With a feedback, its updates take the place of the gradient. With weights c (n,) the loss is
+    the mean of c_x C_x: an example of weight 0 has no part in it.
 
     The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
     as convolutions do for patches, the mini-batch is worked through in pieces and the gradients

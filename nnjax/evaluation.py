@@ -29,6 +29,7 @@ from nnjax.network import (
     wide_outputs,
 )
 from nnjax.pieces import at_least_float32
+from nnjax.sharding import like_examples
 from nnjax.tasks import Classification, Evaluation, Multilabel, Task, require_task, task_of
 
 __all__ = [
@@ -56,7 +57,7 @@ def _examples(net, params, x, y, task=None):
     return net, params, *arrays, require_task(task)
 
 
-@checked(_inputs, static=("task",))
+@checked(_inputs, static=("task",), layout=like_examples)
 def predict(
     net: Network, params: Params, x: ArrayLike, task: Task | str | None = None
 ) -> jax.Array:

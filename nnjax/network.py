@@ -40,6 +40,7 @@ from nnjax.layers.dense import Dense
 from nnjax.layers.residual import Residual, in_a_row, next_shape
 from nnjax.losses import Loss, cross_entropy, require_loss
 from nnjax.pieces import UNROLL, at_least_float32, equal_size, map_in_pieces
+from nnjax.sharding import like_examples
 from nnjax.tasks import Regression, task_of
 
 __all__ = [
@@ -504,7 +505,7 @@ def _examples(net, params, x, y, key=None, weights=None):
     return net, params, x, y, key, check_weights(weights, x.shape[0])
 
 
-@checked(_inputs)
+@checked(_inputs, layout=like_examples)
 def feedforward(
     net: Network, params: Params, x: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:

@@ -516,6 +516,7 @@ def _new_figure(size: tuple[float, float]) -> Figure:
 def _figure_kind() -> type[Figure]:
     """A figure that a notebook shows without pyplot."""
     try:
+        import matplotlib  # noqa: F401  (says at once if it is missing)
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError(f"plots require matplotlib: {install('plots')}") from None

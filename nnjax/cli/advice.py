@@ -129,7 +129,8 @@ def _reason(
             f"have the slope 0 for every example), because {smaller}"
         )
     saturated = np.asarray(Saturated()(net, params, some))[:hidden]
-    if saturated.max(initial=0) >= _MANY:
+    # Half of the slopes of a ReLU are 0 where all is well.
+    if config.activation in ("sigmoid", "tanh") and saturated.max(initial=0) >= _MANY:
         worst = int(saturated.argmax())
         return (
             f"Likely reason: saturated neurons ({100 * saturated[worst]:.0f} % of the activations "

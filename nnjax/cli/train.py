@@ -9,7 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -22,6 +22,8 @@ from nnjax.architecture import summary
 from nnjax.cli.advice import advice
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show
+from nnjax.cli.devices import mesh_of
+from nnjax.cli.distributed import Cluster
 from nnjax.cli.loaded import load_run
 from nnjax.cli.options import (
     GROUPS,
@@ -46,11 +48,12 @@ from nnjax.training import (
 )
 from nnjax.training.augmentation import Distortion
 from nnjax.training.checkpoint import digest
+from nnjax.training.devices import on_one_device
 from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
-__all__ = ["Train"]
+__all__ = ["Train", "free_folder", "new_run", "use"]
 
 
 Group = TypeVar("Group")
@@ -87,6 +90,17 @@ class Train:
     config.json of a run."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
     """Device to run on (default: chosen by JAX)."""
+    devices: Literal["all"] | int | None = None
+    """Divide every mini-batch over this many devices (default: one)."""
+    distributed: bool = False
+    """Train on the devices of several processes, each of which is started with the same options:
+    found from Slurm, Open MPI or Kubernetes, or given by the next three."""
+    coordinator: str | None = None
+    """Address of the first process, such as 10.0.0.1:1234."""
+    processes: int | None = None
+    """How many processes there are."""
+    process: int | None = None
+    """The number of this process, from 0 on."""
     data: _Of[DataOptions] = field(default_factory=DataOptions)
     distort: Distortion = field(default_factory=Distortion)
     """Random distortions, redrawn every time a training image is used."""
@@ -108,8 +122,19 @@ class Train:
         return TrainConfig.of([getattr(self, name) for name in GROUPS], self.distort)
 
     def __call__(self) -> None:
+        cluster = Cluster(self.coordinator, self.processes, self.process)
+        if not self.distributed:
+            cluster.require_none()
+            self._train()
+            return
+        cluster.join(self.platform)
+        with cluster.folders(self.output.out, self.resume) as (out, resume):
+            output = replace(self.output, out=out)
+            replace(self, devices="all", resume=resume, output=output)._train()
+
+    def _train(self) -> None:
         if self.platform is not None:
-            _use(self.platform)
+            use(self.platform)
         say = (lambda text: None) if self.output.quiet else show
         data = self.config.dataset()
         config = self.config.for_data(data)
@@ -139,8 +164,16 @@ class Train:
                 data, arguments["evaluate_on"], config.epochs, keeper.epoch, self.output.quiet
             )
             steps = train_epochs(
-                net, data, **arguments, params=start, state=keeper.state, within=shown.within
+                net,
+                data,
+                **arguments,
+                params=start,
+                state=keeper.state,
+                within=shown.within,
+                mesh=mesh_of(self.devices, "data"),
             )
+            if self.devices is not None:
+                steps = ((on_one_device(state), record) for state, record in steps)
             say(_opening(config, data, net))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
@@ -170,7 +203,7 @@ class Train:
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
         """Open the run: a new one, or, if it was asked for the same, the one to continue."""
         if self.resume is None:
-            return _new_run(self.output.out or _free_folder(self.config.data), content)
+            return new_run(self.output.out or free_folder(self.config.data), content)
         if self.output.out is not None:
             raise ValueError("--resume continues in the folder of the run; leave out --out")
         before, now = (_settings(config) for config in (Run(self.resume).config, content))
@@ -205,8 +238,6 @@ class _Keeper:
 
     def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
         self.run, self.content, self.config = run, content, config
-        rule = EarlyStopping(1, config.measure).with_direction(directions(config.monitors))
-        self.sign = 1 if rule.better == "larger" else -1
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
@@ -256,7 +287,7 @@ class _Keeper:
             self._save(self.run)
         except BaseException as stop:
             if isinstance(stop, DivergedError):
-                self.state = stop.state
+                self.state = on_one_device(stop.state)
             with undisturbed():
                 folder = self._rescue()
             if folder is None:
@@ -271,9 +302,12 @@ class _Keeper:
         return 0 if self.state is None else int(self.state.epoch)
 
     def _checkpoint(self, run: Run) -> None:
-        record: Record = self.records[self.epoch - 1] if self.epoch else {}
-        value = record.get(self.config.measure)
-        score = None if value is None or np.ndim(value) else self.sign * value
+        value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
+        score = None
+        if value is not None and not np.ndim(value):
+            rule = EarlyStopping(1, self.config.measure)
+            better = rule.with_direction(directions(self.config.monitors)).better
+            score = value if better == "larger" else -value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 
@@ -347,7 +381,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _use(platform: str) -> None:
+def use(platform: str) -> None:
     """Make JAX compute there; this must happen before JAX has computed anything."""
     before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", platform)
@@ -364,7 +398,7 @@ def _use(platform: str) -> None:
 
 
 @contextmanager
-def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
+def new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
     """A new run, of which nothing stays if it breaks off before the first epoch is trained.
 
     Only what this run has created is removed.
@@ -375,7 +409,7 @@ def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
         with Run.create(folder, content) as run:
             yield run
     except BaseException as error:
-        kept = ("history.jsonl", "params.safetensors")
+        kept = ("history.jsonl", "params.safetensors", "sweep.safetensors")
         if run is not None and not any((folder / name).exists() for name in kept):
             for name in ("checkpoints", "tensorboard"):
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -389,7 +423,7 @@ def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
         raise
 
 
-def _free_folder(dataset: str) -> Path:
+def free_folder(dataset: str) -> Path:
     """The first of runs/<data set>-<day>-1, -2, ... that does not exist yet."""
     name = f"{Path(dataset).name.split('.')[0]}-{time.strftime('%Y-%m-%d')}"
     folders = (Path("runs", f"{name}-{n}") for n in itertools.count(1))

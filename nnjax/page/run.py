@@ -1,4 +1,4 @@
-"""The page of a run: what was trained, how it went, and a desk where its network reads a drawing."""
+"""The page of a run: how it went, and a desk where its network reads a drawing and learns."""
 
 from __future__ import annotations
 
@@ -309,13 +309,14 @@ class RunPage:
             ),
         )
         desk = element("div", source, _ANSWER, id="desk", class_="desk")
-        inside = element("details", element("summary", "Every layer: activations, errors and gradients"),
-                         element("ol", id="layers", class_="layers"), open="")  # fmt: skip
+        words = element("summary", "Every layer: activations, errors and gradients")
+        layers = element("ol", id="layers", class_="layers")
+        inside = element("details", words, layers, open="")
         section = element("section", element("h2", heading), off, desk, inside, class_="screen")
         return [section]
 
     def _no_desk(self) -> str | None:
-        """Return why there is no input to play with: "" where none could be; None where there is."""
+        """Return why there is no desk, "" where nobody would miss it; None where there is one."""
         try:
             described(self.net, self.params)
         except TypeError as error:
@@ -323,11 +324,7 @@ class RunPage:
         shape = self._example_shape()
         if len(shape) == 1:
             return None if shape[0] <= FIELDS else ""
-        return (
-            None
-            if self._picture_shape()
-            else "This page has no canvas to draw on: the network was not trained on grey pictures with a plain background."
-        )
+        return None if self._picture_shape() else _NO_CANVAS
 
     def _example_shape(self) -> tuple[int, ...]:
         return self.net.input_shape if self.examples is None else np.shape(self.examples[0])[1:]
@@ -344,10 +341,11 @@ class RunPage:
         if self.standardization is not None:
             mean, deviation = (np.asarray(v, float) for v in self.standardization)
             start = start * deviation + mean
+        kind = {"type": "number", "step": "any"}
         fields = [
-            element("label", f"input {k + 1}", element("input", type="number", step="any", value=f"{v:.6g}"))
+            element("label", f"input {k + 1}", element("input", value=f"{v:.6g}", **kind))
             for k, v in enumerate(start)
-        ]  # fmt: skip
+        ]
         return element(
             "div", element("h3", "Inputs"), element("div", *fields, id="fields", class_="fields")
         )
@@ -442,32 +440,61 @@ def _float32(x: np.ndarray) -> str:
     return base64.b64encode(scaled.tobytes()).decode()
 
 
+_SCRIPTS_OFF = "This part needs JavaScript; everything below can be read without it."
+_NO_CANVAS = (
+    "This page has no canvas to draw on: the network was not trained on grey pictures with a "
+    "plain background."
+)
+
+
+def _button(text: str, name: str, **attributes: str) -> Html:
+    return element("button", text, id=name, type="button", **attributes)
+
+
+def _choice(text: str, name: str, **attributes: str) -> Html:
+    return element("select", element("option", text, value=""), id=name, **attributes)
+
+
+def _in_a_row(*content: Html) -> Html:
+    return element("div", *content, class_="bar-of-buttons")
+
+
+_KEYS = "Drawing area. Arrow keys move the pen, the space bar lowers and lifts it."
 _PAD = element(
     "div",
     element("canvas", id="pad", width=512, height=512, tabindex=0, role="application",
-            aria_label="Drawing area. Arrow keys move the pen, the space bar lowers and lifts it.",
-            aria_describedby="pen"),
+            aria_label=_KEYS, aria_describedby="pen"),
     element("p", id="pen", class_="note", aria_live="polite"),
-    element("div", element("button", "Clear", id="clear", type="button"),
-            element("select", element("option", "Or take an image …", value=""), id="example",
-                    aria_label="An image of the data instead of a drawing"), class_="bar-of-buttons"),
+    _in_a_row(
+        _button("Clear", "clear"),
+        _choice("Or take an image …", "example", aria_label="An image of the data"),
+    ),
     element("p", "As the network sees it:", class_="note"),
     element("canvas", id="seen", class_="pixels seen", role="img",
             aria_label="the drawing as it was prepared for the network"),
 )  # fmt: skip
 
+_RATE = {"type": "number", "value": "0.1", "min": "0", "step": "any", "class_": "rate"}
 _TEACH = element(
     "div",
     element("h3", "Teach it"),
-    element("div", element("label", "Right class ", element("select", element("option", "choose …", value=""), id="target")),
-            element("label", "Learning rate η ", element("input", id="eta", type="number", value="0.1", min="0", step="any", style="width: 6rem")),
-            class_="bar-of-buttons"),
-    element("div", element("button", "Take a step", id="step", type="button", class_="main", disabled=""),
-            element("button", "Forget the steps", id="reset", type="button", disabled=""), class_="bar-of-buttons"),
+    _in_a_row(
+        element("label", "Right class ", _choice("choose …", "target")),
+        element("label", "Learning rate η ", element("input", id="eta", **_RATE)),
+    ),
+    _in_a_row(
+        _button("Take a step", "step", class_="main", disabled=""),
+        _button("Forget the steps", "reset", disabled=""),
+    ),
     element("p", id="loss", aria_live="polite"),
-    element("p", "The errors δ and the gradients flow back through the layers below, by BP1 to BP4; the step subtracts η times the gradient, and the mark on each bar is where it was before.", class_="note"),
+    element(
+        "p",
+        "The errors δ and the gradients flow back through the layers below, by BP1 to BP4. A step "
+        "subtracts η times the gradient; the mark on each bar is where it was before.",
+        class_="note",
+    ),
     id="teach",
-)  # fmt: skip
+)
 
 _ANSWER = element(
     "div",

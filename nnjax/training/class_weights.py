@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from nnjax.network import Network
 
-__all__ = ["ClassWeight", "example_weights", "require_class_weight"]
+__all__ = ["ClassWeight", "example_weights", "require_class_weight", "weights_of_classes"]
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float] | Sequence[float]
 """One weight for each class, or some by class and 1 for the others, or "balanced"."""
@@ -59,8 +59,8 @@ def _is_weight(value: Any) -> bool:
     return real and 0 <= float(value) < math.inf
 
 
-def example_weights(net: Network, class_weight: Any, y: ArrayLike) -> jax.Array | None:
-    """Return how much each training example counts, (n,); None where all count the same.
+def weights_of_classes(net: Network, class_weight: Any, y: ArrayLike | None) -> jax.Array | None:
+    """Return how much an example of each class counts, (m,); None where all count the same.
 
     "balanced" gives each class the same weight in total: n / (m n_k) for each of the n_k examples
     of class k, of m classes that occur.
@@ -68,33 +68,58 @@ def example_weights(net: Network, class_weight: Any, y: ArrayLike) -> jax.Array 
     Args:
         net: the network; with a single output the classes are 0 and 1.
         class_weight: what `require_class_weight` returned.
-        y: (n,) classes, or (n, n_out) one-hot or soft targets, for which the weights are averaged.
+        y: the targets of all training examples, as `example_weights` takes them; None where they
+            are not known, as of a stream.
 
     Raises:
-        ValueError: if there are more weights than classes.
+        ValueError: if there are more weights than classes, or the classes cannot be counted.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> from nnjax.training.class_weights import weights_of_classes
+        >>> weights_of_classes(nnjax.mlp([4, 2]), "balanced", jnp.array([0, 0, 0, 1])).tolist()
+        [0.6666666865348816, 2.0]
+    """
+    if class_weight is None:
+        return None
+    m = max(net.n_out, 2)
+    if class_weight == "balanced":
+        if y is None:
+            raise ValueError(
+                "class_weight is 'balanced', which counts the classes of all training examples, "
+                "and a stream does not tell them; give weights by class such as {1: 5.0}"
+            )
+        counts = jnp.sum(_shares(net, y), axis=0)
+        occurring = jnp.sum(counts > 0).astype(counts.dtype)
+        return len(y) / (occurring * jnp.where(counts > 0, counts, jnp.ones_like(counts)))
+    if len(class_weight) > m:
+        raise ValueError(
+            f"class_weight holds a weight for class {len(class_weight) - 1}; this network has "
+            f"the classes 0 to {m - 1}"
+        )
+    return jnp.asarray(class_weight + (1.0,) * (m - len(class_weight)), jnp.result_type(float))
+
+
+def example_weights(net: Network, by_class: jax.Array, y: ArrayLike) -> jax.Array:
+    """Return how much each example counts, (n,).
+
+    Args:
+        net: the network.
+        by_class: what `weights_of_classes` returned.
+        y: (n,) classes, or (n, n_out) one-hot or soft targets, for which the weights are averaged.
 
     Example:
         >>> import jax.numpy as jnp, nnjax
         >>> from nnjax.training.class_weights import example_weights
-        >>> example_weights(nnjax.mlp([4, 2]), "balanced", jnp.array([0, 0, 0, 1])).tolist()
-        [0.6666666865348816, 0.6666666865348816, 0.6666666865348816, 2.0]
+        >>> example_weights(nnjax.mlp([4, 2]), jnp.array([1.0, 3.0]), jnp.array([0, 1])).tolist()
+        [1.0, 3.0]
     """
-    if class_weight is None:
-        return None
-    y, m, dtype = jnp.asarray(y), max(net.n_out, 2), jnp.result_type(float)
+    return _shares(net, y) @ by_class
+
+
+def _shares(net: Network, y: ArrayLike) -> jax.Array:
+    """How much of each class each target is, (n, m)."""
+    y, dtype = jnp.asarray(y), jnp.result_type(float)
     if y.ndim == 2 and net.n_out == 1:
-        shares = jnp.concatenate([1 - y.astype(dtype), y.astype(dtype)], axis=1)
-    else:
-        shares = y.astype(dtype) if y.ndim == 2 else jax.nn.one_hot(y, m, dtype=dtype)
-    if class_weight == "balanced":
-        counts = jnp.sum(shares, axis=0)
-        occurring = jnp.sum(counts > 0).astype(dtype)
-        weights = len(y) / (occurring * jnp.where(counts > 0, counts, jnp.ones_like(counts)))
-    else:
-        if len(class_weight) > m:
-            raise ValueError(
-                f"class_weight holds a weight for class {len(class_weight) - 1}; this network has "
-                f"the classes 0 to {m - 1}"
-            )
-        weights = jnp.asarray(class_weight + (1.0,) * (m - len(class_weight)), dtype)
-    return shares @ weights
+        return jnp.concatenate([1 - y.astype(dtype), y.astype(dtype)], axis=1)
+    return y.astype(dtype) if y.ndim == 2 else jax.nn.one_hot(y, max(net.n_out, 2), dtype=dtype)

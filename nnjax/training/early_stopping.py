@@ -146,7 +146,7 @@ class EarlyStopping:
         )
 
     def update(
-        self, state: Stopping, params: Any, epoch: int, value: float
+        self, state: Stopping, params: Any, epoch: Any, value: Any
     ) -> tuple[Stopping, jax.Array]:
         """Return the state after an epoch, and by what to multiply the learning rate: 1 or ½.
 
@@ -154,10 +154,12 @@ class EarlyStopping:
             state: before it.
             params: the parameters after it.
             epoch: its number, counted from 0.
-            value: the measure after it.
+            value: the measure after it; both are numbers, or both arrays ().
         """
         rule = self.with_direction({})
-        return _update(rule, state, params, *jax.device_put((np.int32(epoch), np.float32(value))))
+        if not isinstance(value, jax.Array):  # one under `jax.jit` cannot be put anywhere
+            epoch, value = jax.device_put((np.int32(epoch), np.float32(value)))
+        return _update(rule, state, params, epoch, value.astype(jnp.float32))
 
 
 @jax.jit

@@ -28,6 +28,7 @@ from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, forward
 from nnjax.pieces import at_least_float32
 from nnjax.regularizers import Regularizer
+from nnjax.sharding import automatic
 from nnjax.tasks import METRICS, Better, Task
 
 __all__ = [
@@ -75,7 +76,8 @@ class Performance:
     @property
     def better(self) -> dict[str, Better]:
         """Which way each metric is better: a smaller loss, a larger accuracy, ..."""
-        return {f"{self.part}_{name}": metric.better for name, metric in METRICS.items()}
+        names = METRICS if self.task is None else self.task.metrics
+        return {f"{self.part}_{name}": METRICS[name].better for name in names}
 
     def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
         x, y = getattr(data, self.part)
@@ -285,6 +287,7 @@ def by_name(monitor: str | Monitor) -> Monitor:
 
 
 @partial(jax.jit, static_argnums=1)
+@automatic
 def _measure(net, monitors, params, data, feedback):
     named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}

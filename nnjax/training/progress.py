@@ -124,10 +124,10 @@ class Bar:
 
     def within(self, fraction: float) -> None:
         """Show which fraction of the current epoch is done."""
-        if self._compiling:
+        compiling, self._compiling = self._compiling, False
+        if compiling:
             self._bar.unpause()  # the time that is left does not depend on how long it took
-            self._compiling = False
-        self._bar.set_description_str(f"Epoch {self._done + 1}/{self._epochs}", refresh=False)
+        self._bar.set_description_str(f"Epoch {self._done + 1}/{self._epochs}", refresh=compiling)
         self._move(self._done + fraction)
 
     def __call__(self, record: Mapping[str, Any]) -> None:
@@ -140,6 +140,7 @@ class Bar:
         self._done = epoch + 1
         self._bar.set_description_str(f"Epoch {self._done}/{self._epochs}", refresh=False)
         self._move(self._done)
+        self._bar.refresh()
 
     def above(self, line: str) -> None:
         """Print a line above the bar."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from nnjax.checks import require_dtype, require_size
 from nnjax.regularizers import Regularizer
@@ -18,6 +19,7 @@ from nnjax.training import monitors as known
 from nnjax.training import optimizers
 from nnjax.training.class_weights import ClassWeight, require_class_weight
 from nnjax.training.closures import identity, rates_of, with_rates
+from nnjax.training.devices import require_mesh
 from nnjax.training.monitors import Monitor
 
 __all__ = ["Augmentation", "Recipe"]
@@ -37,7 +39,7 @@ class Recipe:
 
     Args:
         optimizer, batch_size, regularizer, augment, class_weight, monitors, monitor_every,
-            compute_dtype: see `nnjax.train`.
+            compute_dtype, mesh: see `nnjax.train`.
 
     Raises:
         ValueError, TypeError: if an argument does not fit.
@@ -60,6 +62,7 @@ class Recipe:
     monitors: Sequence[str | Monitor] = ()
     monitor_every: int | None = None
     compute_dtype: Any = None
+    mesh: Mesh | None = None
 
     def __post_init__(self):
         optimizers.require_optimizer(self.optimizer)
@@ -82,6 +85,8 @@ class Recipe:
         if self.compute_dtype is not None:
             dtype = jnp.dtype(require_dtype(self.compute_dtype, "compute_dtype"))
             object.__setattr__(self, "compute_dtype", dtype)
+        if self.mesh is not None:
+            object.__setattr__(self, "mesh", require_mesh(self.mesh))
 
     @property
     def observed(self) -> tuple[Monitor, ...]:
