@@ -74,10 +74,11 @@ def theirs(name: str, path: Path, seed: int) -> float:
     """Return the same for scikit-learn's network, on the same split."""
     data = nnjax.data.standardize(nnjax.data.load(path, target=SETS[name]))
     kind = MLPRegressor if name == "diabetes" else MLPClassifier
+    net = kind(hidden_layer_sizes=(HIDDEN,), random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged after its 200 iterations
         assert data.test is not None
-        return float(kind((HIDDEN,), random_state=seed).fit(*data.train).score(*data.test))
+        return float(net.fit(*data.train).score(*data.test))
 
 
 def spread(values: list[float], percent: bool) -> str:
