@@ -106,7 +106,7 @@ def job(arguments: argparse.Namespace) -> None:
                 )
             ]
             print(
-                f"| {name.replace('_', ' ')} | `{words}` | {metric} {' | '.join(found)} |",
+                f"| {name.replace('_', ' ')} | `{words}` | {metric} | {' | '.join(found)} |",
                 flush=True,
             )
 
