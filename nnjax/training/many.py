@@ -343,9 +343,7 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
-def _run(
-    net, recipe, rule, performances, mesh, side_by_side, rates, epoch, numbers, networks, data
-):
+def _run(net, recipe, rule, measured, mesh, side_by_side, rates, epoch, numbers, networks, data):
     """Return the networks (S, C, ...) after an epoch, and what was measured, each (S, C)."""
 
     def every(rates, epoch, numbers, networks, data):
