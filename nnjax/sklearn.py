@@ -280,7 +280,7 @@ class Classifier(ClassifierMixin, _Estimator):
             return
         if not np.isin(y, self.classes_).all():
             new = np.setdiff1d(y, self.classes_)
-            raise ValueError(f"y holds the class {new[0]!r}, which was not among the classes")
+            raise ValueError(f"y holds the class {new.tolist()[0]!r}, which was not among the classes")
         weights = None
         if self.class_weight is not None:
             present = np.unique(y)

@@ -189,6 +189,7 @@ class Classification(Task):
     metrics = Evaluation._fields
 
     def predictions(self, a):
+        a = _floating(a)
         classes = jnp.argmax(a, axis=-1) if a.shape[-1] > 1 else (a[..., 0] > 0.5).astype(int)
         return jnp.where(jnp.isfinite(a).all(axis=-1), classes, -1)
 
@@ -217,6 +218,7 @@ class Multilabel(Task):
     metrics = MultilabelEvaluation._fields
 
     def predictions(self, a):
+        a = _floating(a)
         return jnp.where(jnp.isfinite(a), (a > 0.5).astype(int), -1)
 
     def scores(self, a, y):
@@ -282,6 +284,10 @@ class Regression(Task):
         absolute = jnp.mean(jnp.abs(error), axis=0)
         figures = (jnp.sqrt(squared) * unit, absolute * unit, r2)
         return RegressionEvaluation(loss, *map(jnp.mean, figures))
+
+
+def _floating(a):
+    return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
 
 
 TASKS: dict[str, Task] = {

