@@ -30,6 +30,7 @@ from nnjax.evaluation import evaluate
 from nnjax.files import write_atomically
 from nnjax.training import EarlyStopping, Many, checkpoint, many_epochs
 from nnjax.training.many_result import DIVERGED, RUNNING
+from nnjax.training.monitors import Performance
 from nnjax.training.run import Run, plain_json
 
 __all__ = ["Sweep"]
@@ -105,6 +106,13 @@ class Sweep:
             raise ValueError("a sweep trains by backpropagation; leave out --feedback")
         config = asked._config({})
         data = config.dataset()
+        known = ["train_loss"]
+        known += Performance("validation").better if data.validation is not None else []
+        if asked.measure not in known:
+            raise ValueError(
+                f"measure is {asked.measure!r}; expected one of {', '.join(known)}"
+                + ("" if len(known) > 1 else f", since {config.data} has no validation data")
+            )
         shape, n_out = data.train[0].shape[1:], n_classes(data)
         content = {
             "train": config.to_json(),
@@ -135,7 +143,7 @@ class Sweep:
                 epochs=asked.epochs,
                 optimizer=asked.optimizer,
                 schedule=asked.schedule,
-                evaluate_on=("validation",),
+                evaluate_on=("validation",) if data.validation is not None else (),
                 early_stopping=None
                 if asked.patience is None
                 else EarlyStopping(asked.patience, asked.measure),
