@@ -378,12 +378,12 @@ def ensemble(net: Network, params: Any, x: ArrayLike, how: str = "mean") -> jax.
         >>> ensemble(net, params, jnp.eye(3), "vote").sum(axis=1).tolist()
         [1.0, 1.0, 1.0]
     """
+    if not isinstance(how, str) or how not in ("mean", "vote"):
+        raise ValueError(f"how is {how!r}; expected 'mean' or 'vote'")
     leaves = jax.tree.leaves(params)
     if not leaves or not all(np.ndim(leaf) and len(leaf) == len(leaves[0]) for leaf in leaves):
         raise TypeError("params are not stacked; expected parameters with a first axis of networks")
     check_params(net, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], params))
-    if not isinstance(how, str) or how not in ("mean", "vote"):
-        raise ValueError(f"how is {how!r}; expected 'mean' or 'vote'")
     if how == "mean":
         return jnp.mean(jax.lax.map(lambda p: feedforward(net, p, x), params), axis=0)
 
