@@ -19,6 +19,7 @@ from nnjax import (
     per_example,
     plots,
     regularizers,
+    tasks,
     training,
 )
 from nnjax.activations import (
@@ -45,7 +46,7 @@ from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
 from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
-from nnjax.evaluation import Evaluation, accuracy, evaluate, predict
+from nnjax.evaluation import Evaluation, accuracy, evaluate, predict, predict_proba
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
 from nnjax.gradcheck import (
@@ -149,6 +150,7 @@ __all__ = [
     "per_example",
     "plots",
     "predict",
+    "predict_proba",
     "quadratic",
     "regularizers",
     "relu",
@@ -162,6 +164,7 @@ __all__ = [
     "step",
     "summary",
     "tanh",
+    "tasks",
     "trace_gradient",
     "train",
     "train_many",

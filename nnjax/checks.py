@@ -7,10 +7,11 @@ arguments, then calls its jitted body.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -28,6 +29,7 @@ __all__ = [
     "Checked",
     "check_key",
     "checked",
+    "did_you_mean",
     "install",
     "require_dtype",
     "require_floating",
@@ -123,6 +125,18 @@ def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARG
     if int(value) > at_most:
         raise ValueError(f"{name} is {value!r}; expected an integer of at most {at_most}")
     return int(value)
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" for a word close to a known one, otherwise nothing.
+
+    Example:
+        >>> from nnjax.checks import did_you_mean
+        >>> did_you_mean("trian", ["train", "plot"]), did_you_mean("xyz", ["train", "plot"])
+        (" (did you mean 'train'?)", '')
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def install(extra: str) -> str:

@@ -12,7 +12,14 @@ from jax.typing import ArrayLike
 from nnjax.backprop import backpropagate
 from nnjax.checks import FINITE, checked, require_scalar
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import Network, Params, check_batch, example_keys, microbatch_size
+from nnjax.network import (
+    Network,
+    Params,
+    check_batch,
+    check_weights,
+    example_keys,
+    microbatch_size,
+)
 from nnjax.pieces import UNROLL, sum_in_pieces
 from nnjax.sharding import like_params, replicated
 
@@ -66,11 +73,7 @@ def sgd_step(
 def _gradient_arguments(net, params, x, y, key=None, feedback=None, weights=None):
     x, y = check_batch(net, params, x, y, key)
     check_feedback(net, feedback)
-    if weights is not None and jnp.shape(weights) != jnp.shape(x)[:1]:
-        raise ValueError(
-            f"weights has shape {jnp.shape(weights)}; expected ({len(x)},), one for each example"
-        )
-    return net, params, x, y, key, feedback, weights
+    return net, params, x, y, key, feedback, check_weights(weights, x.shape[0])
 
 
 def _loss_and_like_params(net, params, *rest):
@@ -85,7 +88,7 @@ def loss_and_gradient(
     y: ArrayLike,
     key: chex.PRNGKey | None = None,
     feedback: Feedback | None = None,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
 ) -> tuple[jax.Array, Any]:
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
 

@@ -20,8 +20,8 @@ import tyro
 
 from nnjax.architecture import summary
 from nnjax.cli.advice import advice
-from nnjax.cli.config import TrainConfig, n_classes
-from nnjax.cli.console import Progress, busy, loss_text, show
+from nnjax.cli.config import TrainConfig
+from nnjax.cli.console import Progress, busy, result_line, show
 from nnjax.cli.devices import mesh_of
 from nnjax.cli.distributed import Cluster
 from nnjax.cli.loaded import load_run
@@ -136,8 +136,9 @@ class Train:
         if self.platform is not None:
             use(self.platform)
         say = (lambda text: None) if self.output.quiet else show
-        config, data = self.config, self.config.dataset()
-        shape, n_out = data.train[0].shape[1:], n_classes(data)
+        data = self.config.dataset()
+        config = self.config.for_data(data)
+        shape, n_out = data.train[0].shape[1:], config.n_out(data)
         net = config.network(shape, n_out)
         arguments = config.arguments(net, data)
         start = None if self.source is None else load_run(self.source).params
@@ -148,6 +149,9 @@ class Train:
             "data_sha256": digest(data),
             "classes": data.classes,
             "standardization": data.standardization,
+            "target_standardization": data.target_standardization,
+            "features": data.features,
+            "pictures": data.pictures,
             "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
             "tensorboard": self.output.tensorboard,
         }
@@ -183,13 +187,11 @@ class Train:
                 best = int(state.stopping.best_epoch) + 1
                 say(f"Restored the parameters of epoch {best} (best {_words(config.measure)})")
             if data.test is not None:
+                task = config.metrics(data.target_standardization)
+                x, y = map(jnp.asarray, data.test)
                 with busy("evaluating"):
-                    result = evaluate(net, state.best_params, *map(jnp.asarray, data.test))
-                say(
-                    f"Test accuracy {100 * float(result.accuracy):.2f} % "
-                    f"({int(result.correct)}/{len(data.test[0])}), "
-                    f"test loss {loss_text(float(result.loss))}"
-                )
+                    result = evaluate(net, state.best_params, x, y, task)
+                say(result_line("Test", result._asdict(), len(data.test[0])))
             if start is None:
                 start = initial_state(net, arguments["optimizer"], arguments["key"]).params
             if text := advice(config, net, start, state.params, data, keeper.records):
@@ -223,6 +225,8 @@ class Train:
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     """What may not change where a run continues, by name."""
     content = plain_json(content)
+    target = content["train"].get("target") or []  # of an earlier version: None or one name
+    content["train"]["target"] = [target] if isinstance(target, str) else target
     free = {"train", "tensorboard", "data_dir", "save_every"}
     if content["train"]["schedule"] == "constant":  # the others last as long as the run
         free.add("epochs")
@@ -234,8 +238,6 @@ class _Keeper:
 
     def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
         self.run, self.content, self.config = run, content, config
-        rule = EarlyStopping(1, config.measure).with_direction(directions(config.monitors))
-        self.sign = 1 if rule.better == "larger" else -1
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
@@ -301,7 +303,11 @@ class _Keeper:
 
     def _checkpoint(self, run: Run) -> None:
         value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
-        score = None if value is None or np.ndim(value) else self.sign * value
+        score = None
+        if value is not None and not np.ndim(value):
+            rule = EarlyStopping(1, self.config.measure)
+            better = rule.with_direction(directions(self.config.monitors)).better
+            score = value if better == "larger" else -value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 
@@ -347,6 +353,7 @@ def _opening(config: TrainConfig, data: Dataset, net: Network) -> str:
     sizes = [f"{len(part[0]):,} {names[name]}" for name, part in data._asdict().items() if part]
     lines = [
         f"Data: {config.data} ({', '.join(sizes)} examples)",
+        *_task(config, data),
         f"Loss: {config.loss.replace('_', '-')}",
         f"Optimizer: {_OPTIMIZERS.get(config.optimizer, config.optimizer)}, "
         f"learning rate η = {config.learning_rate:g}, batch size {config.batch_size}",
@@ -357,6 +364,17 @@ def _opening(config: TrainConfig, data: Dataset, net: Network) -> str:
             f"{_words(config.measure)}"
         )
     return "\n".join([*lines, "", str(summary(net)), ""])
+
+
+def _task(config: TrainConfig, data: Dataset) -> list[str]:
+    """What the targets of a table are taken for."""
+    if not data.features:
+        return []
+    names, count = list(data.classes), max(len(data.classes), 1)
+    things = {"regression": "target", "multilabel": "label"}.get(config.task, "class")
+    listed = f": {', '.join(names[:5])}{', ...' * (count > 5)}" if names else ""
+    plural = things if count == 1 else things + ("es" if things == "class" else "s")
+    return [f"Task: {config.task}, {count} {plural}{listed} (choose with --task)"]
 
 
 def _words(name: str) -> str:

@@ -217,6 +217,7 @@ def gradient_over(
     y: jax.Array,
     key: jax.Array | None,
     feedback: Feedback | None,
+    weights: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
     """Return what `loss_and_gradient` does, each device working on its share of the mini-batch.
 
@@ -231,14 +232,14 @@ def gradient_over(
         (2, 3)
     """
     if mesh is None:
-        return loss_and_gradient(net, params, x, y, key, feedback)
+        return loss_and_gradient(net, params, x, y, key, feedback, weights)
     name, n = mesh.axis_names[0], x.shape[0]
     filled = n + -n % mesh.shape[name]
-    keys, weights = None if key is None else example_keys(key, n), None
+    keys = None if key is None else example_keys(key, n)
     if filled > n:
-        rows = np.arange(filled) % n
-        x, y, keys = jax.tree.map(lambda array: array[rows], (x, y, keys))
-        weights = jnp.asarray(np.arange(filled) < n, jnp.float32)
+        rows, own = np.arange(filled) % n, np.arange(filled) < n
+        x, y, keys, weights = jax.tree.map(lambda array: array[rows], (x, y, keys, weights))
+        weights = jnp.asarray(own, jnp.float32) if weights is None else jnp.where(own, weights, 0.0)
 
     def share(params, feedback, x, y, keys, weights):
         part = loss_and_gradient.unchecked(net, params, x, y, keys, feedback, weights)
@@ -253,7 +254,7 @@ def gradient_over(
         axis_names={name},
     )
     means = over_devices(params, feedback, x, y, keys, weights)
-    return means if weights is None else jax.tree.map(partial(_times, filled / n), means)
+    return means if filled == n else jax.tree.map(partial(_times, filled / n), means)
 
 
 def _times(factor: float, v: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
 from nnjax.sharding import automatic, replicated, spec
+from nnjax.training.class_weights import example_weights, weights_of_classes
 from nnjax.training.devices import divided, gradient_over
 from nnjax.training.monitors import measure
 from nnjax.training.progress import REPORTS, report
@@ -189,6 +190,8 @@ def run_epoch_on(
     n = count if n is None else n
     steps, rest = divmod(count, batch_size)
     _, step_key = _keys(state)
+    labels = None if data is None else data.train[1]
+    by_class = weights_of_classes(net, recipe.class_weight, labels)
     random = any(layer.random for layer in net.layers)
 
     def step(carry, batch):
@@ -201,7 +204,8 @@ def run_epoch_on(
             x = recipe.augment(augment_key, x)
         computing = recipe.computing(params)
         key = key if random else None
-        loss, grads = gradient_over(recipe.mesh, net, computing, x, y, key, feedback)
+        weights = None if by_class is None else example_weights(net, by_class, y)
+        loss, grads = gradient_over(recipe.mesh, net, computing, x, y, key, feedback, weights)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))

@@ -20,12 +20,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from nnjax.checks import check_key, require_instance
+from nnjax.checks import check_key, did_you_mean, require_instance
 from nnjax.data import Dataset
 from nnjax.display import table
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
 from nnjax.sharding import automatic, replicated, spec
+from nnjax.tasks import Classification, Regression, Task, task_of
 from nnjax.training import optimizers
 from nnjax.training.arguments import Arguments, Watched, called_with, on_device
 from nnjax.training.devices import in_mesh, placed, placed_data, placed_state
@@ -43,6 +44,7 @@ __all__ = [
     "check_sizes",
     "history",
     "initial_state",
+    "task_trained",
     "train",
     "train_epochs",
 ]
@@ -189,16 +191,20 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     if arguments.state is not None:
         start = _checked_state(net, arguments.state, start)
     data = on_device(net, start.params, arguments.data)
+    task = task_trained(arguments)
     check_sizes(recipe, len(data.train[0]))
     parts = [part for part in arguments.evaluate_on if getattr(data, part) is not None]
     penalty = () if recipe.regularizer is None else (Penalty(recipe.regularizer),)
     after_epoch = () if recipe.observed else recipe.monitors
-    measured = partial(measure, net, (*map(Performance, parts), *penalty, *after_epoch))
+    performances = (Performance(part, task) for part in parts)
+    measured = partial(measure, net, (*performances, *penalty, *after_epoch))
     numbers = _check_names(recipe, recipe.computing(start.params), data, measured)
     if rule is not None:
+        rule = rule.for_task(task)
         if rule.measure not in numbers:
             raise ValueError(
                 f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(numbers)}"
+                f"{did_you_mean(rule.measure, numbers)}"
             )
         rule = rule.with_direction(directions(recipe.monitors))
     if recipe.mesh is not None:
@@ -212,6 +218,34 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
 
 def _layout(net, recipe, rates, state, *rest):
     return jax.tree.map(spec, state), replicated(), replicated()
+
+
+def task_trained(arguments: Arguments) -> Task:
+    """Return what the network is trained for, as its data tell it.
+
+    Raises:
+        ValueError: if there are weights of classes, and the task knows no classes.
+
+    Example:
+        >>> import jax, nnjax, optax
+        >>> from nnjax.training.arguments import Arguments
+        >>> from nnjax.training.loop import task_trained
+        >>> arguments = Arguments(
+        ...     nnjax.mlp([64, 10]), nnjax.data.load("digits"), optimizer=optax.sgd(0.5),
+        ...     batch_size=10, epochs=3, key=jax.random.key(0),
+        ... )
+        >>> task_trained(arguments).name
+        'classification'
+    """
+    data = arguments.data
+    task = task_of(arguments.net, data.train[1])
+    if arguments.class_weight is not None and not isinstance(task, Classification):
+        raise ValueError(
+            f"class_weight gives weights to classes, and the task is {task.name}; leave it out"
+        )
+    if isinstance(task, Regression):
+        return Regression.standardized(data.target_standardization)
+    return task
 
 
 @jax.jit
@@ -310,18 +344,22 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
 
     Args:
         net: the network.
-        data: `Dataset(train, validation, test)`, each part `(x, y)` or None.
+        data: `Dataset(train, validation, test)`, each part `(x, y)` or None. What the network is
+            trained for, and so the metrics, follows from its output layer and y: see `nnjax.tasks`.
         optimizer: any `optax.GradientTransformation`, such as `optax.sgd(0.5)`; by name, and with
             rate schedules, from `nnjax.training.optimizers`.
         epochs: number of passes over the training data, including those before `state`.
         batch_size: mini-batch size, at most the number of training examples.
         key: a random key: starting parameters, order of the examples, dropout, augmentation.
         params: where to start; None: `init` with a key split from `key`.
-        evaluate_on: the parts of the data on which to measure loss and accuracy after each epoch;
+        evaluate_on: the parts of the data on which to measure loss and metrics after each epoch;
             parts that are None are left out. Add "train" to evaluate the training data too.
         regularizer: such as `nnjax.regularizers.L2(5.0)`; n is the number of training examples.
         augment: such as `nnjax.training.augmentation.Distortion(rotation=10.0)`; any pure,
             hashable function of (key, x).
+        class_weight: how much the examples of each class count: "balanced" (each class the same in
+            total), one weight per class, or weights by class such as `{1: 5.0}`. The loss of an
+            example and its error δ^L are multiplied by the weight of its class.
         monitors: additional measurements: names in `nnjax.training.monitors.MONITORS`, or
             functions of (net, params, data).
         monitor_every: None: after each epoch; k: after every k mini-batches, so that each record
@@ -351,7 +389,9 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
         value per epoch: `epoch`; `train_loss` (the running mean over the epoch's mini-batches,
         without the regularisation term; with "train" in `evaluate_on`, the loss of the parameters
         at the end of the epoch); `seconds`; for each part evaluated, such as the test data,
-        `test_loss`, `test_accuracy` (a fraction) and `test_correct` (a count); with a regularizer
+        `test_loss` and the metrics of the task (`nnjax.tasks`): `test_accuracy` (a fraction) and
+        `test_correct` (a count); of a regression `test_rmse`, `test_mae` and `test_r2`, of several
+        labels `test_label_accuracy`, `test_exact_match` and `test_f1`; with a regularizer
         `penalty`; with an optimizer by name `rate`; with early stopping `best_epoch` and `waited`;
         and what the monitors measure.
 

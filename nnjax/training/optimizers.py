@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnjax.checks import require_number, require_scalar, require_size
+from nnjax.checks import did_you_mean, require_number, require_scalar, require_size
 
 __all__ = [
     "OPTIMIZERS",
@@ -226,7 +226,8 @@ def by_name(
         0.10000000149011612
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(sorted(OPTIMIZERS))}")
+        expected = ", ".join(sorted(OPTIMIZERS)) + did_you_mean(name, OPTIMIZERS)
+        raise ValueError(f"optimizer is {name!r}; expected one of {expected}")
     if not callable(learning_rate):
         learning_rate = _require_rate(learning_rate)
     return _by_name(name, learning_rate, _hashable(f"the optimizer {name}", options))
