@@ -21,6 +21,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.sharding import automatic, replicated
+
 __all__ = [
     "FINITE",
     "LARGEST_SIZE",
@@ -59,7 +61,9 @@ class Checked(Protocol[P, R]):
 
 
 def checked(
-    check: Callable[..., tuple[Any, ...]], static: tuple[str, ...] = ()
+    check: Callable[..., tuple[Any, ...]],
+    static: tuple[str, ...] = (),
+    layout: Callable[..., Any] = replicated,
 ) -> Callable[[Callable[P, R]], Checked[P, R]]:
     """Return a decorator: check the arguments, then call the function's jitted body.
 
@@ -67,6 +71,7 @@ def checked(
         check: a function with the parameters of the decorated one. It raises, or returns the
             arguments that the body gets, all of them by position.
         static: names of the arguments that are static under `jax.jit`.
+        layout: how the results lie on a mesh of devices, see `nnjax.sharding.automatic`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,7 +93,7 @@ def checked(
         raise TypeError(f"expected checked(function, names), got {check!r} and {static!r}")
 
     def decorate(body: Callable[P, R]) -> Checked[P, R]:
-        jitted = jax.jit(body, static_argnames=static)
+        jitted = jax.jit(automatic(body, layout), static_argnames=static)
 
         @functools.wraps(body)
         def call(*args, **kwargs):

@@ -31,6 +31,7 @@ from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
 from nnjax.cli.refusals import sentence
 from nnjax.cli.runs import Runs
+from nnjax.cli.sweep import Sweep
 from nnjax.cli.train import Train
 
 __all__ = [
@@ -44,12 +45,14 @@ __all__ = [
     "Plot",
     "Predict",
     "Runs",
+    "Sweep",
     "Train",
     "parse",
 ]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
+    "sweep": Sweep,
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,

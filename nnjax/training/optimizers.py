@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnjax.checks import did_you_mean, require_number, require_size
+from nnjax.checks import did_you_mean, require_number, require_scalar, require_size
 
 __all__ = [
     "OPTIMIZERS",
@@ -364,7 +364,7 @@ def _require_mu(mu: Any) -> None:
         "0 ≤ μ ≤ 1: with μ > 1 the velocity would grow by itself at every step, with μ < 0 it "
         "would change its sign at every step"
     )
-    require_number(mu, "mu", why, 0, 1)
+    require_scalar(mu, "mu", why, 0, 1)
 
 
 def _hashable(what: str, options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

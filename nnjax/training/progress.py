@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from nnjax.checks import install
+from nnjax.tasks import METRICS
 
 __all__ = ["REPORTS", "Bar", "listening", "report"]
 
@@ -151,9 +152,8 @@ class Bar:
 
 def _reached(record: Mapping[str, Any]) -> str:
     parts = [f"train loss {record['train_loss']:.3g}"]
-    parts += [
-        f"{name.replace('_', ' ')} {100 * value:.1f} %"
-        for name, value in record.items()
-        if name.endswith("_accuracy")
-    ]
+    for name, value in record.items():
+        part, _, metric = name.partition("_")
+        if metric != "loss" and metric in METRICS and METRICS[metric].unit is not None:
+            parts.append(f"{part} {METRICS[metric].text(value)}")
     return ", ".join(parts)
