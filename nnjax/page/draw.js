@@ -30,7 +30,7 @@ function tiles(shape) {
 
 function paint(canvas, values, { height, width, count }, index) {
   const gap = height * width > 1 ? 1 : 0;
-  const columns = Math.ceil(Math.sqrt((gap ? 1.8 : 5) * count));
+  const columns = Math.min(count, Math.ceil(gap ? Math.sqrt(1.8 * count) : Math.max(16, Math.sqrt(5 * count))));
   const rows = Math.ceil(count / columns);
   canvas.width = columns * (width + gap) - gap;
   canvas.height = rows * (height + gap) - gap;

@@ -154,7 +154,8 @@ def test_the_command_writes_a_page_and_nothing_else_over(tmp_path, capsys):
         assert main(["page", str(run)]) == 0
         assert capsys.readouterr().out.strip() == str(run / "page.html")
     text = Reader((run / "page.html").read_text("utf-8")).text
-    assert "digits: dense8" in text
+    assert "dense8:relu" in text
+    assert "8 hidden neurons" in text
     assert main(["page", str(run), "--out", str(run / "config.json")]) == 2
     sentence = "config.json exists and is not a page written by nnjax; choose another --out"
     assert sentence in capsys.readouterr().err
