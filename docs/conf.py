@@ -35,7 +35,9 @@ default_role = "literal"  # `x` in a docstring
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / ".jupyter_cache")
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
 nb_execution_timeout = 240
 nb_merge_streams = True
 
@@ -65,27 +67,38 @@ linkcheck_ignore = [r"https://github\.com/nnjax/.*"]
 # reStructuredText.
 _POWER = re.compile(r"(?<=[\w)⁾])\^(?:\{([^}]*)\}|(\w+))")
 _INDEX = re.compile(r"(?<![\w`])([A-Za-zα-ωΑ-Ω∇])_([a-zA-Z]{1,3}|\d)(?!\w)")
+_SECTION = re.compile(r"[A-Z][\w ]*:$")  # "Args:" and the like
+_NAME = re.compile(r"(\s+[\w*, ]+:)(?= )")  # of an argument
 
 
 def _typeset(line: str) -> str:
-    """Return a line of a docstring as reStructuredText, what stands in backticks untouched."""
-    if re.match(r"\s*(>>>|\.\.\. )", line):
-        return line
-    parts = re.split(r"(`+[^`]*`+)", line)
+    """Return a line as reStructuredText; what stands in backticks is left as it is."""
+    name = _NAME.match(line)
+    start = name.end() if name else 0
+    parts = re.split(r"(`+[^`]*`+)", line[start:])
     for i in range(0, len(parts), 2):
         text = re.sub(r"([*|])", r"\\\1", parts[i])
         text = re.sub(r"(\w)_(?!\w)", r"\1\\_", text)
         text = _POWER.sub(lambda m: rf"\ :sup:`{m[1] or m[2]}`\ ", text)
-        parts[i] = _INDEX.sub(r"\1\\ :sub:`\2`\\ ", text)
-    return "".join(parts)
+        pieces = re.split(r"(:sup:`[^`]*`)", text)
+        pieces[::2] = [_INDEX.sub(r"\1\\ :sub:`\2`\\ ", piece) for piece in pieces[::2]]
+        parts[i] = "".join(pieces)
+    return line[:start] + "".join(parts)
 
 
 def _process(app, what, name, obj, options, lines):
-    in_doctest = False
+    """Bring a docstring to reStructuredText: an indented block is kept as it is written."""
+    sections = [i for i, line in enumerate(lines) if _SECTION.match(line)]
+    done, example, literal = [], False, False
     for i, line in enumerate(lines):
-        in_doctest = line.strip().startswith(">>>") or (in_doctest and bool(line.strip()))
-        if not in_doctest:
-            lines[i] = _typeset(line)
+        indented = line.startswith("    ") and i < min(sections, default=len(lines))
+        example = line.strip().startswith(">>>") or (example and bool(line.strip()))
+        if indented and not literal and not lines[i - 1].strip() and not example:
+            done += ["::", ""]
+            literal = True
+        literal = literal and (indented or not line.strip())
+        done.append(line if example or literal else _typeset(line))
+    lines[:] = done
 
 
 def _inline(self, node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 __all__ = ["pages", "write"]
@@ -23,12 +24,13 @@ GROUPS = {
     "book": ("The book's figures", "book"),
     "results": ("Results and everything else", ""),
 }
-"""By page: its title, and the modules on it with all that is below them; the last takes the rest."""
+"""By page: its title and its modules, with all that is below them; the last takes the rest."""
 
 INTRODUCTION = """# Reference
 
-From the docstrings: what each function returns, its equation, its arguments with their shapes, what it raises, and an example that is
-run by the tests. What most programs need is in `nnjax` itself; everything is in the module that is named here, too.
+From the docstrings: what each function returns, its equation, its arguments with their shapes, what
+it raises, and an example that is run by the tests. What most programs need is in `nnjax` itself;
+everything is in the module that is named here, too.
 
 """
 
@@ -36,10 +38,22 @@ run by the tests. What most programs need is in `nnjax` itself; everything is in
 def modules() -> list[str]:
     """Return the modules of nnjax, without the command line but for the opening of saved runs."""
     files = [path.relative_to(ROOT).with_suffix("") for path in sorted(ROOT.rglob("*.py"))]
-    names = [".".join(file.parts) for file in files if file.name not in ("__init__", "__main__")]
-    return [name for name in names if not name.startswith("cli.") or name == "cli.loaded"] + [
-        "book"
-    ]
+    names = [".".join(file.parts).removesuffix(".__init__") for file in files]
+    apart = ("__init__", "__main__", "cli")
+    return [name for name in names if name == "cli.loaded" or name.split(".")[0] not in apart]
+
+
+def section(module: str) -> str:
+    """Return the section of a module; of a package, what its own file defines."""
+    package = ROOT.joinpath(*module.split("."), "__init__.py")
+    options = ""
+    if package.exists():
+        body = ast.parse(package.read_text(encoding="utf-8")).body
+        assigned = [node.target for node in body if isinstance(node, ast.AnnAssign)]
+        defined = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        own = [target.id for target in assigned if isinstance(target, ast.Name)] + defined
+        options = f"   :members: {', '.join(own)}\n" if own else "   :no-members:\n"
+    return f"## `nnjax.{module}`\n\n```{{eval-rst}}\n.. automodule:: nnjax.{module}\n{options}```\n"
 
 
 def pages() -> dict[str, str]:
@@ -56,11 +70,7 @@ def pages() -> dict[str, str]:
         named = sorted(
             groups[page], key=lambda m: (order.index(m.split(".")[0]) if order else 0, m)
         )
-        sections = [
-            f"## `nnjax.{module}`\n\n```{{eval-rst}}\n.. automodule:: nnjax.{module}\n```\n"
-            for module in named
-        ]
-        texts[page] = "\n".join([f"# {title}\n", *sections])
+        texts[page] = "\n".join([f"# {title}\n", *map(section, named)])
     listed = [f"- [{title}]({page}.md)" for page, (title, _) in GROUPS.items()]
     return {"index": INTRODUCTION + "\n".join(listed) + "\n", **texts}
 

@@ -211,6 +211,7 @@ def draw_depths(figure: Any, numbers: Numbers) -> None:
     for i, (depth, values) in enumerate(numbers["accuracy"].items()):
         axes.plot(np.arange(1, 1 + len(values)), values, STROKES[i], color=COLORS[i],
                   label=f"{depth} hidden: best {max(values):.2f} %")  # fmt: skip
+    axes.set_ylim(85, 98)
     finish(axes, "epoch", "validation accuracy (%)")
     legend(axes)
 

@@ -300,7 +300,8 @@ def draw_dropout(figure: Any, numbers: Numbers) -> None:
         for i, (name, curves) in enumerate(numbers.items()):
             axes.plot(np.arange(1, 1 + len(curves[part])), curves[part], STROKES[i],
                       color=COLORS[i], label=name)  # fmt: skip
-        finish(axes, "epoch", "accuracy (%)", f"{part}ing data".replace("testing", "test"))
+        axes.set_ylim(*((80, 101) if part == "train" else (80, 93)))
+        finish(axes, "epoch", "accuracy (%)", "training data" if part == "train" else "test data")
         legend(axes)
 
 

@@ -69,7 +69,8 @@ class Result:
     def origin(self) -> str:
         """Seed, time and versions in one line."""
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return f"seed {self.seed}, {self.seconds:.2g} s, {versions}"
+        digits = 0 if self.seconds >= 10 else 1
+        return f"seed {self.seed}, {self.seconds:.{digits}f} s, {versions}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain dictionaries, lists, strings and numbers."""
@@ -160,7 +161,7 @@ class BookFigure:
             raise FileNotFoundError(
                 f"figure {self.number} shows a run that is not saved here; "
                 f"`python scripts/book_runs.py {self.number}` makes it, in about "
-                f"{self.seconds / 60:.0f} minutes"
+                f"{self.seconds:.0f} seconds on two cores"
             ) from None
         return Result(self, saved["numbers"], saved["seed"], saved["seconds"], saved["versions"])
 

@@ -57,6 +57,7 @@ class Page:
             classes=loaded.classes,
             images=loaded.images,
             standardization=loaded.standardization,
+            target_standardization=loaded.target_standardization,
         )
         write_atomically(out, page.html().encode())
         show(str(out))

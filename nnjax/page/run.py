@@ -13,13 +13,14 @@ import numpy as np
 from nnjax.architecture import summary
 from nnjax.backprop import backprop
 from nnjax.data.image_format import ImageFormat
-from nnjax.evaluation import ClassEvaluation, evaluate_classes
+from nnjax.evaluation import ClassEvaluation, evaluate, evaluate_classes
 from nnjax.layers import Affine
 from nnjax.network import Network, Params, feedforward
 from nnjax.page.charts import chart
 from nnjax.page.html import Html, document, element, table
 from nnjax.page.network import described
 from nnjax.page.pictures import diverging, grey, picture, tiled
+from nnjax.tasks import METRICS, Classification, Regression, task_of
 
 __all__ = ["RunPage"]
 
@@ -44,6 +45,7 @@ class RunPage:
         classes: the names of the classes; empty for their numbers.
         images: the form of the training images, for drawings; None without.
         standardization: mean and deviation that the inputs were standardised by, or None.
+        target_standardization: mean and deviation that the targets were standardised by, or None.
 
     Example:
         >>> import jax, numpy as np, nnjax
@@ -65,6 +67,7 @@ class RunPage:
     classes: Sequence[str] = ()
     images: ImageFormat | None = None
     standardization: tuple[Any, Any] | None = None
+    target_standardization: tuple[Any, Any] | None = None
 
     def html(self) -> str:
         """Return the page.
@@ -72,15 +75,11 @@ class RunPage:
         Raises:
             ValueError, TypeError: if the examples or the parameters do not fit the network.
         """
-        result = (
-            None
-            if self.examples is None
-            else evaluate_classes(self.net, self.params, *self.examples)
-        )
+        result, measured = self._measured()
         misread = [] if result is None else self._misread(result)
         body = [
             element("h1", self.title),
-            self._facts(result),
+            self._facts(measured),
             *self._desk(),
             *self._curves(),
             *([] if result is None else self._classes_section(result)),
@@ -93,12 +92,26 @@ class RunPage:
 
     # ------------------------------------------------------------ how it went
 
-    def _facts(self, result: ClassEvaluation | None) -> Html:
+    def _measured(self) -> tuple[ClassEvaluation | None, dict[str, float]]:
+        """Return what there is to say class by class, if there are classes, and the metrics."""
+        if self.examples is None:
+            return None, {}
+        x, y = self.examples
+        task = task_of(self.net, y)
+        if isinstance(task, Classification):
+            result = evaluate_classes(self.net, self.params, x, y)
+            return result, {"accuracy": result.accuracy, "loss": result.loss}
+        if isinstance(task, Regression):
+            task = Regression.standardized(self.target_standardization)
+        found = evaluate(self.net, self.params, x, y, task)._asdict()
+        return None, {name: float(found[name]) for name in (*tuple(found)[1:], "loss")}
+
+    def _facts(self, measured: Mapping[str, float]) -> Html:
         facts = []
-        if result is not None:
-            n = int(result.confusion.sum())
-            facts.append((_percent(result.accuracy), f"accuracy on {n:,} {self.part} examples"))
-            facts.append((f"{result.loss:.4g}", f"loss on the {self.part} examples"))
+        for i, (name, value) in enumerate(measured.items()):
+            text = _percent(value) if METRICS[name].unit == "%" else f"{value:.4g}"
+            count = "the" if i or self.examples is None else f"{len(self.examples[0]):,}"
+            facts.append((text, f"{METRICS[name].label} on {count} {self.part} examples"))
         epochs = len(next(iter(self.history.values()), ()))
         if epochs:
             facts.append((f"{epochs}", "epoch" if epochs == 1 else "epochs"))
@@ -113,7 +126,9 @@ class RunPage:
 
     def _curves(self) -> list[Html]:
         charts = []
-        for kind, label, scale in (("_loss", "loss", 1), ("_accuracy", "accuracy (%)", 100)):
+        shown = [(name, metric) for name, metric in METRICS.items() if metric.unit is not None]
+        for name, metric in shown:
+            kind, label, scale = f"_{name}", metric.axis, 100 if metric.unit == "%" else 1
             series = {
                 part: [scale * float(v) for v in self.history[part + kind]]
                 for part in _PARTS
