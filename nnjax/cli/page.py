@@ -58,6 +58,7 @@ class Page:
             images=loaded.images,
             standardization=loaded.standardization,
             target_standardization=loaded.target_standardization,
+            features=loaded.features,
         )
         write_atomically(out, page.html().encode())
         show(str(out))

@@ -11,7 +11,7 @@ from nnjax.page.html import Html, element, table
 __all__ = ["chart", "ticks"]
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40  # margins
+LEFT, RIGHT, TOP, BOTTOM = 68, 12, 12, 40  # margins
 DASHES = ("", "7 4", "2 3", "7 3 2 3")
 MOST = 50  # rows in the table of values
 
@@ -63,10 +63,11 @@ def chart(
         y = up(mark)
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
         parts.append(element("text", f"{mark:g}", x=LEFT - 6, y=y + 4, text_anchor="end"))
-    for mark in ticks(first, last):
-        if first <= mark <= last and (mark == round(mark) or last - first < 3):
-            text = element("text", f"{mark:g}", x=across(mark), y=HEIGHT - BOTTOM + 18)
-            parts.append(Html(text.replace("<text", '<text text-anchor="middle"')))
+    inside = [mark for mark in ticks(first, last) if first <= mark <= last]
+    whole = [mark for mark in inside if mark == round(mark)]  # half an epoch is an odd number
+    for mark in whole if len(whole) > 1 else inside:
+        place = {"x": across(mark), "y": HEIGHT - BOTTOM + 18}
+        parts.append(element("text", f"{mark:g}", text_anchor="middle", **place))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     turned = {"x": 14, "y": middle, "transform": f"rotate(-90 14 {middle})"}
     parts.append(element("text", label, text_anchor="middle", **turned))
