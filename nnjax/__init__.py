@@ -13,23 +13,31 @@ from nnjax import (
     initializers,
     layers,
     losses,
+    many_plots,
     notation,
     ops,
     per_example,
     plots,
     regularizers,
+    tasks,
     training,
 )
 from nnjax.activations import (
+    ELU,
     LeakyReLU,
     Softmax,
     absolute,
+    elu,
+    gelu,
+    gelu_tanh,
     identity,
     leaky_relu,
     relu,
     sigmoid,
     sign,
+    silu,
     softmax,
+    softplus,
     step,
     tanh,
 )
@@ -38,7 +46,7 @@ from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
 from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
-from nnjax.evaluation import Evaluation, accuracy, evaluate, predict
+from nnjax.evaluation import Evaluation, accuracy, evaluate, predict, predict_proba
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
 from nnjax.gradcheck import (
@@ -52,13 +60,28 @@ from nnjax.gradcheck import (
     check_vjp,
     trace_gradient,
 )
-from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, Layer, MaxPool, MeanPool
+from nnjax.layers import (
+    Add,
+    Affine,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    L2Pool,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    MeanPool,
+    Residual,
+)
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
-from nnjax.training import DivergedError, TrainState, train
+from nnjax.training import DivergedError, Many, TrainState, train, train_many
 
 __all__ = [
+    "ELU",
+    "Add",
     "Affine",
     "Backprop",
     "Conv",
@@ -74,10 +97,13 @@ __all__ = [
     "GradientReport",
     "L2Pool",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
+    "Many",
     "MaxPool",
     "MeanPool",
     "Network",
+    "Residual",
     "Softmax",
     "TrainState",
     "absolute",
@@ -98,11 +124,14 @@ __all__ = [
     "cross_entropy",
     "curvature",
     "data",
+    "elu",
     "evaluate",
     "evaluation",
     "explain",
     "feedback",
     "feedforward",
+    "gelu",
+    "gelu_tanh",
     "gradcheck",
     "identity",
     "init",
@@ -114,12 +143,14 @@ __all__ = [
     "log_likelihood",
     "loss",
     "losses",
+    "many_plots",
     "mlp",
     "notation",
     "ops",
     "per_example",
     "plots",
     "predict",
+    "predict_proba",
     "quadratic",
     "regularizers",
     "relu",
@@ -127,12 +158,16 @@ __all__ = [
     "sgd_step",
     "sigmoid",
     "sign",
+    "silu",
     "softmax",
+    "softplus",
     "step",
     "summary",
     "tanh",
+    "tasks",
     "trace_gradient",
     "train",
+    "train_many",
     "training",
 ]
 __version__ = "0.2.0"

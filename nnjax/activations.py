@@ -11,40 +11,58 @@ for `absolute` it is 0, the mean of both sides. `jax.grad` of these functions sa
 
 `softmax` normalises the last axis, so that every function here serves one example (n_out,) and a
 batch (n, n_out) alike.
+
+`from_jax` makes an activation function of any function of JAX; that one's derivative is not written
+by hand but left to `jax.vjp`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from nnjax.notation import Named
+from nnjax.notation import Named, function_name
 
 __all__ = [
     "ACTIVATIONS",
+    "ELU",
+    "GELU",
     "Absolute",
     "Activation",
     "Elementwise",
+    "ElementwiseFromJax",
+    "FromJax",
+    "GELUTanh",
     "Identity",
     "LeakyReLU",
     "Probability",
     "ReLU",
+    "SiLU",
     "Sigmoid",
     "Sign",
     "Softmax",
+    "Softplus",
     "Step",
     "Tanh",
     "absolute",
+    "elu",
+    "from_jax",
+    "gelu",
+    "gelu_tanh",
     "identity",
     "leaky_relu",
     "relu",
     "require_activation",
     "sigmoid",
     "sign",
+    "silu",
     "softmax",
+    "softplus",
     "step",
     "tanh",
 ]
@@ -232,6 +250,135 @@ class LeakyReLU(Elementwise):
 
 
 @dataclass(frozen=True)
+class ELU(Elementwise):
+    """z where z > 0, else α (eᶻ − 1), with the derivative 1 or α eᶻ; α at 0.
+
+    Args:
+        alpha: α, the limit for z → −∞ is −α; no unit.
+
+    Raises:
+        ValueError: if alpha is not a finite number.
+
+    Example:
+        >>> import nnjax
+        >>> float(nnjax.elu(2.0)), round(float(nnjax.elu(-2.0)), 4)
+        (2.0, -0.8647)
+
+    Reference: Clevert, Unterthiner and Hochreiter 2015, arXiv:1511.07289.
+    """
+
+    name = "elu"
+    alpha: float = 1.0
+
+    def __post_init__(self):
+        _require(self.alpha, "alpha of ELU", "a finite number", lambda v: v - v == 0)
+
+    def __call__(self, z):
+        z = jnp.asarray(z)
+        return jnp.where(z > 0, z, self.alpha * jnp.expm1(_negative(z)))
+
+    def derivative_at(self, z, a):
+        return jnp.where(z > 0, jnp.ones_like(z), self.alpha * jnp.exp(_negative(z)))
+
+
+@dataclass(frozen=True)
+class Softplus(Elementwise):
+    """ln(1 + eᶻ), a smooth max(0, z); its derivative is the sigmoid, 1 / (1 + e⁻ᶻ).
+
+    Example:
+        >>> import nnjax
+        >>> round(float(nnjax.softplus(0.0)), 4), float(nnjax.softplus.derivative(0.0))
+        (0.6931, 0.5)
+    """
+
+    name = "softplus"
+
+    def __call__(self, z):
+        return jax.nn.softplus(jnp.asarray(z))
+
+    def derivative_at(self, z, a):
+        return jax.nn.sigmoid(z)
+
+
+@dataclass(frozen=True)
+class SiLU(Elementwise):
+    """z s(z) with s(z) = 1 / (1 + e⁻ᶻ), also known as swish; the derivative is s + a (1 − s).
+
+    Example:
+        >>> import nnjax
+        >>> float(nnjax.silu.derivative(0.0))
+        0.5
+
+    Reference: Elfwing, Uchibe and Doya 2018, arXiv:1702.03118.
+    """
+
+    name = "silu"
+
+    def __call__(self, z):
+        return jax.nn.silu(jnp.asarray(z))
+
+    def derivative_at(self, z, a):
+        s = jax.nn.sigmoid(z)
+        return s + a * (1 - s)
+
+
+@dataclass(frozen=True)
+class GELU(Elementwise):
+    """z Φ(z), with the derivative Φ(z) + z φ(z).
+
+    Φ is the distribution function of N(0, 1), φ(z) = e^{−z²/2} / √2π its density. This is the exact
+    form, as in PyTorch; differs from `jax.nn.gelu`, whose default is `gelu_tanh`.
+
+    Example:
+        >>> import nnjax
+        >>> round(float(nnjax.gelu(1.0)), 4), float(nnjax.gelu.derivative(0.0))
+        (0.8413, 0.5)
+
+    Reference: Hendrycks and Gimpel 2016, arXiv:1606.08415.
+    """
+
+    name = "gelu"
+
+    def __call__(self, z):
+        return jax.nn.gelu(jnp.asarray(z), approximate=False)
+
+    def derivative_at(self, z, a):
+        density = jnp.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        return jax.scipy.special.erfc(-z / math.sqrt(2)) / 2 + z * density
+
+
+@dataclass(frozen=True)
+class GELUTanh(Elementwise):
+    """z (1 + tanh u) / 2 with u = √(2/π) (z + 0.044715 z³): close to `gelu`, and cheaper.
+
+    Since (1 + tanh u) / 2 = s(2u) with s the sigmoid, it is z s, with the derivative
+    s + z s (1 − s) 2u', u' = √(2/π) (1 + 3·0.044715 z²): nothing cancels. Where |z| > 25, s is 0 or
+    1 to the last digit; it is taken at ±25, so that no power of z overflows.
+
+    Example:
+        >>> import nnjax
+        >>> round(float(nnjax.gelu_tanh(1.0)), 4), float(nnjax.gelu_tanh.derivative(0.0))
+        (0.8412, 0.5)
+
+    Reference: Hendrycks and Gimpel 2016, arXiv:1606.08415; the default of `jax.nn.gelu`.
+    """
+
+    name = "gelu_tanh"
+
+    def __call__(self, z):
+        z = jnp.asarray(z)
+        return z * self._s(jnp.clip(z, -25, 25))
+
+    def derivative_at(self, z, a):
+        z = jnp.clip(z, -25, 25)
+        s, slope = self._s(z), math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
+        return s + z * s * (1 - s) * 2 * slope
+
+    def _s(self, z):
+        return jax.nn.sigmoid(2 * math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))
+
+
+@dataclass(frozen=True)
 class Absolute(Elementwise):
     """|z|, with the derivative sign(z), which is 0 at 0.
 
@@ -381,6 +528,99 @@ class Sign(Activation):
         raise TypeError(_no_derivative("sign", "tanh"))
 
 
+@dataclass(frozen=True)
+class FromJax(Activation):
+    """A function of JAX as an activation function, its pull-back by `jax.vjp`: see `from_jax`.
+
+    Two are equal if they are made of the same function.
+
+    Example:
+        >>> import jax, nnjax
+        >>> nnjax.activations.from_jax(jax.nn.log_softmax)
+        from_jax(log_softmax, derivative by jax.vjp)
+    """
+
+    function: Callable[[jax.Array], jax.Array]
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The name of the function."""
+        return function_name(self.function)
+
+    def __call__(self, z):
+        return self.function(jnp.asarray(z))
+
+    def pull_back(self, z, a, g):
+        return jax.vjp(self.function, z)[1](g)[0]
+
+    def __repr__(self) -> str:
+        return f"from_jax({self.name}, derivative by jax.vjp)"
+
+
+@dataclass(frozen=True, repr=False)
+class ElementwiseFromJax(FromJax, Elementwise):
+    """A function of JAX that works element by element: it has a `derivative` too.
+
+    Example:
+        >>> import jax, nnjax
+        >>> float(nnjax.activations.from_jax(jax.nn.mish).derivative(0.0))
+        0.6000000238418579
+    """
+
+    name = FromJax.name
+
+    def derivative_at(self, z, a):
+        return jax.vjp(self.function, z)[1](jnp.ones_like(z))[0]
+
+
+def from_jax(function: Callable[[jax.Array], jax.Array]) -> FromJax:
+    """Return an activation function made of a function of JAX, such as `jax.nn.mish`.
+
+    Its derivative is not written by hand: `jax.vjp` gives it, and the activation says so when
+    printed. On the command line and in architectures, which take activations by name, there are
+    only those of `ACTIVATIONS`; `nnjax.save` refuses the network, whose parameters can be saved.
+
+    Args:
+        function: of an array (..., n_out), to an array of its shape and dtype. Rows must not
+            depend on one another.
+
+    Raises:
+        TypeError: if it is not such a function.
+
+    Example:
+        >>> import jax, nnjax
+        >>> mish = nnjax.activations.from_jax(jax.nn.mish)
+        >>> mish == nnjax.activations.from_jax(jax.nn.mish)
+        True
+        >>> nnjax.mlp([784, 30, 10], activation=mish).layers[0].activation
+        from_jax(mish, derivative by jax.vjp)
+    """
+    expected = "a function of JAX from an array to one of its shape and dtype, such as jax.nn.mish"
+    if not callable(function):
+        raise TypeError(f"function is {function!r}; expected {expected}")
+    with jax.ensure_compile_time_eval():  # where it is called within a jitted function too
+        z = jnp.array([0.3, -1.2])
+        try:
+            a, *alone = jax.jit(lambda z: tuple(map(function, (z, z[:1], z[1:]))))(z)
+        except Exception as error:
+            raise TypeError(
+                f"function is {function!r}, which jax.jit cannot apply to an array (2,) "
+                f"({type(error).__name__}); expected {expected}"
+            ) from error
+        if getattr(a, "shape", None) != z.shape or a.dtype != z.dtype:
+            raise TypeError(
+                f"function is {function!r}, which makes {a!r} of an array (2,) of {z.dtype}; "
+                f"expected {expected}"
+            )
+        elementwise = bool(jnp.allclose(a, jnp.concatenate(alone), rtol=1e-4, atol=1e-5))
+    return (ElementwiseFromJax if elementwise else FromJax)(function)
+
+
+def _negative(z):
+    """Return z where it is negative, else 0: so that no exponential overflows where unused."""
+    return jnp.where(z > 0, jnp.zeros_like(z), z)
+
+
 def _others(z):
     """Return (..., n, n): row j holds z with class j taken out (−∞)."""
     n = z.shape[-1]
@@ -407,6 +647,11 @@ sigmoid = Sigmoid()
 tanh = Tanh()
 relu = ReLU()
 leaky_relu = LeakyReLU()
+elu = ELU()
+softplus = Softplus()
+silu = SiLU()
+gelu = GELU()
+gelu_tanh = GELUTanh()
 absolute = Absolute()
 identity = Identity()
 softmax = Softmax()
@@ -421,6 +666,11 @@ ACTIVATIONS: dict[str, Activation] = {
         tanh,
         relu,
         leaky_relu,
+        elu,
+        softplus,
+        silu,
+        gelu,
+        gelu_tanh,
         absolute,
         identity,
         softmax,

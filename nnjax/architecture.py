@@ -7,12 +7,17 @@ reads, from the input to the output (the output layer itself follows from the nu
     conv20k5        20 filters of 5x5; conv20k3x5: 3 high, 5 wide
       s2, s2x1      ... with this stride
       p1, p1x2      ... with this many zeros around the image; same: as many as keep its size
+      d2, d2x1      ... with the inputs of each neuron this far apart (dilation)
+      g2            ... with filters and channels in this many groups
     pool2, pool3s2  max-pooling, windows of 2x2; of 3x3 with stride 2
     meanpool2, l2pool2
     dense100        100 neurons; an image is flattened first
     dropout0.5      drop half of the inputs in training
     flatten
-    :tanh           after conv or dense: this activation instead of the usual one
+    layernorm       mean 0 and variance 1 over the features of each example
+    add2            add what went into the second layer before: "dense30 dense30 add2" is a
+                    residual block of two layers
+    :tanh           after conv, dense, layernorm or add: this activation instead of the usual one
     *3              after anything: three times over
 
 VGG-16 is `conv64k3same*2 pool2 conv128k3same*2 pool2 conv256k3same*3 pool2 conv512k3same*3 pool2
@@ -30,15 +35,17 @@ import jax
 
 from nnjax.activations import Activation, relu, sigmoid
 from nnjax.checks import require_instance, require_size
+from nnjax.display import shape_text, table
 from nnjax.initializers import Initializer, default
 from nnjax.layers import LAYERS, Conv, Dense, Dropout, Flatten, Layer, MaxPool
 from nnjax.layers.base import Shape
+from nnjax.layers.residual import next_shape
 from nnjax.losses import Loss, log_likelihood, require_loss
 from nnjax.network import Network, require_network
 
 __all__ = ["LayerSummary", "Summary", "convnet", "describe", "parse", "summary"]
 
-_EXAMPLES = "conv20k5, pool2, meanpool2, l2pool2, dense100, dropout0.5, flatten"
+_EXAMPLES = "conv20k5, pool2, meanpool2, l2pool2, dense100, dropout0.5, flatten, layernorm, add2"
 
 
 def parse(
@@ -71,20 +78,22 @@ def parse(
         >>> net.shapes
         ((28, 28, 1), (24, 24, 20), (12, 12, 20), (2880,), (100,), (10,))
     """
-    shape = Network(input_shape, [Flatten()], loss).input_shape  # checked, and always a tuple
+    # Checked, and always a tuple.
+    shapes = [Network(input_shape, [Flatten()], loss).input_shape]
     layers: list[Layer] = []
     if not isinstance(text, str):
         raise TypeError(f'text is {text!r}; expected one string, such as "conv20k5 pool2 dense100"')
     for word in re.finditer(r"\S+", text):
         try:
-            new = _layers(word.group(), shape, activation, initializer)
+            new = _layers(word.group(), shapes[-1], activation, initializer)
             for layer in new:
-                shape = layer.out_shape(shape)
+                shapes.append(next_shape(layer, shapes))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{error}\n{_where(text, *word.span())}") from None
         layers += new
     last = [Dense(n_out, output or loss.output, initializer)]
-    return Network(input_shape, [*layers, *([Flatten()] if len(shape) > 1 else []), *last], loss)
+    flat = [Flatten()] if len(shapes[-1]) > 1 else []
+    return Network(input_shape, [*layers, *flat, *last], loss)
 
 
 def convnet(
@@ -177,12 +186,20 @@ class Summary(NamedTuple):
     parameters: int
 
     def __str__(self) -> str:
-        rows = [("layer", "output", "parameters"), ("input", _by(self.input_shape), "")]
-        rows += [(row.layer, _by(row.out_shape), f"{row.parameters:,}") for row in self.layers]
-        rows.append(("total", "", f"{self.parameters:,}"))
+        rows = self._rows()
         first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [f"{a:{first}}   {b:{second}}   {c:>{third}}".rstrip() for a, b, c in rows]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return table(self._rows(), numbers_from=2)
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        rows = [("layer", "output", "parameters"), ("input", shape_text(self.input_shape), "")]
+        rows += [
+            (row.layer, shape_text(row.out_shape), f"{row.parameters:,}") for row in self.layers
+        ]
+        return [*rows, ("total", "", f"{self.parameters:,}")]
 
 
 def summary(net: Network) -> Summary:
@@ -235,10 +252,6 @@ def _layers(word, shape, activation, initializer):
         )
     flat = [Flatten()] if isinstance(layer, Dense) and len(shape) > 1 else []
     return flat + [layer] * require_size(int(times or 1), f"times of {word}")
-
-
-def _by(shape):
-    return " x ".join(map(str, shape))
 
 
 def _where(text, start, end):

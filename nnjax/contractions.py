@@ -14,8 +14,8 @@ the positions to one gradient overlap, so that ‖g‖² is not ‖δ‖² ‖X�
 Σ_{t,s} (X_t·X_s)(δ_t·δ_s), the inner product of two T x T Gram matrices. This takes 2T² numbers an
 example: a good way as long as that is at most J·K, the number of weights (Bu et al. 2022,
 arXiv:2205.10683), and the work no more either. Beyond, and for layers that are not an
-`AffineLayer`, gradients are instantiated, a piece of the examples at a time. Squares are taken in
-float32 at least: those of float16 end at 65,504.
+`AffineLayer` of one group, gradients are instantiated, a piece of the examples at a time. Squares
+are taken in float32 at least: those of float16 end at 65,504.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def sum_of_squares(f: Factors) -> Any:
 def gram(f: Factors) -> jax.Array:
     """Return the inner products of all gradients, (V, n, V, n)."""
     shape = f.deltas.shape[:2] * 2
-    if not isinstance(f.layer, AffineLayer):
+    if not _positions(f):
         rows = [_wide(g).reshape(math.prod(shape[:2]), -1) for g in jax.tree.leaves(instantiate(f))]
         return jax.tree.reduce(jnp.add, [g @ g.T for g in rows]).reshape(shape)
     x, d = map(_wide, inputs_and_errors(f))
@@ -170,8 +170,8 @@ def gram(f: Factors) -> jax.Array:
 
 
 def _positions(f):
-    """Return T, or 0 for a layer that is not affine."""
-    if not isinstance(f.layer, AffineLayer):
+    """Return T, or 0 for a layer that is not affine or has groups."""
+    if not isinstance(f.layer, AffineLayer) or f.layer.groups > 1:
         return 0
     return math.prod(f.deltas.shape[2:-1])
 

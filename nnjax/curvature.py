@@ -50,6 +50,7 @@ from nnjax.checks import FINITE, check_key, checked, require_scalar, require_siz
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
 from nnjax.network import Network, Params, check_params, forward, one_dtype, require_network
+from nnjax.sharding import automatic, like_params
 
 __all__ = [
     "KroneckerFactors",
@@ -228,10 +229,11 @@ def kronecker_factors(
     require_plain_bp(net, params, bp, "kronecker_factors")
     errors = backward(net, params, bp, exact_seeds(net, bp) if seeds is None else seeds)
     for l, layer in enumerate(net.layers):
-        if jax.tree.leaves(params[l]) and not isinstance(layer, AffineLayer):
+        affine = isinstance(layer, AffineLayer) and layer.groups == 1
+        if jax.tree.leaves(params[l]) and not affine:
             raise TypeError(
-                f"layers[{l}] is {layer}, which has parameters but is not an affine layer; "
-                "Kronecker factors stand for z = w X + b alone"
+                f"layers[{l}] is {layer}, which has parameters but is not an affine layer of one "
+                "group; Kronecker factors stand for z = w X + b alone"
             )
     return _each_layer(_kronecker_factors, net, params, bp, errors)
 
@@ -255,7 +257,7 @@ def _precondition_arguments(factors, grads, damping):
     return factors, grads, damping
 
 
-@checked(_precondition_arguments)
+@checked(_precondition_arguments, layout=like_params)
 def precondition(factors: tuple[Any, ...], grads: Any, damping: chex.Numeric) -> Any:
     """Return (G ⊗ A + λ)⁻¹ ∇C, layer by layer: the direction of an approximate Newton step.
 
@@ -458,7 +460,7 @@ def neural_tangent_kernel(
     return jnp.transpose(kernel, (1, 3, 0, 2))
 
 
-_each_layer = jax.jit(contractions.each_layer, static_argnums=0)
+_each_layer = jax.jit(automatic(contractions.each_layer), static_argnums=0)
 
 
 def _check_output(net, bp):

@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.activations import Elementwise
+from nnjax import losses
+from nnjax.activations import Elementwise, FromJax, Softmax
 from nnjax.backprop import backprop
 from nnjax.checks import FINITE, require_number, require_real_array
+from nnjax.display import heading, table
 from nnjax.layers import Affine, Dense
 from nnjax.losses import targets
 from nnjax.network import Network, check_batch, require_network
@@ -28,6 +31,13 @@ from nnjax.notation import factor, number, subscript, superscript, total
 
 __all__ = ["Explanation", "Line", "explain"]
 
+_HEADINGS = {
+    "forward": "Forward",
+    "loss": "Loss",
+    "backward": "Backward: the errors δ = ∂C/∂z",
+    "gradient": "Gradient: the partial derivatives",
+    "update": "Update: one step of gradient descent",
+}
 LIMIT = 2000  # lines: more than a hundred pages are not a working by hand any more
 
 
@@ -42,6 +52,8 @@ class Line(NamedTuple):
         numbers: the formula with the numbers put in.
         value: the result.
         example: of which example of the batch, from 0; −1 where it is of the whole batch.
+        place: (l, j), a neuron, or (l, j, k), a weight: layers from 1, the rest from 0; () for
+            neither.
     """
 
     section: str
@@ -51,6 +63,12 @@ class Line(NamedTuple):
     numbers: str
     value: float
     example: int = -1
+    place: tuple[int, ...] = ()
+
+    @property
+    def steps(self) -> list[str]:
+        """What stands between the equals signs, each once: symbols, numbers put in, the result."""
+        return list(dict.fromkeys(s for s in (self.formula, self.numbers, number(self.value)) if s))
 
 
 @dataclass(frozen=True)
@@ -80,25 +98,32 @@ class Explanation:
         )
 
     def __str__(self) -> str:
-        titles = {
-            "forward": "Forward",
-            "loss": "Loss",
-            "backward": "Backward: the errors δ = ∂C/∂z",
-            "gradient": "Gradient: the partial derivatives",
-            "update": "Update: one step of gradient descent",
-        }
-        examples = {line.example for line in self.lines if line.example >= 0}
-        out, heading = [self.title], None
-        for line in self.lines:
-            of = f", example {line.example + 1}" if len(examples) > 1 and line.example >= 0 else ""
-            if (line.section, line.example) != heading:
-                heading = (line.section, line.example)
-                out += ["", titles[line.section] + of]
-            steps = [line.formula, line.numbers, number(line.value)]
-            chain = " = ".join(dict.fromkeys(step for step in steps if step))
-            name = f"  [{line.equation}]" if line.equation else ""
-            out.append(f"  {line.symbol} = {chain}{name}")
+        out = [self.title]
+        for title, lines in self.sections():
+            out += ["", title]
+            for line in lines:
+                name = f"  [{line.equation}]" if line.equation else ""
+                out.append(f"  {' = '.join([line.symbol, *line.steps])}{name}")
         return "\n".join(out)
+
+    def _repr_html_(self) -> str:
+        """Return the working for a notebook: a row for each number."""
+        rows = [("", "", "formula", "numbers put in", "value")]
+        for line in self.lines:
+            of = line.symbol if line.example < 1 else f"{line.symbol} (example {line.example + 1})"
+            rows.append((line.equation, of, line.formula, line.numbers, number(line.value)))
+        return heading(self.title) + table(rows, numbers_from=4)
+
+    def sections(self) -> list[tuple[str, list[Line]]]:
+        """Return the lines in their sections, each with a heading, example by example."""
+        several = any(line.example > 0 for line in self.lines)
+        sections = []
+        for (name, example), lines in itertools.groupby(
+            self.lines, key=lambda line: (line.section, line.example)
+        ):
+            of = f", example {example + 1}" if several and example >= 0 else ""
+            sections.append((_HEADINGS[name] + of, list(lines)))
+        return sections
 
     def to_dict(self) -> dict[str, Any]:
         """Return title, loss and lines as plain dictionaries, strings and numbers."""
@@ -154,11 +179,18 @@ def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Expl
     working = _Working(net, params, x, y, eta)
     return Explanation(
         title=f"One training step of {' → '.join(map(str, (s[0] for s in net.shapes)))}, "
-        f"{working.loss_name}, η = {number(eta)}",
+        f"{working.loss_name}, η = {number(eta)}{_not_by_hand(net)}",
         lines=tuple(working.lines()),
         loss=float(working.bp.loss),
         params=working.updated(),
     )
+
+
+def _not_by_hand(net):
+    """Return which derivatives are those of `jax.vjp`, if any."""
+    functions = [net.loss, *(layer.activation for layer in net.layers)]
+    names = [f.name for f in functions if isinstance(f, (FromJax, losses.FromJax))]
+    return f"; derivative of {' and '.join(dict.fromkeys(names))} by jax.vjp" if names else ""
 
 
 def _length(net, n):
@@ -240,6 +272,7 @@ class _Working:
                     ),
                     float(self.z[l][i, j]),
                     i,
+                    (l, j),
                 )
             for j in range(len(b)):
                 z = self.z[l][i]
@@ -253,6 +286,7 @@ class _Working:
                     f"{name}({put_in})" + ("" if self._elementwise(l) else subscript(j)),
                     float(self.a[l][i, j]),
                     i,
+                    (l, j),
                 )
 
     def _elementwise(self, l):
@@ -279,6 +313,7 @@ class _Working:
             last = l == self.L
             g = self._arriving(l, i)
             a, delta = self.a[l][i], self.delta[l][i]
+            here = jnp.asarray(self.z[l][i]), jnp.asarray(a)
             canonical = last and np.allclose(delta, a - self.y[i], rtol=1e-5, atol=1e-6)
             canonical = canonical and not np.allclose(g, delta)
             for j in range(len(delta)):
@@ -287,19 +322,25 @@ class _Working:
                 if canonical:
                     formula = f"a{up}{subscript(j)} − y{subscript(j)}"
                     numbers = f"{number(a[j])} − {factor(self.y[i][j])}"
-                elif self._elementwise(l):
-                    slope = float(act.derivative(jnp.asarray(self.z[l][i]))[j])
+                elif isinstance(act, Elementwise):
+                    slope = float(act.derivative(here[0])[j])
                     arriving, put_in = self._arriving_text(l, i, j)
                     formula = f"{arriving} · {self._activation_name(l)}'({at})"
                     numbers = f"{put_in} · {factor(slope)}"
-                else:
+                elif isinstance(act, Softmax):
                     formula = f"a{up}{subscript(j)} (g{subscript(j)} − Σ g a), g = ∂C/∂a{up}"
                     numbers = f"{factor(a[j])} · ({number(g[j])} − {factor(float(g @ a))})"
-                    scale = getattr(act, "scale", 1.0)
-                    if scale != 1:
-                        formula = f"{scale:g} " + formula
-                        numbers = f"{scale:g} · " + numbers
-                yield Line("backward", equation, symbol, formula, numbers, float(delta[j]), i)
+                    if act.scale != 1:
+                        formula = f"{act.scale:g} " + formula
+                        numbers = f"{act.scale:g} · " + numbers
+                else:
+                    rows = range(len(a))
+                    slopes = jax.vmap(act.pull_back, (None, None, 0))(*here, jnp.eye(len(a)))
+                    terms = (f"∂C/∂a{up}{subscript(k)} ∂a{up}{subscript(k)}/∂{at}" for k in rows)
+                    formula = total(list(terms))
+                    numbers = total([f"{factor(g[k])}·{factor(slopes[k, j])}" for k in rows])
+                value = float(delta[j])
+                yield Line("backward", equation, symbol, formula, numbers, value, i, (l, j))
 
     def _arriving(self, l, i):
         """Return ∂C/∂a^l."""
@@ -338,6 +379,7 @@ class _Working:
                         f"{mean}δ{up}{subscript(j)} {self._input(l, k)}",
                         self._mean(products),
                         float(gw[j, k]),
+                        place=(l, j, k),
                     )
                 yield Line(
                     "gradient",
@@ -346,6 +388,7 @@ class _Working:
                     f"{mean}δ{up}{subscript(j)}",
                     self._mean([factor(d) for d in delta[:, j]]),
                     float(gb[j]),
+                    place=(l, j),
                 )
 
     def _mean(self, terms):
@@ -359,10 +402,11 @@ class _Working:
             new_w, new_b = np.asarray(new.w), np.asarray(new.b)
             for j in range(w.shape[0]):
                 for k in range(w.shape[1]):
-                    yield self._step(f"w{up}{subscript(j, k)}", w[j, k], gw[j, k], new_w[j, k])
-                yield self._step(f"b{up}{subscript(j)}", b[j], gb[j], new_b[j])
+                    symbol = f"w{up}{subscript(j, k)}"
+                    yield self._step(symbol, w[j, k], gw[j, k], new_w[j, k], (l, j, k))
+                yield self._step(f"b{up}{subscript(j)}", b[j], gb[j], new_b[j], (l, j))
 
-    def _step(self, symbol, old, slope, new):
+    def _step(self, symbol, old, slope, new, place):
         return Line(
             "update",
             "w → w − η ∂C/∂w" if symbol[0] == "w" else "b → b − η ∂C/∂b",
@@ -370,6 +414,7 @@ class _Working:
             f"{symbol} − η ∂C/∂{symbol}",
             f"{number(old)} − {factor(self.eta)}·{factor(slope)}",
             float(new),
+            place=place,
         )
 
 

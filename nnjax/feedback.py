@@ -18,8 +18,9 @@ The result is not a gradient of the loss (except with B = W), so `backprop` retu
 and `vmap` it, donate it. Cost: that of backpropagation; the direct rules need one product with
 (n_out, n_in) a layer in place of (n_l, n_in), and no layer waits for the one after it.
 
-Layers without parameters (pooling, dropout, flattening) have a pull-back without weights, and
-keep it. So a direct rule projects the output's error onto the input of each layer that has
+Layers that are not `z = w X + b` (pooling, dropout, flattening, layer normalization) have a
+pull-back without a transposed matrix, and keep it; so do residual blocks, along which errors come
+back as they are. So a direct rule projects the output's error onto the input of each layer that has
 weights, from where it continues through pooling and σ' as usual. Feedback weights are cast to the
 dtype of the errors.
 """
@@ -36,7 +37,7 @@ import jax.numpy as jnp
 
 from nnjax import initializers
 from nnjax.checks import check_key, require_dtype, require_scalar
-from nnjax.layers.base import Affine
+from nnjax.layers.base import Affine, AffineLayer
 from nnjax.network import Network, Params, check_params, require_network
 from nnjax.network import init as init_params
 from nnjax.pieces import at_least_float32
@@ -123,8 +124,9 @@ class FeedbackAlignment(Feedback):
     """Fixed random feedback weights: g = Bᵀ δ^{l+1}. The forward weights come to align with them.
 
     Args:
-        weights: B, of the structure and shapes of the parameters. Those of the first layer and
-            the biases have no part in it. With the parameters themselves it is backpropagation.
+        weights: B, of the structure and shapes of the parameters. Those of the first layer, the
+            biases, and what belongs to layers that are not affine have no part in it. With the
+            parameters themselves it is backpropagation.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -145,7 +147,8 @@ class FeedbackAlignment(Feedback):
         check_params(net, self.weights, "feedback.weights")
 
     def pull_back(self, net, params, l, cache, delta, output_error, y):
-        return _through(net, _as(delta.dtype, self.weights[l]), l, cache, delta)
+        weights = _as(delta.dtype, self.weights[l]) if _has_weights(net, l) else params[l]
+        return _through(net, weights, l, cache, delta)
 
 
 @jax.tree_util.register_dataclass
@@ -172,8 +175,10 @@ class SignSymmetry(FeedbackAlignment):
     """
 
     def pull_back(self, net, params, l, cache, delta, output_error, y):
-        sizes = jax.tree.map(jnp.abs, _as(delta.dtype, self.weights[l]))
-        weights = jax.tree.map(lambda w, size: jnp.sign(w) * size, params[l], sizes)
+        weights = params[l]
+        if _has_weights(net, l):
+            sizes = jax.tree.map(jnp.abs, _as(delta.dtype, self.weights[l]))
+            weights = jax.tree.map(lambda w, size: jnp.sign(w) * size, weights, sizes)
         return _through(net, weights, l, cache, delta)
 
 
@@ -237,7 +242,7 @@ class DirectFeedbackAlignment(Feedback):
 
     Args:
         weights: one entry per layer: B (n_out, *shape of what goes into the layer), or () for the
-            first layer and those without parameters. With one hidden layer it is feedback
+            first layer and those without weights. With one hidden layer it is feedback
             alignment.
 
     Example:
@@ -257,11 +262,11 @@ class DirectFeedbackAlignment(Feedback):
         if came != expected:
             raise ValueError(
                 f"feedback.weights have the shapes {came}, but this network takes {expected}: "
-                "(n_out, *in_shape) for each layer with parameters but the first, else ()"
+                "(n_out, *in_shape) for each layer with weights but the first, else ()"
             )
 
     def pull_back(self, net, params, l, cache, delta, output_error, y):
-        if not _has_parameters(params[l]):
+        if not _has_weights(net, l):
             return _through(net, params[l], l, cache, delta)
         signal = self.signal(output_error, y)
         return jnp.tensordot(signal, _as(delta.dtype, self.weights[l]), axes=1)
@@ -299,7 +304,7 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class OutputOnly(Feedback):
-    """No feedback: only the last layer that has parameters learns, on random features.
+    """No feedback: only the last layer that has weights learns, on random features.
 
     The baseline that every other rule has to beat.
 
@@ -318,7 +323,7 @@ class OutputOnly(Feedback):
 
     def pull_back(self, net, params, l, cache, delta, output_error, y):
         g = _through(net, params[l], l, cache, delta)
-        return jnp.zeros_like(g) if _has_parameters(params[l]) else g
+        return jnp.zeros_like(g) if _has_weights(net, l) else g
 
 
 RULES: dict[str, type[Feedback] | None] = {
@@ -442,8 +447,8 @@ def _as(dtype, weights):
     return jax.tree.map(lambda b: b.astype(dtype), weights)
 
 
-def _has_parameters(entry):
-    return bool(jax.tree.leaves(entry))
+def _has_weights(net, l):
+    return isinstance(net.layers[l], AffineLayer)
 
 
 def _params(net):
@@ -454,6 +459,8 @@ def _params(net):
 def _direct_weights(net):
     """Return B (n_out, *in_shape) for each layer, as a shape, or () where no feedback comes in."""
     return tuple(
-        jax.ShapeDtypeStruct((net.n_out, *shape), float) if l > 0 and _has_parameters(p) else ()
-        for l, (p, shape) in enumerate(zip(_params(net), net.shapes, strict=False))
+        jax.ShapeDtypeStruct((net.n_out, *net.shapes[l]), float)
+        if l and _has_weights(net, l)
+        else ()
+        for l in range(len(net.layers))
     )

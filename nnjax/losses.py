@@ -2,17 +2,20 @@
 
 A loss called as `loss(a, y)` gives one value per example; the loss of a batch, C, is their mean.
 Targets are one-hot or soft (..., n_out), or integer classes (...), which are one-hot encoded; of
-a single output the classes are 0 and 1, which are its targets.
+a single output the classes are 0 and 1, which are its targets, and real targets may be (...).
 
 `output_error(activation, z, a, y)` is BP1, δ^L = ∂C_x/∂a ⊙ σ'(z^L) (eq. 30 of the book). Where
 a loss takes logarithms of an activation in (0, 1), sigmoid or softmax, loss and error are both
 evaluated from z: sigmoid with cross-entropy and softmax with log-likelihood give δ^L = a − y, and
 every pairing stays finite and right where a rounds to 0 or 1.
+
+`from_jax` makes a loss of any function of JAX; that one's gradient is not written by hand but left
+to `jax.vjp`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,15 +24,17 @@ import jax.numpy as jnp
 
 from nnjax.activations import Activation, Probability, sigmoid, softmax
 from nnjax.checks import require_real_array
-from nnjax.notation import Named, factor, number, total
+from nnjax.notation import Named, factor, function_name, number, total
 
 __all__ = [
     "LOSSES",
     "CrossEntropy",
+    "FromJax",
     "LogLikelihood",
     "Loss",
     "Quadratic",
     "cross_entropy",
+    "from_jax",
     "log_likelihood",
     "quadratic",
     "require_loss",
@@ -44,7 +49,8 @@ def targets(y: jax.Array, a: jax.Array) -> jax.Array:
     that under jit, where values cannot be looked at, a wrong label shows in the loss.
 
     Args:
-        y: (..., n_out) one-hot or soft targets, or (...) integer classes.
+        y: (..., n_out) one-hot or soft targets, or (...) integer classes; of a single output also
+            (...) real targets.
         a: (..., n_out) outputs.
 
     Raises:
@@ -67,6 +73,8 @@ def targets(y: jax.Array, a: jax.Array) -> jax.Array:
         in_range = ((y >= 0) & (y < max(n_out, 2)))[..., None]
         one = jax.nn.one_hot(y, n_out, dtype=a.dtype) if n_out > 1 else y[..., None].astype(a.dtype)
         return jnp.where(in_range, one, jnp.nan)
+    if y.shape == a.shape[:-1] and n_out == 1:
+        return y[..., None].astype(a.dtype)
     raise ValueError(
         f"y has shape {y.shape} and dtype {y.dtype} for outputs of shape {a.shape}; expected "
         f"{a.shape} one-hot or soft targets, or {a.shape[:-1]} integer classes"
@@ -248,6 +256,79 @@ class LogLikelihood(Loss):
     def numbers(self, a, y):
         terms = [f"{factor(q)}·ln {number(p)}" for p, q in zip(a, y, strict=True)]
         return f"−({total(terms)})"
+
+
+@dataclass(frozen=True)
+class FromJax(Loss):
+    """A function of JAX as a loss, its gradient by `jax.vjp`: see `from_jax`.
+
+    Two are equal if they are made of the same function.
+
+    Example:
+        >>> import nnjax, optax
+        >>> nnjax.losses.from_jax(optax.softmax_cross_entropy)
+        from_jax(softmax_cross_entropy, derivative by jax.vjp)
+    """
+
+    function: Callable[[jax.Array, jax.Array], jax.Array]
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The name of the function."""
+        return function_name(self.function)
+
+    def value(self, a, y):
+        return self.function(a, y)
+
+    def gradient_at(self, a, y):
+        value, vjp = jax.vjp(lambda a: self.function(a, y), a)
+        return vjp(jnp.ones_like(value))[0]
+
+    def __repr__(self) -> str:
+        return f"from_jax({self.name}, derivative by jax.vjp)"
+
+
+def from_jax(function: Callable[[jax.Array, jax.Array], jax.Array]) -> FromJax:
+    """Return a loss made of a function of JAX, such as `optax.softmax_cross_entropy`.
+
+    Its gradient is not written by hand: `jax.vjp` gives it, and the loss says so when printed. It
+    is a function of the outputs a alone: one that takes logits belongs to a network whose output
+    is `identity`. On the command line, which takes losses by name, there are only those of
+    `LOSSES`; `nnjax.save` refuses the network, whose parameters can be saved.
+
+    Args:
+        function: of outputs a and targets y, both (..., n_out), to one value per example, (...).
+            Examples must not depend on one another.
+
+    Raises:
+        TypeError: if it is not such a function.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax, optax
+        >>> loss = nnjax.losses.from_jax(optax.softmax_cross_entropy)
+        >>> net = nnjax.mlp([784, 30, 10], output=nnjax.identity, loss=loss)
+        >>> loss.gradient(jnp.zeros((1, 2)), jnp.array([1])).tolist()
+        [[0.5, -0.5]]
+    """
+    expected = "a function of JAX from outputs and targets, (..., n_out) each, to one value per row"
+    if not callable(function):
+        raise TypeError(f"function is {function!r}; expected {expected}")
+    rows = jax.ShapeDtypeStruct((2, 3), jnp.result_type(float))
+    try:
+        values = jax.eval_shape(function, rows, rows)
+    except Exception as error:
+        raise TypeError(
+            f"function is {function!r}, which jax.jit cannot apply to outputs and targets (2, 3) "
+            f"({type(error).__name__}); expected {expected}"
+        ) from error
+    shape = getattr(values, "shape", None)
+    if shape != (2,):
+        hint = ": take the sum over the last axis" if shape == (2, 3) else ""
+        raise TypeError(
+            f"function is {function!r}, which makes {values!r} of outputs (2, 3); expected "
+            f"{expected}{hint}"
+        )
+    return FromJax(function)
 
 
 def _floating(a):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
 from nnjax.checks import require_instance
 
-__all__ = ["Named", "factor", "number", "subscript", "superscript", "total"]
+__all__ = ["Named", "factor", "function_name", "number", "subscript", "superscript", "total"]
 
 
 class Named:
@@ -29,6 +30,20 @@ class Named:
         super().__init_subclass__(**kwargs)
         if "name" not in {**vars(cls), **vars(cls).get("__annotations__", {})}:
             cls.name = cls.__name__
+
+
+def function_name(function: Any) -> str:
+    """Return what a function is called; for a `functools.partial`, the function that it holds.
+
+    Example:
+        >>> import functools, jax
+        >>> from nnjax.notation import function_name
+        >>> function_name(functools.partial(jax.nn.gelu, approximate=False))
+        'gelu'
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def superscript(l: int) -> str:

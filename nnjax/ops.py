@@ -158,8 +158,7 @@ def conv_general_dilated(
     `flax.nnx.Conv(..., conv_general_dilated=nnjax.ops.conv_general_dilated)`.
 
     Args:
-        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-        feature_group_count, batch_group_count, options: those of
+        lhs, rhs, window_strides, padding, options: these and all others are those of
             `jax.lax.conv_general_dilated`. Images (n, H, W, C) with kernels (kh, kw, C, J),
             "SAME", "VALID" or equal margins on opposite sides, without dilation and groups, are
             computed by `conv`; everything else by `jax.lax` itself.

@@ -6,15 +6,18 @@ Okabe and Ito, which colour-blind readers can tell apart; lines differ in their 
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from nnjax.activations import Activation, Elementwise, require_activation
-from nnjax.checks import FINITE, require_instance, require_number, require_size
+from nnjax.checks import FINITE, install, require_instance, require_number, require_size
+from nnjax.tasks import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +27,7 @@ __all__ = [
     "activation_functions",
     "confusion",
     "curves",
+    "estimates",
     "first_layer",
     "layer_curves",
     "misread",
@@ -38,20 +42,25 @@ _PARTS = ("train", "validation", "test")
 Histories = Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]
 
 
-def curves(histories: Histories, title: str = "") -> Figure:
-    """Return loss and accuracy by epoch, of one run or of several in the same axes.
+def curves(
+    histories: Histories, title: str = "", losses: Mapping[str, str] | None = None
+) -> Figure:
+    """Return loss and metrics by epoch, of one run or of several in the same axes.
 
     One colour per run, one dash pattern per part of the data; accuracies in percent. Epochs are
-    counted from 1: a value stands at the number of epochs after which it was measured.
+    counted from 1: a value stands at the number of epochs after which it was measured. Losses of
+    different kinds cannot be compared, so that each kind gets axes of its own. Which metrics there
+    are depends on the task (`nnjax.tasks`): of a regression RMSE and R².
 
     Args:
         histories: by name of the run, the history that `train` returned: `train_loss`,
             `validation_accuracy`, ..., one value per epoch.
         title: such as the settings of the run.
+        losses: by name of the run, the name of its loss; None: all have the same.
 
     Raises:
-        ValueError: if no history holds a loss or an accuracy, or one does not hold one value per
-            epoch.
+        ValueError: if no history holds a loss or another metric, one does not hold one value per
+            epoch, or the loss of a run has no name.
         TypeError: if histories are not histories by name, or title is not a text.
         ImportError: if matplotlib is missing.
 
@@ -61,23 +70,39 @@ def curves(histories: Histories, title: str = "") -> Figure:
         >>> figure = plots.curves({"first": history}, title="30 hidden neurons")
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['loss', 'accuracy (%)']
+        >>> both = {"first": history, "second": history}
+        >>> figure = plots.curves(both, losses={"first": "quadratic", "second": "cross-entropy"})
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['quadratic loss', 'cross-entropy loss', 'accuracy (%)']
     """
     require_instance(histories, Mapping, "histories", "the history of each run by its name")
     for run, history in histories.items():
         require_instance(history, Mapping, f"histories[{run!r}]", "what nnjax.train returned")
+    if losses is not None and (unnamed := [run for run in histories if run not in losses]):
+        raise ValueError(f"losses has no name for the loss of {unnamed[0]!r}")
+    named = {run: "loss" if losses is None else f"{losses[run]} loss" for run in histories}
     kinds = [
-        (kind, ylabel, scale)
-        for kind, ylabel, scale in (("_loss", "loss", 1), ("_accuracy", "accuracy (%)", 100))
-        if any(part + kind in history for history in histories.values() for part in _PARTS)
+        ("_loss", ylabel, 1, [run for run in named if named[run] == ylabel])
+        for ylabel in dict.fromkeys(named.values())
     ]
-    if not kinds:
-        raise ValueError("the histories hold neither a loss nor an accuracy; nothing to plot")
-    figure, axes = _figure(len(kinds), title)
+    kinds += [
+        (f"_{name}", metric.axis, 100 if metric.unit == "%" else 1, list(histories))
+        for name, metric in METRICS.items()
+        if name != "loss" and metric.unit is not None
+    ]
+    shown = [
+        kind
+        for kind in kinds
+        if any(part + kind[0] in histories[run] for run in kind[3] for part in _PARTS)
+    ]
+    if not shown:
+        raise ValueError("the histories hold neither a loss nor an accuracy nor other metrics")
+    figure, axes = _figure(len(shown), title)
     alone = len(histories) == 1
-    for (kind, ylabel, scale), panel in zip(kinds, axes, strict=True):
+    for (kind, ylabel, scale, runs), panel in zip(shown, axes, strict=True):
         for i, (run, history) in enumerate(histories.items()):
             for j, part in enumerate(_PARTS):
-                if part + kind not in history:
+                if run not in runs or part + kind not in history:
                     continue
                 values = scale * _numbers(history[part + kind], part + kind)
                 panel.plot(
@@ -232,6 +257,48 @@ def confusion(matrix: Any, title: str = "", classes: Sequence[str] = ()) -> Figu
     return figure
 
 
+def estimates(
+    y: Any, a: Any, title: str = "", names: Sequence[str] = (), most: int = 5000
+) -> Figure:
+    """Return the estimates of a regression against the true values, one panel per output.
+
+    On the diagonal, drawn in grey, both are equal.
+
+    Args:
+        y: (n,) or (n, k) true values.
+        a: of the same shape, what the network says.
+        title: such as the settings of the run.
+        names: (k,) of what is estimated; empty for none.
+        most: how many examples are shown, the first ones.
+
+    Raises:
+        ValueError: if the shapes differ, or there is not one name per output.
+        TypeError: if title or a name is not a text.
+        ImportError: if matplotlib is missing.
+
+    Example:
+        >>> from nnjax import plots
+        >>> figure = plots.estimates([1.0, 2.0, 4.0], [1.1, 2.3, 3.8], names=["price"])
+        >>> figure.axes[0].get_xlabel()
+        'true price'
+    """
+    y, a = _numbers(y, "y"), _numbers(a, "a")
+    if y.shape != a.shape or y.ndim not in (1, 2) or not y.size:
+        raise ValueError(
+            f"y has shape {y.shape} and a {a.shape}; expected the same, (n,) or (n, k)"
+        )
+    y, a = (v.reshape(len(v), -1)[: require_size(most, "most")] for v in (y, a))
+    _require_names(names, y.shape[1])
+    figure, axes = _figure(y.shape[1], title, size=(4.5 * y.shape[1], 4.5))
+    for j, panel in enumerate(axes):
+        ends = [min(y[:, j].min(), a[:, j].min()), max(y[:, j].max(), a[:, j].max())]
+        panel.plot(ends, ends, color="0.6", linewidth=1)
+        panel.plot(y[:, j], a[:, j], ".", color=COLORS[0], alpha=0.6, markeredgewidth=0)
+        name = names[j] if names else "value"
+        _finish(panel, f"true {name}", f"estimated {name}")
+    return figure
+
+
 def misread(
     x: Any,
     y: Any,
@@ -239,8 +306,12 @@ def misread(
     title: str = "",
     most: int = 60,
     classes: Sequence[str] = (),
+    outputs: Any = None,
 ) -> Figure:
     """Return the images that were misclassified, each with its true and its predicted class.
+
+    With the outputs of the network, the mistakes that it was surest of come first, and below each
+    image stand its three largest outputs in percent.
 
     Args:
         x: (n, h, w) or (n, h, w, channels) images.
@@ -249,6 +320,7 @@ def misread(
         title: such as the settings of the run.
         most: how many are shown, the first ones.
         classes: names of the classes; empty for their numbers.
+        outputs: (n, m) outputs of the network, such as probabilities; None: none are shown.
 
     Raises:
         ValueError: if x are not images, the lengths differ, no image was misclassified, or a class
@@ -271,25 +343,49 @@ def misread(
             f"y has shape {y.shape} and predictions {predictions.shape}; expected one class per "
             f"image, ({len(x)},)"
         )
-    wrong = np.flatnonzero(y != predictions)
+    wrong, sure = np.flatnonzero(y != predictions), np.empty((len(x), 0))
+    if outputs is not None:
+        outputs = _numbers(outputs, "outputs")
+        if outputs.ndim != 2 or len(outputs) != len(x):
+            raise ValueError(
+                f"outputs has shape {outputs.shape}; expected one row per image, ({len(x)}, m)"
+            )
+        # With a single output, it is that of class 1.
+        sure = outputs if outputs.shape[1] > 1 else np.hstack([1 - outputs, outputs])
+        wrong = wrong[np.argsort(-sure[wrong, predictions[wrong]], kind="stable")]
     if not len(wrong):
         raise ValueError("every image was classified correctly; there is nothing to show")
     if classes:
-        _require_names(classes, 1 + int(max(y.max(), predictions.max())))
+        _require_names(classes, max(1 + int(max(y.max(), predictions.max())), sure.shape[1]))
     shown = wrong[: require_size(most, "most")]
     count = f"{len(wrong):,} of {len(x):,} misclassified"
-    count += f" (first {most})" * (len(wrong) > most)
-    figure, axes = _images(len(shown), f"{title}\n{count}".strip(), width=1.2)
+    kept = "first" if outputs is None else "surest"
+    count += f" ({kept} {most})" * (len(wrong) > most)
+    first, _, rest = title.partition("\n")
+    entitled = "\n".join(filter(None, (f"{first}: {count}" if first else count, rest)))
+    figure, axes = _images(len(shown), entitled, width=1.3)
     for panel, i in zip(axes, shown, strict=True):
         image = x[i].squeeze() if x.ndim == 4 and x.shape[-1] == 1 else x[i]
         panel.imshow(image, cmap="gray_r")
         true, predicted = (classes[k] if classes else k for k in (y[i], predictions[i]))
         panel.set_title(f"true {true}, predicted {predicted}", fontsize=7, pad=2)
+        if outputs is not None:
+            largest = np.argsort(-sure[i], kind="stable")[:3]
+            names = [classes[k] if classes else k for k in largest]
+            text = "  ".join(
+                f"{name}: {_percent(float(sure[i, k]))}"
+                for name, k in zip(names, largest, strict=True)
+            )
+            panel.set_xlabel(text, fontsize=6, labelpad=2)
     return figure
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else "<1 %"
+
+
 def activation_functions(
-    activations: Sequence[Activation], low: float = -4.0, high: float = 4.0
+    activations: Sequence[Activation], low: float = -4.0, high: float = 4.0, title: str = ""
 ) -> Figure:
     """Return activation functions, and below them their derivatives where they have any.
 
@@ -297,10 +393,11 @@ def activation_functions(
         activations: such as `[nnjax.sigmoid, nnjax.relu]`.
         low: the smallest z.
         high: the largest z.
+        title: of the figure.
 
     Raises:
         ValueError: if low or high is not a finite number.
-        TypeError: if one is not an activation function.
+        TypeError: if one is not an activation function, or title is not a text.
         ImportError: if matplotlib is missing.
 
     Example:
@@ -315,10 +412,10 @@ def activation_functions(
     for sigma in activations:
         require_activation(sigma, "an entry of activations")
     z = jnp.linspace(low, high, 801)
-    figure, (values, slopes) = _figure(2, "")
+    figure, (values, slopes) = _figure(2, title)
     for i, sigma in enumerate(activations):
         style = {
-            "label": str(sigma).removesuffix("()"),
+            "label": sigma.name,
             "color": COLORS[i % len(COLORS)],
             "linestyle": _STROKES[i % len(_STROKES)],
             "linewidth": 4 - 3 * i / len(activations),  # so that none hides another
@@ -335,32 +432,32 @@ def activation_functions(
 def _figure(
     panels: int, title: str, size: tuple[float, float] | None = None
 ) -> tuple[Figure, np.ndarray]:
-    plt = _matplotlib()
-    figure = plt.figure.Figure(figsize=size or (5.5 * panels, 4), dpi=120, layout="constrained")
+    figure = _new_figure(size or (5.5 * panels, 4))
     _entitle(figure, title)
     return figure, np.atleast_1d(np.asarray(figure.subplots(1, panels)))
 
 
 def _images(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[Any]]:
-    plt = _matplotlib()
     columns = int(np.ceil(np.sqrt(1.6 * count)))
     rows = -(-count // columns)
     size = (max(4.0, width * columns + 0.5), max(2.5, (width + 0.15) * rows + 0.8))
-    figure = plt.figure.Figure(figsize=size, dpi=120, layout="constrained")
+    figure = _new_figure(size)
     _entitle(figure, title)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for panel in axes:
-        panel.set_axis_off()
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
     return figure, axes
 
 
 def _entitle(figure: Figure, title: str) -> None:
     """Write the title above a figure, broken into lines by its width."""
     require_instance(title, str, "title", "a text")
-    width = int(9 * figure.get_figwidth())  # 9 characters per inch
+    size = 12 if "\n" not in title else 10
+    width = int(108 * figure.get_figwidth() / size)  # characters: at size 12, 9 per inch
     lines = [textwrap.fill(line, width) for line in title.splitlines()]
     if lines:
-        figure.suptitle("\n".join(lines))
+        figure.suptitle("\n".join(lines), fontsize=size)
 
 
 def _require_names(classes: Any, count: int) -> None:
@@ -412,10 +509,26 @@ def _legend(figure: Figure, axes: Any) -> None:
     )
 
 
-def _matplotlib() -> Any:
+def _new_figure(size: tuple[float, float]) -> Figure:
+    return _figure_kind()(figsize=size, dpi=120, layout="constrained")
+
+
+def _figure_kind() -> type[Figure]:
+    """A figure that a notebook shows without pyplot."""
     try:
-        import matplotlib
-        import matplotlib.figure
+        import matplotlib  # noqa: F401  (says at once if it is missing)
+        from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('plots require matplotlib: pip install "nnjax[plots]"') from None
-    return matplotlib
+        raise ImportError(f"plots require matplotlib: {install('plots')}") from None
+    return _shown(Figure)
+
+
+@lru_cache
+def _shown(figure: type[Figure]) -> type[Figure]:
+    class Shown(figure):
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png")
+            return content.getvalue()
+
+    return Shown

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.activations import absolute
-from nnjax.checks import require_number
+from nnjax.checks import require_scalar
 from nnjax.layers.base import Affine
 from nnjax.pieces import at_least_float32
 
@@ -44,7 +44,12 @@ class Regularizer:
     """
 
     def penalty(self, params: Any, n: int) -> jax.Array:
-        """Return what is added to the loss, a scalar; n: the number of training examples."""
+        """Return what is added to the loss, a scalar in float32 at least.
+
+        Args:
+            params: the parameters.
+            n: the number of training examples.
+        """
         return jnp.zeros((), _dtype(params))
 
     def gradient(self, params: Any, n: int) -> Any:
@@ -91,7 +96,7 @@ class L2(Regularizer):
         _require_strength(self, self.strength)
 
     def penalty(self, params, n):
-        squares = [jnp.sum(w**2) for w in _weights(params)]
+        squares = [jnp.sum(_wide(w) ** 2) for w in _weights(params)]
         return sum(squares, super().penalty(params, n)) * (self.strength / (2 * n))
 
     def gradient(self, params, n):
@@ -127,7 +132,7 @@ class L1(Regularizer):
         _require_strength(self, self.strength)
 
     def penalty(self, params, n):
-        sums = [jnp.sum(absolute(w)) for w in _weights(params)]
+        sums = [jnp.sum(absolute(_wide(w))) for w in _weights(params)]
         return sum(sums, super().penalty(params, n)) * (self.strength / n)
 
     def gradient(self, params, n):
@@ -161,12 +166,12 @@ class MaxNorm(Regularizer):
 
     def __post_init__(self):
         tiny, huge = (float(limit) for limit in (_FLOAT32.tiny, _FLOAT32.max))
-        require_number(self.limit, "limit of MaxNorm", "a positive finite norm", tiny, huge)
+        require_scalar(self.limit, "limit of MaxNorm", "a positive finite norm", tiny, huge)
 
     def project(self, params):
         def shortened(w):
             axes = tuple(range(1, w.ndim))
-            wide = w.astype(at_least_float32(w.dtype))
+            wide = _wide(w)
             largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True)
             scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))  # no square overflows
             norms = scale * jnp.sqrt(jnp.sum((wide / scale) ** 2, axis=axes, keepdims=True))
@@ -194,7 +199,7 @@ class _Sum(Regularizer):
 
 
 def _require_strength(regularizer: Regularizer, strength: Any) -> None:
-    require_number(
+    require_scalar(
         strength,
         f"strength of {type(regularizer).__name__}",
         "a finite strength λ of at least 0 (a negative one would reward large weights)",
@@ -219,5 +224,10 @@ def _of_weights(on_weights: Callable, on_others: Callable, params: Any) -> Any:
     return jax.tree.map(of_entry, params, is_leaf=lambda entry: isinstance(entry, Affine))
 
 
+def _wide(w: jax.Array) -> jax.Array:
+    return w.astype(at_least_float32(w.dtype))
+
+
 def _dtype(params: Any) -> Any:
-    return next((leaf.dtype for leaf in jax.tree.leaves(params)), jnp.result_type(float))
+    dtype = next((leaf.dtype for leaf in jax.tree.leaves(params)), jnp.result_type(float))
+    return at_least_float32(dtype)

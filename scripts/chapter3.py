@@ -11,51 +11,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
 from common import options, run
 
 import nnjax
-from nnjax.data import Dataset
+from nnjax.book import Setting
+from nnjax.book.chapter3 import FEW, SLOW
 from nnjax.initializers import default, large
-from nnjax.regularizers import L2
-from nnjax.training import History, optimizers
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One network and how it is trained; mini-batches of 10, cross-entropy."""
-
-    hidden: int = 30
-    eta: float = 0.5
-    lmbda: float = 0.0
-    epochs: int = 30
-    initializer: nnjax.initializers.Initializer = large
-    examples: int = 50000
-    """How many of the training images, the first ones."""
-    every_epoch: bool = True
-    """Whether accuracies are measured after every epoch, or once, after the last."""
-
-    def run(self, data: Dataset, seed: int, evaluate_on: list[str]) -> History:
-        x, y = data.train
-        net = nnjax.mlp([784, self.hidden, 10], initializer=self.initializer)
-        state, history = nnjax.train(
-            net,
-            data._replace(train=(x[: self.examples], y[: self.examples])),
-            optimizer=optimizers.by_name("sgd", self.eta),
-            epochs=self.epochs,
-            batch_size=10,
-            key=jax.random.key(seed),
-            evaluate_on=evaluate_on if self.every_epoch else [],
-            regularizer=L2(self.lmbda),
-        )
-        if not self.every_epoch:
-            for part in evaluate_on:
-                accuracy = nnjax.accuracy(net, state.params, *getattr(data, part))
-                history[f"{part}_accuracy"] = np.array([accuracy])
-        return history
+from nnjax.training import History
 
 
 @dataclass(frozen=True)
@@ -69,8 +33,6 @@ class Experiment:
     (accuracies in percent)."""
 
 
-FEW: dict[str, Any] = {"examples": 1000, "epochs": 400}
-SLOW: dict[str, Any] = {"eta": 0.1, "lmbda": 5.0}
 SIZES = {
     100: 69.09,
     200: 76.37,
@@ -84,7 +46,7 @@ SIZES = {
 }
 EXPERIMENTS = {
     "cross-entropy": [
-        Experiment(f"{hidden} hidden", Setting(hidden), (("test_accuracy", "best", expected),))
+        Experiment(f"{hidden} hidden", Setting((hidden,)), (("test_accuracy", "best", expected),))
         for hidden, expected in ((30, 95.49), (100, 96.82))
     ],
     "overfitting": [
@@ -115,19 +77,19 @@ EXPERIMENTS = {
         ),
         Experiment(
             "100 hidden, λ 5",
-            Setting(hidden=100, lmbda=5.0),
+            Setting(hidden=(100,), lmbda=5.0),
             (("validation_accuracy", "best", 97.92),),
         ),
         Experiment(
             "100 hidden, λ 5, η 0.1, 60 epochs",
-            Setting(hidden=100, epochs=60, **SLOW),
+            Setting(hidden=(100,), epochs=60, **SLOW),
             (("validation_accuracy", "best", 98.04),),
         ),
     ],
     "initialisation": [
         Experiment(
             f"{hidden} hidden, {name} initialisation, η 0.1, λ 5",
-            Setting(hidden=hidden, initializer=initializer, **SLOW),
+            Setting(hidden=(hidden,), initializer=initializer, **SLOW),
             (("validation_accuracy", "first", first), ("validation_accuracy", "last", last)),
         )
         for hidden, name, initializer, first, last in (

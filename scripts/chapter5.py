@@ -11,60 +11,29 @@ those images alone. The seed decides the norms as much as the depth does: compar
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
-import jax
 import numpy as np
 from common import options, run
 
 import nnjax
+from nnjax.book import chapter5
 from nnjax.data import Dataset
-from nnjax.regularizers import L2
-from nnjax.training import optimizers
-from nnjax.training.monitors import ErrorNorms, measure
 
 ACCURACY = {1: 96.48, 2: 96.90, 3: 96.57, 4: 96.53}
 AT_THE_START = {2: "0.066 0.309", 3: "0.012 0.060 0.283", 4: "0.0030 0.0171 0.0695 0.285"}
 AFTER_500 = {4: "8.2e-6 2.6e-5 1.8e-4 9.2e-4"}
 
-TRAIN = partial(nnjax.train, optimizer=optimizers.by_name("sgd", 0.1), regularizer=L2(5.0))
-NORMS = ErrorNorms(examples=1000)
-
-
-def network(depth: int) -> nnjax.Network:
-    return nnjax.mlp([784, *[30] * depth, 10])
-
 
 def accuracy(depth: int, data: Dataset, seed: int) -> float:
     """Return the best validation accuracy of 30 epochs, in percent."""
-    _, history = TRAIN(
-        network(depth),
-        data,
-        epochs=30,
-        batch_size=10,
-        key=jax.random.key(seed),
-        evaluate_on=["validation"],
-    )
+    history = chapter5.setting(depth).run(data, seed, ["validation"])
     return 100 * history["validation_accuracy"].max()
 
 
 def norms(depth: int, data: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ‖mean δ^l‖ of the hidden layers, at the start and after 500 full-batch steps."""
-    net = network(depth)
-    params = nnjax.init(net, jax.random.key(seed))
-    x, y = data.train
-    few = Dataset((x[:1000], y[:1000]), None, None)
-    start = measure(net, [NORMS], params, few)["error_norms"]
-    _, history = TRAIN(
-        net,
-        few,
-        epochs=500,
-        batch_size=1000,
-        key=jax.random.key(seed),
-        params=params,
-        monitors=[NORMS],
-    )
-    return np.asarray(start[:-1]), history["error_norms"][-1, :-1]
+    by_epoch = chapter5.norms(depth, data, seed)
+    return by_epoch[0], by_epoch[-1]
 
 
 def main() -> None:

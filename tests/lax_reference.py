@@ -21,7 +21,13 @@ def conv(layer, params, x):
     padding = padding.upper() if isinstance(padding, str) else [(p, p) for p in padding]
     numbers = ("NHWC", "OHWI", "NHWC")
     return lax.conv_general_dilated(
-        x, params.w, layer.stride, padding, dimension_numbers=numbers
+        x,
+        params.w,
+        layer.stride,
+        padding,
+        rhs_dilation=layer.dilation,
+        feature_group_count=layer.groups,
+        dimension_numbers=numbers,
     ) + params.b.reshape(1, 1, 1, -1)
 
 
@@ -44,7 +50,16 @@ def flatten(layer, params, x):
     return x.reshape(x.shape[0], -1)
 
 
+def layer_norm(layer, params, x):
+    """Return z of a LayerNorm."""
+    axes = tuple(range(1, x.ndim))
+    centred = x - jnp.mean(x, axes, keepdims=True)
+    s = jnp.sqrt(jnp.mean(centred**2, axes, keepdims=True) + layer.epsilon)
+    return params.gamma[None] * centred / s + params.beta[None]
+
+
 REFERENCE = {
+    nnjax.LayerNorm: layer_norm,
     nnjax.Conv: conv,
     nnjax.MaxPool: pool,
     nnjax.MeanPool: pool,

@@ -13,7 +13,11 @@ from nnjax import activations, losses
 
 SMOOTH = [activations.sigmoid, activations.tanh, activations.softmax, activations.Softmax(0.5)]
 KINKED = [activations.relu, activations.leaky_relu, activations.LeakyReLU(0.3)]
-ACTIVATIONS = [*SMOOTH, *KINKED, activations.absolute, activations.identity]
+GATED = [activations.gelu, activations.gelu_tanh, activations.silu]
+SOFT = [activations.softplus, activations.elu]
+FROM_JAX = [activations.from_jax(jax.nn.mish), activations.from_jax(jax.nn.log_softmax)]
+PAIRED = [*SMOOTH, *KINKED, activations.absolute, activations.identity]  # with every loss
+ACTIVATIONS = [*PAIRED, *GATED, *SOFT, *FROM_JAX]
 LOSSES = [losses.quadratic, losses.cross_entropy, losses.log_likelihood]
 WIDTHS = [1, 2, 3, 5, 10, 17, 30, 64]
 

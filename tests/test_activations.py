@@ -1,5 +1,7 @@
 """Activation functions: values, pull-backs against jax.vjp, and the rules at kinks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,13 @@ def test_far_from_zero_and_at_kinks(activation, dtype):
         (nnjax.relu, 0.0),
         (nnjax.leaky_relu, 0.01),
         (nnjax.LeakyReLU(-0.5), -0.5),
+        (nnjax.gelu, 0.5),
+        (nnjax.gelu_tanh, 0.5),
+        (nnjax.silu, 0.5),
+        (nnjax.softplus, 0.5),
+        (nnjax.elu, 1.0),
+        (nnjax.ELU(0.4), 0.4),
+        (activations.from_jax(jax.nn.mish), 0.6),
         (nnjax.absolute, 0.0),
         (nnjax.identity, 1.0),
     ],
@@ -66,6 +75,12 @@ def test_values():
         nnjax.relu: [0.0, 0.0, 2.0],
         nnjax.leaky_relu: [-0.01, 0.0, 2.0],
         nnjax.absolute: [1.0, 0.0, 2.0],
+        nnjax.gelu: [-0.15865525, 0.0, 1.9544997],
+        nnjax.gelu_tanh: [-0.158808, 0.0, 1.954598],
+        nnjax.silu: [-0.26894142, 0.0, 1.7615942],
+        nnjax.softplus: [0.31326169, np.log(2), 2.126928],
+        nnjax.elu: [np.exp(-1) - 1, 0.0, 2.0],
+        activations.from_jax(jax.nn.mish): [-0.30340144, 0.0, 1.943959],
         nnjax.identity: z,
         nnjax.softmax: np.exp(z) / np.exp(z).sum(),
         nnjax.Softmax(2.0): np.exp(2 * z) / np.exp(2 * z).sum(),
@@ -115,6 +130,12 @@ def test_bad_scale(scale):
         activations.Softmax(scale)
 
 
+@pytest.mark.parametrize("alpha", [float("inf"), float("nan"), "1"])
+def test_bad_alpha(alpha):
+    with pytest.raises(ValueError, match=r"alpha of ELU is .*; expected a finite number"):
+        nnjax.ELU(alpha)
+
+
 @pytest.mark.parametrize("slope", [float("inf"), float("nan"), None])
 def test_bad_slope(slope):
     with pytest.raises(ValueError, match=r"slope of LeakyReLU is .*; expected a finite number"):
@@ -127,6 +148,40 @@ def test_every_activation_of_the_table_is_tested_and_exported():
         assert activation.name == name
         assert getattr(nnjax, name) is activation
         assert name in tested | {"step", "sign"}
+
+
+@pytest.mark.parametrize("activation", [nnjax.gelu, nnjax.gelu_tanh, nnjax.silu], ids=repr)
+def test_powers_do_not_overflow_in_float16(activation):
+    z = jnp.asarray([-6e4, -300.0, 300.0, 6e4], jnp.float16)
+    np.testing.assert_array_equal(activation(z), [0, 0, 300, z[3]])
+    np.testing.assert_array_equal(activation.derivative(z), [0, 0, 1, 1])
+
+
+def test_functions_of_jax_say_where_their_derivative_comes_from():
+    mish, log_softmax = map(activations.from_jax, (jax.nn.mish, jax.nn.log_softmax))
+    assert mish == activations.from_jax(jax.nn.mish) != log_softmax
+    assert hash(mish) == hash(activations.from_jax(jax.nn.mish))
+    assert repr(mish) == "from_jax(mish, derivative by jax.vjp)"
+    assert mish.name == "mish"
+    assert isinstance(mish, activations.Elementwise)
+    assert not isinstance(log_softmax, activations.Elementwise)
+    half = activations.from_jax(functools.partial(jax.nn.gelu, approximate=False))
+    np.testing.assert_allclose(half(jnp.ones(2)), nnjax.gelu(jnp.ones(2)), rtol=1e-6)
+    assert half.name == "gelu"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("mish", "function is 'mish'; expected a function of JAX from an array"),
+        (np.tanh, r"which jax.jit cannot apply to an array \(2,\) \(TracerArrayConversionError\)"),
+        (jnp.sum, r"which makes .* of an array \(2,\) of float32; expected a function of JAX"),
+        (jnp.isnan, r"which makes .*bool.* of an array \(2,\) of float32"),
+    ],
+)
+def test_what_is_not_an_activation_function_of_jax(function, message):
+    with pytest.raises(TypeError, match=message):
+        activations.from_jax(function)
 
 
 def test_an_activation_of_ones_own_is_called_as_its_class():

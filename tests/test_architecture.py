@@ -67,6 +67,7 @@ def test_a_small_vgg_trains():
         ("conv8k3x5", nnjax.Conv(8, (3, 5))),
         ("conv8k3s2", nnjax.Conv(8, 3, 2)),
         ("conv8k3s2x1p1", nnjax.Conv(8, 3, (2, 1), 1)),
+        ("conv8k3s2p1d2x1", nnjax.Conv(8, 3, 2, 1, dilation=(2, 1))),
         ("conv8k3p0x2", nnjax.Conv(8, 3, padding=(0, 2))),
         ("conv8k3same:relu", nnjax.Conv(8, 3, padding="same", activation=nnjax.relu)),
         ("pool2", nnjax.MaxPool(2)),
@@ -179,7 +180,11 @@ def test_whole_networks_equal_autodiff_of_the_library():
     [
         ("conv20k5 pol2 dense100", "does not parse at 'pol2'; expected words such as", "pol2"),
         ("conv20x5", "does not parse at 'conv20x5'", "conv20x5"),
-        ("dense100:swish", "no activation 'swish'; there are absolute, identity", "dense100:swish"),
+        (
+            "dense100:swish",
+            "no activation 'swish'; there are absolute, elu, gelu",
+            "dense100:swish",
+        ),
         ("conv0k5", "filters of Conv is 0; expected an integer of at least 1", "conv0k5"),
         ("pool2:relu", "does not parse at 'pool2:relu'", "pool2:relu"),
         ("dropout1.5", "rate of Dropout is 1.5; expected the probability", "dropout1.5"),

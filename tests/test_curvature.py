@@ -442,9 +442,15 @@ def test_layers_that_are_not_affine_have_no_kronecker_factors():
             g = cache * delta
             return jnp.sum(g, axis=0) if g.ndim > 1 else g
 
-    setup = Setup(net_of([Gate()], nnjax.softmax, nnjax.log_likelihood))
+    block = nnjax.Residual(nnjax.LayerNorm(), nnjax.Dense(4, nnjax.tanh))
+    setup = Setup(net_of([Gate(), block], nnjax.softmax, nnjax.log_likelihood))
     assert_same(flatten(curvature.ggn_diagonal(*setup.args)), jnp.diagonal(setup.ggn))
     expected = jnp.einsum("nvp,mup->nmvu", setup.J, setup.J)
     assert_same(curvature.neural_tangent_kernel(*setup.args), expected)
-    with pytest.raises(TypeError, match="has parameters but is not an affine layer; Kronecker"):
+    with pytest.raises(TypeError, match="not an affine layer of one group; Kronecker"):
+        curvature.kronecker_factors(*setup.args)
+    grouped = [nnjax.Conv(2, 2, groups=2), nnjax.Flatten()]
+    setup = Setup(net_of(grouped, nnjax.softmax, nnjax.log_likelihood, (3, 2, 2)))
+    assert_same(flatten(curvature.ggn_diagonal(*setup.args)), jnp.diagonal(setup.ggn))
+    with pytest.raises(TypeError, match="not an affine layer of one group; Kronecker"):
         curvature.kronecker_factors(*setup.args)

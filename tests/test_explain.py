@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import nnjax
@@ -134,3 +135,20 @@ def test_activations_and_losses_are_called_as_everywhere():
     working = explain(net, params, jnp.ones((1, 2)), jnp.ones((1, 1)))
     assert "leaky_relu(z¹₁)" in str(working)
     assert ", cross_entropy, η = 1" in working.title
+
+
+def test_what_is_not_derived_by_hand_is_said_and_shown_by_its_slopes():
+    """mish works element by element; log_softmax has a full Jacobian that is not softmax's."""
+    mish, log_softmax = map(nnjax.activations.from_jax, (jax.nn.mish, jax.nn.log_softmax))
+    loss = nnjax.losses.from_jax(optax.cosine_distance)
+    net = nnjax.mlp([2, 2, 2], activation=mish, output=log_softmax, loss=loss)
+    params = nnjax.init(net, jax.random.key(0))
+    working = explain(net, params, jnp.array([[0.5, -1.0]]), jnp.array([[1.0, 0.0]]))
+    assert working.title.endswith(
+        "; derivative of cosine_distance and mish and log_softmax by jax.vjp"
+    )
+    line = next(line for line in working.lines if line.symbol == "δ²₁")
+    assert line.formula == "∂C/∂a²₁ ∂a²₁/∂z²₁ + ∂C/∂a²₂ ∂a²₂/∂z²₁"
+    value = eval(line.numbers.replace("·", "*").replace("−", "-"))
+    assert value == pytest.approx(line.value, rel=1e-4)
+    assert "· mish'(z¹₁)" in str(working)

@@ -23,7 +23,16 @@ CONV = nnjax.Network(
     ],
     nnjax.cross_entropy,
 )
-NETS = {"dense": DENSE, "conv": CONV}
+RESIDUAL = nnjax.Network(
+    5,
+    [
+        nnjax.Dense(4, nnjax.tanh),
+        nnjax.Residual(nnjax.LayerNorm(), nnjax.Dense(4, nnjax.tanh)),
+        nnjax.Dense(3),
+    ],
+    nnjax.cross_entropy,
+)
+NETS = {"dense": DENSE, "conv": CONV, "residual": RESIDUAL}
 
 
 def setup(net, n=4):

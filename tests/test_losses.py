@@ -5,8 +5,9 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from strategies import ACTIVATIONS, LOSSES
+from strategies import LOSSES, PAIRED
 
 import nnjax
 from nnjax import losses
@@ -36,7 +37,7 @@ def test_gradient(loss):
 
 
 @pytest.mark.parametrize(
-    ("activation", "loss"), list(itertools.product(ACTIVATIONS, LOSSES)), ids=lambda o: repr(o)
+    ("activation", "loss"), list(itertools.product(PAIRED, LOSSES)), ids=lambda o: repr(o)
 )
 def test_output_error_of_every_pairing(activation, loss):
     """Against jax.grad of the plain formula, not of the stable form, with weighted examples."""
@@ -52,7 +53,7 @@ def test_output_error_of_every_pairing(activation, loss):
 
 
 @pytest.mark.parametrize(
-    ("activation", "loss"), list(itertools.product(ACTIVATIONS, LOSSES)), ids=lambda o: repr(o)
+    ("activation", "loss"), list(itertools.product(PAIRED, LOSSES)), ids=lambda o: repr(o)
 )
 def test_far_from_zero_in_float32(activation, loss):
     z = jnp.array([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])
@@ -161,6 +162,52 @@ def test_narrow_integers_hold_classes_of_wide_outputs():
     one_hot = targets(np.array([100, 7], np.int8), jnp.zeros((2, 300)))
     assert jnp.argmax(one_hot, axis=1).tolist() == [100, 7]
     assert float(one_hot.sum()) == 2.0
+
+
+def test_a_loss_made_of_a_function_of_jax():
+    """Cross-entropy of logits: the loss and the gradients of softmax with log-likelihood."""
+    loss = losses.from_jax(optax.softmax_cross_entropy)
+    assert loss == losses.from_jax(optax.softmax_cross_entropy)
+    assert loss != losses.from_jax(optax.cosine_distance)
+    assert repr(loss) == "from_jax(softmax_cross_entropy, derivative by jax.vjp)"
+    with jax.enable_x64(True):
+        nets = [
+            nnjax.mlp([4, 3, 5], output=nnjax.identity, loss=loss),
+            nnjax.mlp([4, 3, 5], loss=losses.log_likelihood),
+        ]
+        params = nnjax.init(nets[0], jax.random.key(0))
+        x, y = jax.random.normal(jax.random.key(1), (6, 4)), jnp.arange(6) % 5
+        ours, others = (nnjax.backprop(net, params, x, y) for net in nets)
+        np.testing.assert_allclose(ours.loss, others.loss, rtol=1e-12)
+        for a, b in zip(jax.tree.leaves(ours.grads), jax.tree.leaves(others.grads), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14)
+    rows = jnp.ones((8, 4))
+    _, history = nnjax.train(
+        nets[0],
+        nnjax.data.Dataset((rows, jnp.zeros(8, int)), None, None),
+        optimizer=optax.sgd(0.1),
+        epochs=2,
+        batch_size=4,
+        key=jax.random.key(0),
+    )
+    assert history["train_loss"][1] < history["train_loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (3, "function is 3; expected a function of JAX from outputs and targets"),
+        (
+            optax.l2_loss,
+            r"makes .* of outputs \(2, 3\); expected .*: take the sum over the last axis",
+        ),
+        (lambda a, y: jnp.mean(a), r"makes .* of outputs \(2, 3\); expected .* one value per row$"),
+        (lambda a: a, r"jax.jit cannot apply to outputs and targets \(2, 3\) \(TypeError\)"),
+    ],
+)
+def test_what_is_not_a_loss_of_jax(function, message):
+    with pytest.raises(TypeError, match=message):
+        losses.from_jax(function)
 
 
 def test_every_loss_of_the_table_is_tested_and_exported():

@@ -54,10 +54,19 @@ NETS = {
         nnjax.cross_entropy,
     ),
     "not affine": nnjax.Network(
-        5, [nnjax.Dense(4, nnjax.tanh), Gate(), nnjax.Dense(3)], nnjax.cross_entropy
+        5,
+        [
+            nnjax.Residual(nnjax.LayerNorm(), nnjax.Dense(5, nnjax.tanh)),
+            nnjax.Residual(Gate()),
+            nnjax.Dense(3),
+        ],
+        nnjax.cross_entropy,
     ),
     # 2T² = 32 of 60 weights: by the patches' Gram matrix
     "conv, few positions": conv_net((4, 3, 2), nnjax.Conv(5, (3, 2), activation=nnjax.tanh)),
+    "conv, groups, dilation": conv_net(
+        (4, 3, 2), nnjax.Conv(4, 2, dilation=(2, 1), groups=2, activation=nnjax.tanh)
+    ),
     # T = 1
     "conv, one position": conv_net((3, 2, 2), nnjax.Conv(4, (3, 2), activation=nnjax.tanh)),
     # T = 30, then T = 6 behind a pool: by instantiating

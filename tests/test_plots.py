@@ -44,6 +44,17 @@ def test_runs_over_each_other_have_their_own_colours():
     ]
 
 
+def test_runs_with_different_losses_do_not_share_axes():
+    losses = {"a": "quadratic", "b": "cross-entropy", "c": "quadratic"}
+    figure = plots.curves({"a": HISTORY, "b": HISTORY, "c": HISTORY}, losses=losses)
+    drawn = {axes.get_ylabel(): labels(axes) for axes in figure.axes}
+    assert drawn == {
+        "quadratic loss": ["a, train", "c, train"],
+        "cross-entropy loss": ["b, train"],
+        "accuracy (%)": ["a, validation", "b, validation", "c, validation"],
+    }
+
+
 def test_layers_are_drawn_by_epoch_and_by_step():
     figure = plots.layer_curves(HISTORY, "error_norms")
     assert figure.axes[0].get_yscale() == "log"
@@ -77,10 +88,23 @@ def test_misclassified_images_say_what_was_predicted():
     assert figure.get_suptitle() == "2 of 4 misclassified (first 1)"
 
 
+def test_the_surest_mistakes_come_first_with_their_outputs():
+    x, outputs = np.zeros((3, 8, 8)), [[0.1, 0.6, 0.3], [0.2, 0.3, 0.5], [0.05, 0.945, 0.005]]
+    figure = plots.misread(x, [0, 2, 2], [1, 2, 1], outputs=outputs, classes=["a", "b", "c"])
+    assert [axes.get_title() for axes in figure.axes] == [
+        "true c, predicted b",
+        "true a, predicted b",
+    ]
+    said = [axes.get_xlabel() for axes in figure.axes]
+    assert said == ["b: 94 %  a: 5 %  c: <1 %", "b: 60 %  c: 30 %  a: 10 %"]
+    one_output = plots.misread(x, [0, 0, 1], [1, 0, 1], outputs=[[0.75], [0.1], [0.8]])
+    assert one_output.axes[0].get_xlabel() == "1: 75 %  0: 25 %"
+
+
 def test_activation_functions_have_derivatives_below():
     values, slopes = plots.activation_functions([nnjax.relu, nnjax.step]).axes
-    assert labels(values) == ["ReLU", "Step"]
-    assert labels(slopes) == ["ReLU"]
+    assert labels(values) == ["relu", "step"]
+    assert labels(slopes) == ["relu"]
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
@@ -130,6 +154,14 @@ def test_the_history_of_a_run_can_be_plotted():
         (
             lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [0, 1]),
             "every image was classified",
+        ),
+        (
+            lambda: plots.curves({"a": HISTORY}, losses={"b": "quadratic"}),
+            "losses has no name for the loss of 'a'",
+        ),
+        (
+            lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [1, 0], outputs=[[1.0]]),
+            r"outputs has shape \(1, 1\); expected one row per image, \(2, m\)",
         ),
         (lambda: plots.curves([HISTORY]), "histories is of the type list; expected the history"),
         (lambda: plots.curves({"a": 5}), r"histories\['a'\] is 5; expected what nnjax.train"),

@@ -3,9 +3,9 @@
 import pytest
 
 
-def thinned(rows, name):
-    """Return the rows as parameters: one in three always runs, the others are slow tests."""
+def thinned(rows, name, every=3):
+    """Return the rows as parameters: one in `every` always runs, the others are slow tests."""
     return [
-        pytest.param(row, id=name(row), marks=[pytest.mark.slow] if i % 3 else [])
+        pytest.param(row, id=name(row), marks=[pytest.mark.slow] if i % every else [])
         for i, row in enumerate(rows)
     ]

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from nnjax.checks import install
 from nnjax.cli.console import complain
 from nnjax.cli.stop import Saved, Terminated, terminable
 
@@ -81,7 +82,7 @@ def _command(argv: Sequence[str]) -> Callable[[], int | None]:
     try:
         import tyro  # noqa: F401
     except ImportError:
-        raise ImportError('the command line requires tyro: pip install "nnjax[cli]"') from None
+        raise ImportError(f"the command line requires tyro: {install('cli')}") from None
     from nnjax.cli.commands import parse
 
     return parse(argv)

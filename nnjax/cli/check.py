@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from nnjax.cli.choices import Loss, Output
+from nnjax.cli.console import busy
 
 __all__ = ["Check", "load_function", "network"]
 
@@ -68,14 +69,13 @@ class Check:
             return self._trace()
         if not self.functions:
             return self._prove()
-        if len(self.functions) == 1:
-            report = self._backprop(load_function(self.functions[0]))
-        elif len(self.functions) == 2:
-            report = self._gradient(*map(load_function, self.functions))
-        else:
+        if len(self.functions) > 2:
             raise ValueError(
                 f"check takes one or two functions, FILE.py:NAME; {len(self.functions)} came"
             )
+        check = self._backprop if len(self.functions) == 1 else self._gradient
+        with busy("checking"):
+            report = check(*map(load_function, self.functions))
         print(report.to_json() if self.json else report.render(color=_colored()))
         return 0 if report.ok else 1
 

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from nnjax.checks import did_you_mean
+from nnjax.cli.book import Book
 from nnjax.cli.check import Check
 from nnjax.cli.evaluate import Evaluate
 from nnjax.cli.exercise import Exercise
@@ -24,34 +26,42 @@ from nnjax.cli.explain import Explain
 from nnjax.cli.help import describe, wrapped_help
 from nnjax.cli.loaded import load_run
 from nnjax.cli.option_files import words
+from nnjax.cli.page import Page
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
-from nnjax.cli.refusals import did_you_mean, sentence
+from nnjax.cli.refusals import sentence
 from nnjax.cli.runs import Runs
+from nnjax.cli.sweep import Sweep
 from nnjax.cli.train import Train
 
 __all__ = [
     "COMMANDS",
+    "Book",
     "Check",
     "Evaluate",
     "Exercise",
     "Explain",
+    "Page",
     "Plot",
     "Predict",
     "Runs",
+    "Sweep",
     "Train",
     "parse",
 ]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
+    "sweep": Sweep,
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,
+    "page": Page,
     "runs": Runs,
     "check": Check,
     "explain": Explain,
     "exercise": Exercise,
+    "book": Book,
 }
 """The commands by name."""
 

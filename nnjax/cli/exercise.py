@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from nnjax.cli.console import busy
+
 __all__ = ["Exercise"]
 
 
@@ -44,7 +46,8 @@ class Exercise:
             if not self.json:
                 print(f"Find it, fix it, and run\n\n  {again}")
             return 0
-        judgement = judge(self.file)
+        with busy("checking"):
+            judgement = judge(self.file)
         found, mended, line, report = judgement
         if self.json:
             print(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from nnjax.cli.check import network
 from nnjax.cli.choices import Loss, Output
+from nnjax.cli.console import busy, show
+from nnjax.explain import Explanation
+from nnjax.files import write_atomically
 
 __all__ = ["Explain"]
 
@@ -39,9 +43,14 @@ class Explain:
     """Of what is random."""
     json: bool = False
     """Print the working as JSON."""
+    latex: bool = False
+    """Print it as a LaTeX document, for a handout."""
+    markdown: bool = False
+    """Print it as Markdown with formulas."""
+    html: Path | None = None
+    """Write it to this file, as a page to be stepped through."""
 
     def __call__(self) -> int:
-        import json
 
         import jax
         import numpy as np
@@ -50,6 +59,9 @@ class Explain:
         from nnjax.layers import Affine
         from nnjax.network import init
 
+        forms = [self.json, self.latex, self.markdown, self.html is not None]
+        if sum(forms) > 1:
+            raise ValueError("--json, --latex, --markdown and --html are alternatives; give one")
         with jax.enable_x64(True):
             net = network(self.sizes, self.activation, self.output, self.loss)
             rng = np.random.default_rng(self.seed)
@@ -65,9 +77,28 @@ class Explain:
             n_in, n_out = self.sizes[0], self.sizes[-1]
             x = _numbers(self.x, "x", n_in) or rng.normal(size=n_in).round(2).tolist()
             y = _numbers(self.y, "y", n_out) or [1.0] + [0.0] * (n_out - 1)
-            working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
-        print(json.dumps(working.to_dict(), ensure_ascii=False) if self.json else working)
+            with busy("computing"):
+                working = explain(net, tuple(filled), np.array([x]), np.array([y]), self.rate)
+        self._print(working)
         return 0
+
+    def _print(self, working: Explanation) -> None:
+        import json
+
+        from nnjax import handout
+        from nnjax.page import working_page
+        from nnjax.page.html import require_page
+
+        if self.html is not None:
+            require_page(self.html)
+            write_atomically(self.html, working_page(working).encode())
+            show(str(self.html))
+        elif self.json:
+            print(json.dumps(working.to_dict(), ensure_ascii=False))
+        elif self.latex:
+            print(handout.latex(working), end="")
+        else:
+            print(handout.markdown(working) if self.markdown else working)
 
 
 def _numbers(given, name, count):

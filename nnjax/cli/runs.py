@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +14,7 @@ import tyro
 
 from nnjax.cli.console import show
 from nnjax.cli.loaded import LoadedRun, load_run
+from nnjax.tasks import METRICS
 
 __all__ = ["Runs"]
 
@@ -36,26 +39,31 @@ class Runs:
                 loaded[folder.name] = run, _figures(run)
             except ValueError as error:
                 damaged[folder.name] = str(error)
-        settings = {name: run.run.config["train"] for name, (run, _) in loaded.items()}
+        settings = {name: _flat(run.run.config["train"]) for name, (run, _) in loaded.items()}
         differ = [
             key
             for key in dict.fromkeys(key for fields in settings.values() for key in fields)
             if key not in _SHOWN and not _same(settings, key)
         ]
+        measured = dict.fromkeys(key for _, figures in loaded.values() for key in figures)
         rows = [
-            {"run": name} | figures | {key: settings[name].get(key) for key in differ}
+            {"run": name} | measured | figures | {key: settings[name].get(key) for key in differ}
             for name, (_, figures) in loaded.items()
         ]
         if self.json:
             show(json.dumps(rows + [{"run": k, "error": v} for k, v in damaged.items()]))
             return
         if rows:
-            show(_table(rows))
+            show(_table(rows, shutil.get_terminal_size().columns))
         for sentence in damaged.values():
             show(sentence)
 
 
+_RESULTS = 5  # columns: the name of the run, and what it has reached
 _SHOWN = ("epochs", "save_every", "data_dir")  # in a column of their own, or of no consequence
+
+
+_METRICS = {f"val {metric.label}": metric for metric in METRICS.values()}
 
 
 def _same(settings: dict[str, dict[str, Any]], key: str) -> bool:
@@ -64,29 +72,65 @@ def _same(settings: dict[str, dict[str, Any]], key: str) -> bool:
 
 def _figures(run: LoadedRun) -> dict[str, Any]:
     """What a run has reached: None for what it has not measured."""
-    history = run.history
-    accuracy = history.get("validation_accuracy")
-    best = None if accuracy is None or np.isnan(accuracy).all() else int(np.nanargmax(accuracy))
+    history, metric = run.history, METRICS[run.task.main]
+    values = history.get(f"validation_{metric.name}")
+    best = None
+    if values is not None and not np.isnan(values).all():
+        best = int(np.nanargmin(values) if metric.better == "smaller" else np.nanargmax(values))
     return {
         "epochs": len(history.get("epoch", ())),
-        "val accuracy": None if accuracy is None or best is None else float(accuracy[best]),
+        f"val {metric.label}": None if values is None or best is None else float(values[best]),
         "best epoch": None if best is None else best + 1,
         "seconds": round(float(np.sum(history.get("seconds", 0.0))), 1),
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [list(rows[0]), *([_cell(*item) for item in row.items()] for row in rows)]
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with those of a group, such as distort, each by itself."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {}
+        flat |= {} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _table(rows: list[dict[str, Any]], width: int) -> str:
+    """One line per run; where that is too wide, the settings below it."""
+    lines = _aligned([list(rows[0]), *([_cell(*item) for item in row.items()] for row in rows)])
+    if max(map(len, lines)) <= width:
+        return "\n".join(lines)
+    results = list(rows[0])[:_RESULTS]
+    lines = _aligned([results, *([_cell(name, row[name]) for name in results] for row in rows)])
+    text = lines[:1]
+    for line, row in zip(lines[1:], rows, strict=True):
+        settings = [
+            f"{name} {_cell(name, value)}"
+            for name, value in list(row.items())[_RESULTS:]
+            if value not in (None, [])
+        ]
+        text.append(line)
+        indent = " " * 4
+        text += textwrap.wrap(
+            ", ".join(settings),
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+        )
+    return "\n".join(text)
+
+
+def _aligned(cells: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
+    return [
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
-    )
+    ]
 
 
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if name == "val accuracy":
-        return f"{100 * value:.2f} %"
+    if name in _METRICS:
+        return f"{100 * value:.2f} %" if _METRICS[name].unit == "%" else f"{value:#.4g}"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)

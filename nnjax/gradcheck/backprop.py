@@ -27,7 +27,7 @@ from nnjax.gradcheck.operations import Undetermined
 from nnjax.gradcheck.problem import Point, Problem, labels
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport, Verdict
-from nnjax.layers import Affine, Dense, MaxPool
+from nnjax.layers import Affine, Dense, MaxPool, ScaleShift
 from nnjax.losses import targets
 from nnjax.network import Network, check_batch, forward_layer, init, loss
 from nnjax.notation import superscript
@@ -365,6 +365,8 @@ def _parts(entry):
     """Return what the parameters of a layer are called."""
     if isinstance(entry, Affine):
         return ["w", "b"]
+    if isinstance(entry, ScaleShift):
+        return ["γ", "β"]
     return [path or "parameter" for path in named_leaves(entry)[0]]
 
 
@@ -382,13 +384,14 @@ def _origin(function):
 def _cost(params, zeros, x, y, net, regularizer, training_size, key):
     """Return the loss, with `zeros` added to the weighted inputs, n times in a batch of n."""
     if zeros:
-        n = x.shape[0]
+        n, inputs = x.shape[0], []
         a = z = jnp.reshape(x, (n, *net.input_shape)).astype(float) / (
             255 if x.dtype == jnp.uint8 else 1
         )
         for l, (layer, zero) in enumerate(zip(net.layers, zeros, strict=True)):
+            inputs.append(a)
             z, _ = forward_layer(net, params, l, a, key)
-            z = z + n * zero
+            z = z + n * zero + (inputs[l - layer.skip] if layer.skip else 0)
             a = layer.activation(z)
         value = jnp.mean(net.loss.at(net.layers[-1].activation, z, a, targets(y, a)))
     else:
@@ -491,5 +494,5 @@ def _indices(step, layers, d):
             return superscript(l + shift)
         return "ˡ" + (f"{'⁺' if shift > 0 else '⁻'}{superscript(abs(shift))}" if shift else "")
 
-    follows = l < d.L and isinstance(d.net.layers[l], Dense)
+    follows = l < d.L and isinstance(d.net.layers[l], Dense) and not d.net.skips[l]
     return sup, f"(w{sup(1)})ᵀ δ{sup(1)}" if follows else f"∂C/∂a{sup(0)}"

@@ -111,6 +111,8 @@ def _negated(e):
 
 
 def _tag(e):
+    if e.op == "skip":
+        return e.op
     return _negated(e).text() if e.op == "minus" else e.text()
 
 

@@ -6,7 +6,8 @@ and δ[l] are z^l, a^l and δ^l, and a[0] is x:
     affine     z^l = w^l a^{l-1} + b^l
     activate   a^l = σ(z^l)
     error      δ^L = ∂C_x/∂z^L                           BP1
-    back       ∂C_x/∂a^{l-1} = (w^l)ᵀ δ^l                BP2, first half
+    back       ∂C_x/∂a^{l-1} = (w^l)ᵀ δ^l                BP2, first half; + δ of the sums that
+                                                         a^{l-1} is added in
     through    δ^l = ∂C_x/∂a^l ⊙ σ'(z^l)                 BP2, second half
     biases     ∂C/∂b^l = (1/n) Σ δ^l                     BP3
     weights    ∂C/∂w^l = (1/n) Σ δ^l (a^{l-1})ᵀ          BP4
@@ -27,11 +28,23 @@ import numpy as np
 from nnjax.activations import Elementwise, Sigmoid, Softmax, Tanh
 from nnjax.gradcheck.expressions import Expression, Scope, minus, number, plus, quantity, times
 from nnjax.gradcheck.operations import OPERATIONS
-from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, MaxPool, MeanPool
+from nnjax.layers import (
+    Add,
+    Affine,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    L2Pool,
+    LayerNorm,
+    MaxPool,
+    MeanPool,
+    ScaleShift,
+)
 from nnjax.losses import targets
 from nnjax.network import Network, forward_layer
 
-__all__ = ["BACKWARD", "EDIT_FAILS", "FORWARD", "STEPS", "Derivation", "Site", "forms"]
+__all__ = ["BACKWARD", "EDIT_FAILS", "FORWARD", "STEPS", "Derivation", "Site", "forms", "scales_of"]
 
 FORWARD = ("affine", "activate")
 BACKWARD = ("error", "through", "back", "weights", "biases")
@@ -41,7 +54,7 @@ EDIT_FAILS = (TypeError, ValueError, LookupError, AttributeError, ZeroDivisionEr
 
 
 DELTA, A, Z, G, W, B = (quantity(name) for name in ("δ", "a", "z", "∂C/∂a", "w", "b"))
-BEFORE, Y = quantity("a", -1), quantity("y", None)
+GAMMA, BEFORE, Y = quantity("γ"), quantity("a", -1), quantity("y", None)
 
 
 class Site(NamedTuple):
@@ -55,6 +68,7 @@ class Site(NamedTuple):
         last: whether it is the output.
         canonical: for the output, whether δ^L = a^L − y, so that σ' cancels.
         loss: for the output, the loss.
+        skips: how many layers ahead the sums are that what comes in is added in.
     """
 
     layer: Any
@@ -64,6 +78,7 @@ class Site(NamedTuple):
     last: bool = False
     canonical: bool = False
     loss: Any = None
+    skips: tuple[int, ...] = ()
 
 
 def forms(site: Site, step: str) -> list[Expression]:
@@ -74,6 +89,17 @@ def forms(site: Site, step: str) -> list[Expression]:
         >>> [form.text() for form in forms(Site(nnjax.Dense(2), (3,), True), "through")]
         ["∂C/∂a ⊙ σ'(z)", '∂C/∂a ⊙ a (1 − a)']
     """
+    found = _own_forms(site, step)
+    if step == "affine" and site.layer.skip:
+        return [plus(*found, Expression("skip", (quantity("a", -1 - site.layer.skip),)))]
+    if step == "back" and site.skips:
+        back = [quantity("δ", ahead) for ahead in site.skips]
+        skip = Expression("skip", (plus(*back) if len(back) > 1 else back[0],))
+        return [plus(form, skip) for form in found]
+    return found
+
+
+def _own_forms(site, step):
     layer, image = site.layer, len(site.in_shape) == 3
     if step == "error":
         return [plus(A, minus(Y))] if site.canonical else _through(layer.activation)[:1]
@@ -92,8 +118,8 @@ def forms(site: Site, step: str) -> list[Expression]:
             "weights": Expression("outer", (DELTA, BEFORE), "Σ"),
         }
         return [dense[step]]
-    if isinstance(layer, Conv):
-        return [_of_conv(step, number(layer.geometry(site.in_shape), ""))]
+    if isinstance(layer, Conv) and layer.dilation == (1, 1) and layer.groups == 1:
+        return [_of_conv(step, number(layer.geometry(site.in_shape)[:3], ""))]
     if step == "back" and isinstance(layer, (MaxPool, MeanPool, L2Pool)):
         return [_of_pool(layer)]
     if step == "back" and isinstance(layer, Dropout) and site.masked:
@@ -102,6 +128,11 @@ def forms(site: Site, step: str) -> list[Expression]:
         return [Expression("flat", (BEFORE,))]
     if step == "back" and isinstance(layer, Flatten) and image:
         return [Expression("unflat", (DELTA, BEFORE))]
+    if step == "back" and isinstance(layer, LayerNorm):
+        parts = (GAMMA, DELTA, BEFORE, number(layer.epsilon, ""))
+        return [Expression("layernorm", parts, "J")]
+    if isinstance(layer, Add):
+        return [BEFORE if step == "affine" else DELTA]
     return [Expression("own", (BEFORE if step == "affine" else DELTA,), step)]
 
 
@@ -142,6 +173,17 @@ def _of_pool(layer):
     return Expression("fold", (pieces, BEFORE, geometry))
 
 
+def scales_of(params: Mapping[int, Any]) -> dict[int, np.ndarray]:
+    """Return γ by layer, for the layers that have one.
+
+    Example:
+        >>> import nnjax
+        >>> scales_of({1: (), 2: nnjax.layers.ScaleShift(jnp.ones(2), jnp.zeros(2))})
+        {2: array([1., 1.], dtype=float32)}
+    """
+    return {l: np.asarray(p.gamma) for l, p in params.items() if isinstance(p, ScaleShift)}
+
+
 class Derivation:
     """The derivation at one point: all its quantities, and the gradients with steps replaced.
 
@@ -170,6 +212,7 @@ class Derivation:
             "m": self.masks,
             "w": {l: np.asarray(p.w) for l, p in affine.items()},
             "b": {l: np.asarray(p.b) for l, p in affine.items()},
+            "γ": scales_of(dict(enumerate(params, 1))),
             "x": self.a[0],
             "1/n": 1 / self.n,
             "own": self._own,
@@ -194,6 +237,7 @@ class Derivation:
             last,
             last and self.canonical,
             self.net.loss if last else None,
+            tuple(k + 1 - l for k in self.net.skips[l - 1]),
         )
 
     def has_parameters(self, l: int) -> bool:
@@ -229,7 +273,7 @@ class Derivation:
         """∂C_x/∂a^l and δ^l of every layer."""
         g, delta = ({self.L: array} for array in self.output)
         for l in range(self.L - 1, 0, -1):
-            g[l] = self.step("back", l + 1, delta[l + 1])
+            g[l] = self.step("back", l + 1, delta[l + 1], delta)
             delta[l] = self.step("through", l, g[l])
         return g, delta
 
@@ -238,10 +282,19 @@ class Derivation:
         """δ^l of every layer."""
         return self.errors[1]
 
-    def step(self, name: str, l: int, given: np.ndarray) -> np.ndarray:
-        """Return what a step makes of the error given: δ^l, or ∂C/∂a^l for "through"."""
-        fed = "∂C/∂a" if name == "through" else "δ"
-        return forms(self.site(l), name)[0].value(Scope({**self.quantities, fed: {l: given}}, l))
+    def step(
+        self, name: str, l: int, given: np.ndarray, ahead: Mapping[int, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Return what a step makes of the error given: δ^l, or ∂C/∂a^l for "through".
+
+        Args:
+            name: of the step.
+            l: the layer.
+            given: the error.
+            ahead: δ of the layers after it, for what comes back through residual blocks.
+        """
+        fed = {"∂C/∂a": {l: given}} if name == "through" else {"δ": {**(ahead or {}), l: given}}
+        return forms(self.site(l), name)[0].value(Scope({**self.quantities, **fed}, l))
 
     def leaves(
         self, edits: Mapping[tuple[str, int], Expression], t: float = 0.0, **known: Any

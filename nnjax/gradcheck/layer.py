@@ -14,7 +14,7 @@ import numpy as np
 from nnjax.checks import check_key, require_instance, require_size
 from nnjax.gradcheck.diagnose import Candidate
 from nnjax.gradcheck.edits import edits
-from nnjax.gradcheck.equations import Site, forms
+from nnjax.gradcheck.equations import Site, forms, scales_of
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.expressions import Scope
 from nnjax.gradcheck.forms import Claim
@@ -23,7 +23,7 @@ from nnjax.gradcheck.names import words
 from nnjax.gradcheck.problem import Point, Problem, labels
 from nnjax.gradcheck.reference import double_precision
 from nnjax.gradcheck.report import GradientReport
-from nnjax.layers import Affine, Dropout, Layer
+from nnjax.layers import Affine, Dropout, Layer, ScaleShift
 
 __all__ = ["check_layer"]
 
@@ -159,6 +159,8 @@ def _names(params):
     affine = isinstance(params, Affine)
     leaves = len(jax.tree.leaves(params))
     own = ["gradients w", "gradients b"] if affine else [f"gradients {i}" for i in range(leaves)]
+    if isinstance(params, ScaleShift):
+        own = ["gradients γ", "gradients β"]
     return [*own, "pull_back a", "activation z"]
 
 
@@ -206,6 +208,7 @@ def _edited(layer, key, step, form, i, point: Point, t: float) -> list[tuple[int
         "δ": {1: delta},
         "∂C/∂a": {1: g},
     }
+    quantities["γ"] = scales_of({1: params})
     if isinstance(params, Affine):
         quantities |= {"w": {1: np.asarray(params.w)}, "b": {1: np.asarray(params.b)}}
     if isinstance(layer, Dropout) and cache is not None:

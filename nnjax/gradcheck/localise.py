@@ -50,7 +50,7 @@ def localise(d: Derivation, claimed: Mapping[tuple[int, str], np.ndarray | None]
     delta, above = d.delta[d.L], d.L + 1  # the error that the next step is fed with, and its layer
     for l in range(d.L, 0, -1):
         if l < d.L:
-            delta = d.step("through", l, d.step("back", l + 1, delta))
+            delta = d.step("through", l, d.step("back", l + 1, delta, d.delta))
         if not d.has_parameters(l):
             continue
         w, b = claimed.get((l, "w")), claimed.get((l, "b"))

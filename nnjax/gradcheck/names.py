@@ -129,6 +129,23 @@ back unflat: columns first | flattened in another order (columns first) | the er
     the image column by column, but was taken out row by row
 back unflat: Fortran | flattened in another order (Fortran) | the error is put back into the image
     with the first axis fastest
+back drop skip | skip connection missing in the backward pass | what comes back straight from the
+    sum of the residual block is left out: only the error through the block is there
+back drop (w)ᵀ δ | the block missing in the backward pass | only what comes straight from the sum of
+    the residual block is there: the error through the block is left out
+back negate skip | skip connection with the wrong sign | the error that comes back straight from the
+    sum of the residual block is subtracted
+back layernorm: constants | mean and variance taken for constants | the error is multiplied by γ / s
+    alone, as if the mean and the variance of the features did not move with them
+back layernorm: no mean | the mean taken for a constant | the error is handed back as if the mean
+    of the features did not move with them
+back layernorm: no variance | the variance taken for a constant | the error is handed back as if
+    the variance of the features did not move with them
+back layernorm: without γ | γ left out | the error is not multiplied by γ
+back layernorm: without s | the standard deviation left out | the error is not divided by the
+    standard deviation of the features
+back layernorm: over examples | layer normalization over the wrong axis | the means in the backward
+    pass run over the examples, not over the features
 back drop m | dropout mask not applied | the error passes neurons that were dropped: the mask is not
     applied to it
 back drop m and / (1 − rate) | dropout left out of the backward pass | the error passes the dropout
@@ -187,6 +204,8 @@ biases δ → ∂C/∂a | σ' missing in the gradient of the biases | the error 
 biases δ → δ⁺ | the error of the wrong layer in the gradient of the biases | the error of the next
     layer is returned for the biases
 
+affine drop skip | skip connection missing in the forward pass | the input of the residual block is
+    not added to its output
 affine drop b | b forgotten in the forward pass | the weighted inputs are computed without the
     biases
 activate drop σ | activation missing in the forward pass | the weighted inputs are handed on as they

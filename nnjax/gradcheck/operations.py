@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,6 +34,18 @@ def _over_examples(c, g, a):
     if len(a) == 1:
         raise Undetermined
     return _softmax(c, g, a, 0)
+
+
+def _layernorm(gamma, delta, a, epsilon, mean=1, variance=1, axes=None, divided=True):
+    """Return what layer normalization pulls back; mean, variance: 0 where they are left out."""
+    axes = axes or tuple(range(1, a.ndim))
+    if axes == (0,) and len(a) == 1:
+        raise Undetermined
+    h, features = gamma * delta, tuple(range(1, a.ndim))
+    s = np.sqrt(a.var(features, keepdims=True) + epsilon)
+    u = (a - a.mean(features, keepdims=True)) / s
+    h = h - mean * h.mean(axes, keepdims=True) - variance * u * (h * u).mean(axes, keepdims=True)
+    return h / s if divided else h
 
 
 def _windows(a, geometry, strides=None, at=0):
@@ -103,6 +116,7 @@ def _same_shape(w, other):
 
 # By operation and variant: what it computes, and its text.
 OPERATIONS: dict[str, dict[Any, tuple[Callable, str]]] = {
+    "skip": {None: (lambda skipped: skipped, "{0}")},
     "w a": {None: (lambda w, a: a @ w.T, "{0} {1}")},
     "wᵀδ": {None: (lambda w, delta: delta @ w, "({0})ᵀ {1}")},
     "σ of": {
@@ -138,6 +152,24 @@ OPERATIONS: dict[str, dict[Any, tuple[Callable, str]]] = {
         "twice": (lambda c, g, a: _softmax(c, _softmax(c, g, a), a), "J J {1}"),
         "over examples": (_over_examples, "{0} {2} ⊙ ({1} − Σₓ {1} ⊙ {2})"),
         "without c": (lambda c, g, a: _softmax(1.0, g, a), "{2} ⊙ ({1} − ⟨{1}, {2}⟩)"),
+    },
+    "layernorm": {
+        "J": (_layernorm, "(h − mean(h) − u ⊙ mean(h ⊙ u)) / s, h = {0} ⊙ {1}"),
+        "constants": (partial(_layernorm, mean=0, variance=0), "{0} ⊙ {1} / s"),
+        "no mean": (partial(_layernorm, mean=0), "(h − u ⊙ mean(h ⊙ u)) / s, h = {0} ⊙ {1}"),
+        "no variance": (partial(_layernorm, variance=0), "(h − mean(h)) / s, h = {0} ⊙ {1}"),
+        "without γ": (
+            lambda gamma, *rest: _layernorm(1.0, *rest),
+            "(h − mean(h) − u ⊙ mean(h ⊙ u)) / s, h = {1}",
+        ),
+        "without s": (
+            partial(_layernorm, divided=False),
+            "h − mean(h) − u ⊙ mean(h ⊙ u), h = {0} ⊙ {1}",
+        ),
+        "over examples": (
+            partial(_layernorm, axes=(0,)),
+            "(h − meanₓ(h) − u ⊙ meanₓ(h ⊙ u)) / s, h = {0} ⊙ {1}",
+        ),
     },
     "outer": {
         "Σ": (lambda delta, a: delta.T @ a / len(a), "(1/n) Σ {0} ({1})ᵀ"),

@@ -16,7 +16,18 @@ from nnjax.gradcheck.backprop import check_backprop
 from nnjax.gradcheck.check import check_gradient, check_vjp
 from nnjax.gradcheck.layer import check_layer
 from nnjax.gradcheck.report import GradientReport
-from nnjax.layers import Affine, Conv, Dense, Dropout, Flatten, L2Pool, MaxPool, MeanPool
+from nnjax.layers import (
+    Affine,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    L2Pool,
+    LayerNorm,
+    MaxPool,
+    MeanPool,
+    Residual,
+)
 from nnjax.network import Network, mlp
 
 __all__ = ["Proof", "self_check"]
@@ -35,6 +46,7 @@ LAYERS = {
     "MeanPool": MeanPool(2),
     "L2Pool": L2Pool(3, 2),
     "Flatten": Flatten(),
+    "LayerNorm": LayerNorm(activations.gelu),
 }
 NETWORKS = {
     "sigmoid, quadratic": mlp([11, 7, 5, 3], loss=losses.quadratic),
@@ -42,6 +54,15 @@ NETWORKS = {
         [11, 7, 5, 3], activation=activations.tanh, loss=losses.log_likelihood
     ),
     "relu, cross_entropy": mlp([11, 7, 5, 3], activation=activations.relu),
+    "layer normalization in residual blocks": Network(
+        7,
+        (
+            Dense(5, activations.silu),
+            Residual(LayerNorm(), Dense(5, activations.gelu), Residual(Dense(5, activations.elu))),
+            Dense(3),
+        ),
+        losses.cross_entropy,
+    ),
     "convolution and pooling": Network(
         (9, 8, 2),
         (Conv(3, (3, 2), activation=activations.relu), MaxPool(2), Flatten(), Dense(3)),

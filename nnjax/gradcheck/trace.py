@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nnjax.display import preformatted
 from nnjax.gradcheck.forms import checked_positions, scalar_in
 from nnjax.gradcheck.graph import Graph, Place, trace, trace_at
 from nnjax.gradcheck.reference import double_precision, to_double
@@ -93,6 +94,9 @@ class GradientTrace:
 
         data = {**dataclasses.asdict(self), "ok": self.ok}
         return json.dumps(plain(data), indent=indent, ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         said = [f"f = {self.value:.6g}; the largest |value| of each line and |∂f/∂value| there"]

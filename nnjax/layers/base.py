@@ -41,7 +41,8 @@ class Layer(Named):
     """A layer without parameters, and the base of all others: subclass it as a frozen dataclass.
 
     A subclass defines `out_shape`, `forward` and `pull_back`; with parameters, `init` and
-    `gradients` too. It sets `random` where training draws random numbers. To be a word in
+    `gradients` too. It sets `random` where training draws random numbers, and `skip` where the
+    network adds to z what went into the layer that many places before. To be a word in
     `nnjax.architecture` as well, it sets `name` and `pattern`, defines `parse` and `word`, and
     stands in `nnjax.layers.LAYERS`.
 
@@ -66,6 +67,7 @@ class Layer(Named):
     pattern: ClassVar[str] = ""
     activation: Activation = identity
     random: bool = False
+    skip: int = 0
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of z for one example, given that of a; refuse what does not fit."""
@@ -112,10 +114,13 @@ class Layer(Named):
 class AffineLayer(Layer):
     """A layer z = w X + b, where X (T, K) are the inputs that meet the weights: BP3 and BP4.
 
-    A subclass defines `w_shape(in_shape)`, `inputs(cache)`, `forward` and `pull_back`.
+    A subclass defines `w_shape(in_shape)`, `inputs(cache)`, `forward` and `pull_back`. With more
+    than one of `groups`, in each of which other inputs meet other weights, there is no one X: it
+    defines `gradients` in place of `inputs`.
     """
 
     initializer: Initializer
+    groups: int = 1
 
     def w_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the weights: outputs first, input channels last."""

@@ -1,7 +1,8 @@
 """Convolution: the same small weights at every place of the image.
 
 Legend: H, W, C the image that comes in (channels last), kh, kw the kernel, J filters, oh, ow the
-feature maps, T = oh·ow places, K = kh·kw·C inputs of one neuron, sh, sw the stride.
+feature maps, T = oh·ow places, K = kh·kw·C inputs of one neuron, sh, sw the stride, dh, dw the
+dilation, G groups.
 
     z_{y,x,j} = b_j + Σ_{i,k,c} w_{j,i,k,c} a_{sh·y+i, sw·x+k, c}              (eq. 125 of the book)
 
@@ -16,7 +17,9 @@ z = X wᵀ + b, a dense layer that meets T rows instead of one, and so is its ba
 The same without patches, with stride 1: input p meets weight i in the output y = p − i, so
 ∂C/∂a_p = Σ_i w_i δ_{p−i}, which correlates δ, padded by kernel − 1 on every side ("full"), with
 the kernel turned by 180°; and ∂C/∂w_i = Σ_y δ_y a_{y+i} correlates a with δ. With a stride, zeros
-stand between the entries of δ in both.
+stand between the entries of δ in both. With a dilation the inputs of a window lie (dh, dw) apart,
+a_{sh·y+dh·i, sw·x+dw·k, c}, and zeros stand between the weights. With G groups there are G
+convolutions side by side: J/G filters each, which see C/G channels each.
 
 Both forms are written out here and give the same numbers. `patches` serves CPUs: it is three matrix
 products, which is where a CPU is fast. `library` serves all other platforms: each formula is one
@@ -28,6 +31,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -39,7 +43,7 @@ from nnjax.initializers import Initializer, default, require_initializer
 from nnjax.layers import words
 from nnjax.layers.base import Affine, AffineLayer, Shape
 from nnjax.layers.rows import Geometry, gathered, places_per_row, side_by_side, widened
-from nnjax.layers.windows import Pair, fold, overlap_add, pair, require_image, unfold
+from nnjax.layers.windows import Pair, extent, fold, overlap_add, pair, require_image, unfold
 
 __all__ = ["Conv", "Geometry", "Library", "Patches", "library", "patches"]
 
@@ -63,10 +67,12 @@ class Patches:
     def unfold(self, a: jax.Array, geometry: Geometry) -> jax.Array:
         """Return X (..., oh, ow, K), the inputs that meet the weights at every place."""
         margins = [(0, 0)] * (a.ndim - 3) + [*geometry.margins, (0, 0)]
-        return unfold(jnp.pad(a, margins), geometry.kernel, geometry.stride)
+        return unfold(jnp.pad(a, margins), geometry.kernel, geometry.stride, geometry.dilation)
 
     def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
         """Return X wᵀ (..., oh, ow, J)."""
+        if geometry.groups > 1:
+            return self._side_by_side(self.correlate, w, a, geometry)
         n = places_per_row(w.shape, a.shape, geometry)
         w = side_by_side(w, n, geometry.stride[1])
         z = self.unfold(a, widened(geometry, n)) @ w.reshape(len(w), -1).T
@@ -76,17 +82,27 @@ class Patches:
         self, w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry
     ) -> jax.Array:
         """Return fold(δ w) (..., H, W, C), given δ (..., oh, ow, J)."""
+        if geometry.groups > 1:
+            f = partial(self.pull_back, in_shape=in_shape)
+            return self._side_by_side(f, w, delta, geometry)
         height, width, _ = in_shape
         (top, bottom), (left, right) = geometry.margins
-        (kh, kw), (sh, sw) = geometry.kernel, geometry.stride
+        (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
         x = delta @ w.reshape(w.shape[0], -1)
-        rows = fold(jnp.split(x, kh, axis=-1), -3, top + height + bottom, sh)
-        rows = rows.reshape(*rows.shape[:-1], kw, -1)
-        image = overlap_add(rows, -3, left + width + right, sw)
+        rows = fold(jnp.split(x, kh, axis=-1), -3, top + height + bottom, sh, dh)
+        if dw > 1:
+            image = fold(jnp.split(rows, kw, axis=-1), -2, left + width + right, sw, dw)
+        else:
+            rows = rows.reshape(*rows.shape[:-1], kw, -1)
+            image = overlap_add(rows, -3, left + width + right, sw)
         return image[..., top : top + height, left : left + width, :]
 
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return δᵀ X (J, kh, kw, C), summed over all examples."""
+        """Return δᵀ X (J, kh, kw, C / G), summed over all examples."""
+        if geometry.groups > 1:
+            f = partial(self.weight_gradient, geometry=geometry._replace(groups=1))
+            g = jax.vmap(f)(_parts(a, geometry.groups), _parts(delta, geometry.groups))
+            return g.reshape(-1, *g.shape[2:])
         filters, channels = delta.shape[-1], a.shape[-1]
         n = places_per_row((filters, *geometry.kernel, channels), a.shape, geometry)
         wide = widened(geometry, n)
@@ -96,6 +112,14 @@ class Patches:
         g = delta.T @ x if delta.shape[-1] <= x.shape[-1] else (x.T @ delta).T
         g = g.reshape(n * filters, *wide.kernel, channels)
         return gathered(g, n, geometry.kernel[1], geometry.stride[1])
+
+    def _side_by_side(self, f, w, array, geometry):
+        """Return f(w, array, geometry=...) of every group, joined again."""
+        groups = geometry.groups
+        f = partial(f, geometry=geometry._replace(groups=1))
+        out = jax.vmap(f)(w.reshape(groups, -1, *w.shape[1:]), _parts(array, groups))
+        out = jnp.moveaxis(out, 0, -2)
+        return out.reshape(*out.shape[:-2], -1)
 
 
 class Library:
@@ -115,7 +139,13 @@ class Library:
         """Return z without its bias, (..., oh, ow, J): the correlation of a with w."""
         return _by_example(
             lambda a: jax.lax.conv_general_dilated(
-                a, w, geometry.stride, geometry.margins, dimension_numbers=("NHWC", "OHWI", "NHWC")
+                a,
+                w,
+                geometry.stride,
+                geometry.margins,
+                rhs_dilation=geometry.dilation,
+                feature_group_count=geometry.groups,
+                dimension_numbers=("NHWC", "OHWI", "NHWC"),
             ),
             a,
         )
@@ -125,19 +155,23 @@ class Library:
     ) -> jax.Array:
         """Return δ, padded "full", correlated with the kernel turned by 180° (..., H, W, C)."""
         (top, _), (left, _) = geometry.margins
-        lows = (geometry.kernel[0] - 1 - top, geometry.kernel[1] - 1 - left)
+        lows = (geometry.extents[0] - 1 - top, geometry.extents[1] - 1 - left)
         margins = [
             (low, length + k - 1 - ((n - 1) * s + 1) - low)
             for low, length, k, n, s in zip(
                 lows,
                 in_shape[:2],
-                geometry.kernel,
+                geometry.extents,
                 delta.shape[-3:-1],
                 geometry.stride,
                 strict=True,
             )
         ]
-        turned = w[:, ::-1, ::-1, :]
+        turned = w[:, ::-1, ::-1, :].reshape(geometry.groups, -1, *w.shape[1:])
+        turned = jnp.moveaxis(
+            turned, 0, -2
+        )  # as input channels J / G, as output channels (G, C / G)
+        turned = turned.reshape(*turned.shape[:3], -1)
         return _by_example(
             lambda delta: jax.lax.conv_general_dilated(
                 delta,
@@ -145,19 +179,21 @@ class Library:
                 (1, 1),
                 margins,
                 lhs_dilation=geometry.stride,
+                rhs_dilation=geometry.dilation,
+                feature_group_count=geometry.groups,
                 dimension_numbers=("NHWC", "IHWO", "NHWC"),
             ),
             delta,
         )
 
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return the correlation of a with δ (J, kh, kw, C), summed over all examples."""
+        """Return the correlation of a with δ (J, kh, kw, C / G), summed over all examples."""
         margins = [
             (low, k - 1 + (n - 1) * s + 1 - length - low)
             for (low, _), length, k, n, s in zip(
                 geometry.margins,
                 a.shape[-3:-1],
-                geometry.kernel,
+                geometry.extents,
                 delta.shape[-3:-1],
                 geometry.stride,
                 strict=True,
@@ -166,9 +202,10 @@ class Library:
         return jax.lax.conv_general_dilated(
             a.reshape(-1, *a.shape[-3:]),
             delta.reshape(-1, *delta.shape[-3:]),
-            (1, 1),
+            geometry.dilation,
             margins,
             rhs_dilation=geometry.stride,
+            batch_group_count=geometry.groups,
             dimension_numbers=("CHWN", "IHWO", "CHWN"),  # the examples are what is summed over
         )
 
@@ -177,6 +214,11 @@ def _by_example(f, a):
     """Apply f, which takes (n, H, W, C), to (..., H, W, C)."""
     out = f(a.reshape(-1, *a.shape[-3:]))
     return out.reshape(*a.shape[:-3], *out.shape[1:])
+
+
+def _parts(a, groups):
+    """Return the channels in groups, (groups, ..., channels / groups)."""
+    return jnp.moveaxis(a.reshape(*a.shape[:-1], groups, -1), -2, 0)
 
 
 patches = Patches()
@@ -202,11 +244,16 @@ class Conv(AffineLayer):
             "valid" (none) or "same" (as many as make the output ⌈size / stride⌉; where the number
             is odd, the extra one comes below and on the right).
         activation: what follows z.
-        initializer: how w (filters, kh, kw, C) and b (filters,) start; n_in = kh·kw·C.
+        initializer: how w (filters, kh, kw, C / groups) and b (filters,) start;
+            n_in = kh·kw·C / groups.
+        dilation: how far apart the inputs of a window lie, one number or (height, width).
+        groups: how many parts filters and channels are divided into; the filters of a part see
+            its channels alone. As many groups as channels: a depthwise convolution.
 
     Raises:
         ValueError: if a size is not a positive integer, the padding is none of the above, the
-            input is not an image, or the kernel is larger than the image.
+            input is not an image, the kernel is larger than the image, or filters or channels
+            cannot be divided into the groups.
         TypeError: if the activation or the initializer is not one of nnjax.
 
     Example:
@@ -220,7 +267,10 @@ class Conv(AffineLayer):
     """
 
     name = "conv"
-    pattern = rf"(\d+)k{words.PAIR}(?:s{words.PAIR})?(?:p{words.PAIR}|(same))?{words.FUNCTION}"
+    pattern = (
+        rf"(\d+)k{words.PAIR}(?:s{words.PAIR})?(?:p{words.PAIR}|(same))?"
+        rf"(?:d{words.PAIR})?(?:g(\d+))?{words.FUNCTION}"
+    )
 
     filters: int
     kernel: int | Pair
@@ -228,13 +278,21 @@ class Conv(AffineLayer):
     padding: int | Pair | Literal["same", "valid"] = 0
     activation: Activation = sigmoid
     initializer: Initializer = default
+    dilation: int | Pair = 1
+    groups: int = 1
 
     def __post_init__(self):
         require_size(self.filters, "filters of Conv")
+        require_size(self.groups, "groups of Conv")
+        if self.filters % self.groups:
+            raise ValueError(
+                f"groups of Conv is {self.groups}, which does not divide its {self.filters} filters"
+            )
         require_activation(self.activation, "activation of Conv")
         require_initializer(self.initializer, "initializer of Conv")
         object.__setattr__(self, "kernel", pair(self.kernel, "kernel of Conv"))
         object.__setattr__(self, "stride", pair(self.stride, "stride of Conv"))
+        object.__setattr__(self, "dilation", pair(self.dilation, "dilation of Conv"))
         if self.padding == "valid":
             object.__setattr__(self, "padding", (0, 0))
         elif isinstance(self.padding, str) and self.padding != "same":
@@ -247,10 +305,15 @@ class Conv(AffineLayer):
 
     def out_shape(self, in_shape):
         require_image(in_shape, "Conv")
+        if in_shape[-1] % self.groups:
+            raise ValueError(
+                f"groups of Conv is {self.groups}, which does not divide the {in_shape[-1]} "
+                "channels that come in"
+            )
         geometry = self.geometry(in_shape)
         height, width = geometry.places(in_shape)
         if not height or not width:
-            (kh, kw), (top_bottom, left_right) = geometry.kernel, geometry.margins
+            (kh, kw), (top_bottom, left_right) = geometry.extents, geometry.margins
             raise ValueError(
                 f"Conv has a kernel of {kh}x{kw}, larger than the image of "
                 f"{in_shape[0] + sum(top_bottom)}x{in_shape[1] + sum(left_right)} (padding counted "
@@ -260,7 +323,7 @@ class Conv(AffineLayer):
 
     def w_shape(self, in_shape):
         kernel: Any = self.kernel  # a pair since __post_init__
-        return (self.filters, *kernel, in_shape[-1])
+        return (self.filters, *kernel, in_shape[-1] // self.groups)
 
     def forward(self, params, a, key):
         self.out_shape(a.shape)
@@ -274,6 +337,8 @@ class Conv(AffineLayer):
         return z + params.b.reshape(1, 1, -1), a
 
     def inputs(self, cache):
+        if self.groups > 1:
+            raise TypeError(f"{self} has {self.groups} groups, each of which has inputs of its own")
         x = patches.unfold(cache, self.geometry(cache.shape))
         return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
@@ -294,23 +359,26 @@ class Conv(AffineLayer):
         if jax.default_backend() != "cpu":  # no patches are made: as `_choose` chooses
             return 0
         geometry = self.geometry(in_shape)
-        wide = widened(geometry, places_per_row(self.w_shape(in_shape), in_shape, geometry))
+        w_shape = (self.filters // self.groups, *self.w_shape(in_shape)[1:])
+        wide = widened(geometry, places_per_row(w_shape, in_shape, geometry))
         return math.prod(wide.places(in_shape)) * math.prod(wide.kernel) * in_shape[-1]
 
     def geometry(self, in_shape):
         """Return where the windows lie on an image (..., H, W, C) that comes in."""
         kernel: Any = self.kernel
         stride: Any = self.stride
+        dilation: Any = self.dilation
         padding: Any = self.padding
         if padding == "same":
-            top_bottom, left_right = map(_same, in_shape[-3:-1], kernel, stride)
+            extents = map(extent, kernel, dilation)
+            top_bottom, left_right = map(_same, in_shape[-3:-1], extents, stride)
         else:
             top_bottom, left_right = ((p, p) for p in padding)
-        return Geometry(kernel, stride, (top_bottom, left_right))
+        return Geometry(kernel, stride, (top_bottom, left_right), dilation, self.groups)
 
     @classmethod
     def parse(cls, parts, activation, initializer):
-        filters, kernel, stride, padding, same, function = parts
+        filters, kernel, stride, padding, same, dilation, groups, function = parts
         return cls(
             int(filters),
             words.numbers(kernel),
@@ -318,16 +386,21 @@ class Conv(AffineLayer):
             same or words.numbers(padding or "0"),
             words.activation(function, activation),
             initializer,
+            words.numbers(dilation or "1"),
+            int(groups or 1),
         )
 
     def word(self):
         kernel: Any = self.kernel
         stride: Any = self.stride
         padding: Any = self.padding
+        dilation: Any = self.dilation
         step = "" if stride == (1, 1) else f"s{words.pair_text(stride)}"
         zeros = {"same": "same", (0, 0): ""}.get(padding, f"p{words.pair_text(padding)}")
+        rest = "" if dilation == (1, 1) else f"d{words.pair_text(dilation)}"
+        rest += "" if self.groups == 1 else f"g{self.groups}"
         function = words.function(self.activation)
-        return f"{self.name}{self.filters}k{words.pair_text(kernel)}{step}{zeros}{function}"
+        return f"{self.name}{self.filters}k{words.pair_text(kernel)}{step}{zeros}{rest}{function}"
 
 
 def _sum_over_places(delta):

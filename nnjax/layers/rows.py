@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnjax.layers.windows import Pair, count
+from nnjax.layers.windows import Pair, count, extent
 
 __all__ = ["Geometry", "gathered", "places_per_row", "side_by_side", "widened"]
 
@@ -28,17 +28,28 @@ class Geometry(NamedTuple):
         kernel: (kh, kw).
         stride: (sh, sw).
         margins: zeros laid around the image: (top, bottom), (left, right).
+        dilation: (dh, dw), how far apart the inputs of a window lie.
+        groups: how many parts the channels and the filters are divided into; the filters of a part
+            see its channels alone.
     """
 
     kernel: Pair
     stride: Pair
     margins: tuple[Pair, Pair]
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @property
+    def extents(self) -> Pair:
+        """How many rows and columns of the image a window covers."""
+        height, width = map(extent, self.kernel, self.dilation)
+        return height, width
 
     def places(self, in_shape: tuple[int, ...]) -> Pair:
         """Return (oh, ow), how many windows an image (..., H, W, C) has; 0 where none fits."""
         padded = [n + sum(m) for n, m in zip(in_shape[-3:-1], self.margins, strict=True)]
         height, width = (
-            count(*args) for args in zip(padded, self.kernel, self.stride, strict=True)
+            count(*args) for args in zip(padded, self.extents, self.stride, strict=True)
         )
         return height, width
 
@@ -52,7 +63,7 @@ def places_per_row(w_shape: tuple[int, ...], in_shape: tuple[int, ...], geometry
         >>> places_per_row((20, 5, 5, 1), (28, 28, 1), geometry)
         4
     """
-    if math.prod(w_shape) > _FEW_WEIGHTS:
+    if math.prod(w_shape) > _FEW_WEIGHTS or geometry.dilation[1] > 1:
         return 1
     _, width = geometry.places(in_shape)
     sizes = (n for n in (4, 3, 2) if width % n == 0 and n * w_shape[0] <= _OUTPUTS)
@@ -68,7 +79,7 @@ def widened(geometry: Geometry, n: int) -> Geometry:
         (5, 8)
     """
     (kh, kw), (sh, sw) = geometry.kernel, geometry.stride
-    return Geometry((kh, kw + (n - 1) * sw), (sh, n * sw), geometry.margins)
+    return geometry._replace(kernel=(kh, kw + (n - 1) * sw), stride=(sh, n * sw))
 
 
 def side_by_side(w: jax.Array, n: int, step: int) -> jax.Array:

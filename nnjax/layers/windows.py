@@ -5,7 +5,8 @@ sh, sw its stride, oh, ow how many windows there are. Window (y, x) covers the r
 sh·y + kh − 1 and the columns sw·x to sw·x + kw − 1. Windows that would stick out are dropped.
 
 Rows and columns are dealt with one after the other. Along an axis, `shifted` takes the i-th input
-of every window, and `fold`, its transpose, adds numbers back where they were taken from.
+of every window, and `fold`, its transpose, adds numbers back where they were taken from. With a
+dilation d the inputs of a window lie d apart.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nnjax.checks import require_size
 __all__ = [
     "Pair",
     "count",
+    "extent",
     "fold",
     "overlap_add",
     "pair",
@@ -81,7 +83,18 @@ def count(length: int, size: int, stride: int) -> int:
     return max((length - size) // stride + 1, 0)
 
 
-def shifted(a: jax.Array, axis: int, size: int, stride: int) -> list[jax.Array]:
+def extent(size: int, dilation: int) -> int:
+    """Return how many places of an axis a window covers, the gaps between its inputs counted in.
+
+    Example:
+        >>> from nnjax.layers.windows import extent
+        >>> extent(3, 1), extent(3, 2)
+        (3, 5)
+    """
+    return (size - 1) * dilation + 1
+
+
+def shifted(a: jax.Array, axis: int, size: int, stride: int, dilation: int = 1) -> list[jax.Array]:
     """Return `size` arrays, with a window an entry along the axis: the i-th input of each.
 
     Example:
@@ -90,12 +103,14 @@ def shifted(a: jax.Array, axis: int, size: int, stride: int) -> list[jax.Array]:
         >>> [s.tolist() for s in shifted(jnp.arange(5), 0, size=2, stride=2)]
         [[0, 2], [1, 3]]
     """
-    n = count(a.shape[axis], size, stride)
-    last = (n - 1) * stride + 1
-    return [jax.lax.slice_in_dim(a, i, i + last, stride, axis) for i in range(size)]
+    n = count(a.shape[axis], extent(size, dilation), stride)
+    last, starts = (n - 1) * stride + 1, range(0, size * dilation, dilation)
+    return [jax.lax.slice_in_dim(a, i, i + last, stride, axis) for i in starts]
 
 
-def fold(pieces: Sequence[jax.Array], axis: int, length: int, stride: int) -> jax.Array:
+def fold(
+    pieces: Sequence[jax.Array], axis: int, length: int, stride: int, dilation: int = 1
+) -> jax.Array:
     """Return an array of this length along the axis: pieces added where `shifted` takes them.
 
     Example:
@@ -105,14 +120,16 @@ def fold(pieces: Sequence[jax.Array], axis: int, length: int, stride: int) -> ja
         [1.0, 2.0, 2.0, 1.0, 0.0]
     """
     axis %= pieces[0].ndim
-    if stride == len(pieces):  # windows that tile the axis: their inputs lie side by side
+    if (
+        stride == len(pieces) and dilation == 1
+    ):  # windows that tile the axis: their inputs lie side by side
         tiles = jnp.stack(pieces, axis + 1)
         shape = tiles.shape
         tiles = tiles.reshape(*shape[:axis], shape[axis] * stride, *shape[axis + 2 :])
         return _padded(tiles, axis, 0, length)
     total = None
     for i, piece in enumerate(pieces):
-        placed = _padded(piece, axis, i, length, stride)
+        placed = _padded(piece, axis, i * dilation, length, stride)
         total = placed if total is None else total + placed
     assert total is not None  # a window has at least one input
     return total
@@ -155,7 +172,7 @@ def overlap_add(x: jax.Array, axis: int, length: int, stride: int) -> jax.Array:
     )
 
 
-def unfold(a: jax.Array, size: Pair, stride: Pair) -> jax.Array:
+def unfold(a: jax.Array, size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> jax.Array:
     """Return the inputs of every window in a row, (..., oh, ow, kh·kw·C), channels fastest.
 
     Example:
@@ -165,17 +182,20 @@ def unfold(a: jax.Array, size: Pair, stride: Pair) -> jax.Array:
         [[[0, 1, 2], [1, 2, 3]]]
     """
     *lead, height, width, channels = a.shape
-    n_windows = count(width, size[1], stride[1])
-    if n_windows <= _RUNS:  # what a window holds of one row of the image is one run of numbers
+    n_windows = count(width, extent(size[1], dilation[1]), stride[1])
+    if (
+        n_windows <= _RUNS and dilation[1] == 1
+    ):  # what a window holds of one row of the image is one run of numbers
         rows = a.reshape(*lead, height, width * channels)
-        bands = jnp.stack(shifted(rows, -2, size[0], stride[0]), axis=-2)  # (..., oh, kh, W·C)
+        bands = shifted(rows, -2, size[0], stride[0], dilation[0])
+        bands = jnp.stack(bands, axis=-2)  # (..., oh, kh, W·C)
         step, length = stride[1] * channels, size[1] * channels
         runs = [jax.lax.slice_in_dim(bands, x, x + length, axis=-1)
                 for x in range(0, n_windows * step, step)]  # fmt: skip
         x = jnp.stack(runs, axis=-3)
         return x.reshape(*x.shape[:-2], -1)
-    across = jnp.concatenate(shifted(a, -2, size[1], stride[1]), axis=-1)
-    return jnp.concatenate(shifted(across, -3, size[0], stride[0]), axis=-1)
+    across = jnp.concatenate(shifted(a, -2, size[1], stride[1], dilation[1]), axis=-1)
+    return jnp.concatenate(shifted(across, -3, size[0], stride[0], dilation[0]), axis=-1)
 
 
 def spread(g: jax.Array, shape: tuple[int, ...], size: Pair, stride: Pair) -> jax.Array:

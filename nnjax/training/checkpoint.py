@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.checks import install
 from nnjax.files import write_atomically
 
 __all__ = ["digest", "load", "read_info", "save"]
@@ -272,5 +273,5 @@ def _safetensors():
         import safetensors
         import safetensors.numpy
     except ImportError:
-        raise ImportError('checkpoints require safetensors: pip install "nnjax[cli]"') from None
+        raise ImportError(f"checkpoints require safetensors: {install('cli')}") from None
     return safetensors

@@ -15,6 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnjax.checks import install
+from nnjax.tasks import METRICS
+
 __all__ = ["REPORTS", "Bar", "listening", "report"]
 
 REPORTS = 20
@@ -98,9 +101,10 @@ class Bar:
         try:
             from tqdm import tqdm
         except ImportError:
-            raise ImportError('a progress bar requires tqdm: pip install "nnjax[cli]"') from None
+            raise ImportError(f"a progress bar requires tqdm: {install('cli')}") from None
         self._kind, self._epochs, self._done, self._file = tqdm, epochs, done, file
         self._bar: Any = None
+        self._compiling = True
 
     def __enter__(self) -> Bar:
         self._bar = self._kind(
@@ -120,15 +124,23 @@ class Bar:
 
     def within(self, fraction: float) -> None:
         """Show which fraction of the current epoch is done."""
-        self._bar.set_description_str(f"Epoch {self._done + 1}/{self._epochs}", refresh=False)
+        compiling, self._compiling = self._compiling, False
+        if compiling:
+            self._bar.unpause()  # the time that is left does not depend on how long it took
+        self._bar.set_description_str(f"Epoch {self._done + 1}/{self._epochs}", refresh=compiling)
         self._move(self._done + fraction)
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Show that an epoch is done, and what it has reached."""
-        self._done = record["epoch"] + 1
-        self._bar.set_description_str(f"Epoch {self._done}/{self._epochs}", refresh=False)
         self._bar.set_postfix_str(_reached(record), refresh=False)
+        self.done(record["epoch"])
+
+    def done(self, epoch: int) -> None:
+        """Show that an epoch, counted from 0, is done."""
+        self._done = epoch + 1
+        self._bar.set_description_str(f"Epoch {self._done}/{self._epochs}", refresh=False)
         self._move(self._done)
+        self._bar.refresh()
 
     def above(self, line: str) -> None:
         """Print a line above the bar."""
@@ -140,9 +152,8 @@ class Bar:
 
 def _reached(record: Mapping[str, Any]) -> str:
     parts = [f"train loss {record['train_loss']:.3g}"]
-    parts += [
-        f"{name.replace('_', ' ')} {100 * value:.1f} %"
-        for name, value in record.items()
-        if name.endswith("_accuracy")
-    ]
+    for name, value in record.items():
+        part, _, metric = name.partition("_")
+        if metric != "loss" and metric in METRICS and METRICS[metric].unit is not None:
+            parts.append(f"{part} {METRICS[metric].text(value)}")
     return ", ".join(parts)

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from nnjax.checks import require_size
+from nnjax.checks import install, require_size
 from nnjax.files import write_atomically
 from nnjax.training import checkpoint
 
@@ -398,7 +398,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         import filelock
     except ImportError:
-        raise ImportError('runs require filelock: pip install "nnjax[cli]"') from None
+        raise ImportError(f"runs require filelock: {install('cli')}") from None
     try:
         with filelock.FileLock(folder / ".lock", timeout=0):
             yield

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from nnjax.checks import install
+
 __all__ = ["tensorboard"]
 
 
@@ -46,7 +48,7 @@ def tensorboard(
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        missing = 'TensorBoard output requires tensorboardX: pip install "nnjax[tensorboard]"'
+        missing = f"TensorBoard output requires tensorboardX: {install('tensorboard')}"
         raise ImportError(missing) from None
     for file in Path(folder).glob("events.out.tfevents.*"):
         file.unlink()

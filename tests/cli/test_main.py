@@ -195,7 +195,8 @@ def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtype
     best = int(state.stopping.best_epoch)
     out = capsys.readouterr().out
     assert "Early stopping after 2 epochs without improvement in validation loss" in out
-    assert out.splitlines()[-4].endswith(f"  best: {best + 1}")
+    *_, last = (line for line in out.splitlines() if line.startswith("Epoch "))
+    assert last.endswith(f"  best: {best + 1}")
     assert f"Restored the parameters of epoch {best + 1} (best validation loss)" in out
     for name in history.keys() - {"seconds"}:
         np.testing.assert_allclose([record[name] for record in records], history[name])
@@ -247,6 +248,60 @@ def test_on_a_terminal_the_same_lines_come_above_a_bar(here, capsys, monkeypatch
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(["train", *SMALL]) == 0
     assert re.search(r"Epoch 2/2  train loss", capsys.readouterr().out)
+
+
+def test_options_come_from_a_file(here, capsys):
+    text = "hidden = [16]\nepochs = 1\nquiet = true\nstandardize = false\n[distort]\nshift = 1\n"
+    Path("small.toml").write_text(text)
+    assert main(["train", "--config", "small.toml", "--out", "run"]) == 0
+    assert capsys.readouterr() == ("run\n", "")
+    config = load_run("run").config
+    assert config == TrainConfig(hidden=(16,), epochs=1, distort=Distortion(shift=1))
+    again = commands.parse(["train", "--config", "run/config.json", "--epochs", "2"])
+    assert again.config == dataclasses.replace(config, epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "o.toml",
+            "hiden = [30]",
+            r"o\.toml: Unrecognized options: --hiden, 30 \(did you mean --hi",
+        ),
+        ("o.json", '{"epochs": "ten"}', r"o\.json: --epochs: 'ten' is not an integer"),
+        (
+            "o.toml",
+            'activation = "sigmod"',
+            r"o\.toml: --activation: invalid choice 'sigmod' \(did",
+        ),
+        (
+            "o.toml",
+            "epochs = 2020-01-01",
+            r"o\.toml: epochs is .*; expected text, a number or a li",
+        ),
+        ("o.toml", "x = [", r"o\.toml: not valid TOML: "),
+        ("o.json", "[1]", r"o\.json: expected options by name, such as epochs = 30"),
+        ("o.toml", 'resume = "run"', r"o\.toml: resume, from and config stand on the command line"),
+        ("o.yaml", "", r"o\.yaml: expected a file of options that ends in \.toml or \.json"),
+        ("other", "", r"o\.toml: No such file or directory"),
+    ],
+)
+def test_a_file_of_options_is_refused_in_one_sentence(here, capsys, name, text, message):
+    Path(name).write_text(text)
+    path = "o.toml" if name == "other" else name
+    assert main(["train", "--config", path]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"nnjax: {message}.*\n", err)
+
+
+def test_a_run_that_does_not_learn_says_so(here, capsys):
+    argv = ["train", *SMALL, "--init", "zeros", "--activation", "tanh", "--evaluate-on", "test"]
+    assert main(argv) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "did not learn: its test accuracy is" in said
+    assert "try --init he." in said
 
 
 # ---------------------------------------------------------------- resume
@@ -517,6 +572,20 @@ def test_predict_reads_pictures(trained, here, capsys):
     assert np.mean(classes == y[:10]) >= 0.8
 
 
+def test_one_bad_picture_does_not_hide_the_others(trained, here, capsys):
+    x, _ = data.load("digits").test
+    Image.fromarray(np.uint8(255 * x[0, :, :, 0])).save("good.png")
+    Path("bad.png").write_text("not a picture")
+    assert main(["predict", str(trained), "bad.png", "good.png", "--json"]) == 2
+    out, err = capsys.readouterr()
+    bad, good = json.loads(out)
+    assert bad["image"] == "bad.png"
+    assert "not an image" in bad["error"]
+    assert good["class"] == max(good["outputs"], key=good["outputs"].get)
+    assert sum(good["outputs"].values()) == pytest.approx(1, abs=1e-5)
+    assert err.startswith("nnjax: bad.png: not an image")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -574,7 +643,10 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--batch-size 0", "batch_size is 0; expected"),
         ("--hidden 0", "a size in sizes is 0; expected"),
         ("--seed -1", "seed is -1; expected an integer from 0 to 4294967295"),
-        ("--optimizer sdg", "optimizer is 'sdg'; expected one of .*sgd"),
+        (
+            "--optimizer sdg",
+            r"optimizer is 'sdg'; expected one of .*sgd.* \(did you mean 'sgd'\?\)",
+        ),
         ("--activation sigmod", r"--activation: invalid choice 'sigmod' \(did you mean 'sigmoid'"),
         ("--data minst", r"unknown data set 'minst'; did you mean 'mnist'\?"),
         ("--data-dir there", "'digits' takes none"),
@@ -647,14 +719,16 @@ def test_help_is_no_error(capsys, monkeypatch):
         assert max(map(len, out.splitlines())) <= 80
         assert "None" not in out
         if name == "train":
-            titles = re.findall(r"^\W+(\w+) options \W+$", out, re.MULTILINE)
+            titles = re.findall(r"^\W+(\w+) options\W*$", out, re.MULTILINE)
             assert set(titles) == {*GROUPS, "distort"}
 
 
 def test_missing_tyro_is_said(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)
     assert main(["train"]) == 2
-    assert 'pip install "nnjax[cli]"' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith('nnjax: the command line requires tyro: pip install "nnjax[cli]"')
+    assert said.endswith('(in a clone: pip install ".[all]")\n')
 
 
 def test_data_that_are_not_finite_are_refused(here, capsys):

@@ -61,13 +61,25 @@ def test_evaluate_takes_other_data(trained, here, capsys):
 
 def test_plot_draws_one_run(trained, here, capsys):
     assert main(["plot", str(trained / "dense")]) == 0
-    kinds = ["curves", "weight_norms", "dead", "weights", "activations", "confusion"]
-    kinds.append("misclassified")
-    files = [Path("plots", f"{kind}.png") for kind in kinds]
+    kinds = ["learning-curves", "weight-norms-by-layer", "dead-by-layer", "first-layer-weights"]
+    kinds += ["activation-functions", "confusion-matrix-test", "misclassified-test"]
+    files = [Path("plots", f"dense-{kind}.png") for kind in kinds]
     assert capsys.readouterr().out.split() == [str(file) for file in files]
     for file in files:
         with Image.open(file) as picture:
             assert min(picture.size) > 200
+    before = {file: file.read_bytes() for file in files}
+    files[0].unlink()
+    assert main(["plot", str(trained / "dense")]) == 2
+    assert re.fullmatch(
+        r"nnjax: plots/dense-weight-norms-by-layer\.png and 5 other figures exist already; replace "
+        r"them with --overwrite, or choose another folder with --out\n",
+        capsys.readouterr().err,
+    )
+    assert {file: file.read_bytes() for file in files[1:]} == {f: before[f] for f in files[1:]}
+    assert not files[0].exists()
+    assert main(["plot", str(trained / "dense"), "--overwrite"]) == 0
+    assert files[0].exists()
 
 
 def test_plot_draws_several_runs(trained, here, capsys):
@@ -75,12 +87,12 @@ def test_plot_draws_several_runs(trained, here, capsys):
     assert main(["plot", *runs, "--format", "svg", "--out", "drawn", "--part", "validation"]) == 0
     names = {Path(line).name for line in capsys.readouterr().out.split()}
     assert {
-        "curves.svg",
-        "dense-weights.svg",
-        "conv-weights.svg",
-        "conv-misclassified.svg",
+        "dense-conv-learning-curves.svg",
+        "dense-first-layer-weights.svg",
+        "conv-first-layer-weights.svg",
+        "conv-misclassified-validation.svg",
     } <= names
-    curves = Path("drawn", "curves.svg").read_text()
+    curves = Path("drawn", "dense-conv-learning-curves.svg").read_text()
     assert curves.startswith("<?xml")
 
 
@@ -110,7 +122,7 @@ def test_runs_of_one_name_do_not_share_pictures(trained, here, capsys):
     assert main(["plot", "a/run", "b/run"]) == 0
     files = capsys.readouterr().out.split()
     assert len(files) == len({*files})
-    assert "plots/a-run-confusion.png" in files
+    assert "plots/a-run-confusion-matrix-test.png" in files
 
 
 @pytest.mark.parametrize(
@@ -175,7 +187,7 @@ def test_what_belongs_to_others_is_shown_harmlessly(trained, here, capsys):
     assert main(["evaluate", "a\x1b[2Jrun"]) == 2
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
-    assert "b\\x1b[2J/curves.png" in out
+    assert "b\\x1b[2J/a\\x1b[2Jrun-learning-curves.png" in out
     assert "nnjax: no\\x1b[2Jrun is not a run folder" in err
 
 
@@ -199,6 +211,17 @@ def test_runs_are_listed_with_what_differs(trained, here, capsys):
     assert re.match(rf"dense +2 +{100 * best:.2f} % +\d +\d+\.\d +weight_norms dead$", dense)
     assert re.search(r" conv4k3 pool2$", conv)
     assert damaged.startswith("runs/damaged/history.jsonl: damaged: line 1")
+    config = json.loads(Path("runs/conv/config.json").read_text())
+    config["config"]["train"]["distort"]["shift"] = 1
+    config.pop("sha256")  # as a version before digests wrote it
+    Path("runs/conv/config.json").write_text(json.dumps(config))
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()[:-1]
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines[2::2]] == [
+        "net conv4k3 pool2, distort.shift 1",
+        "monitors weight_norms dead, distort.shift 0",
+    ]
     assert main(["runs", "runs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["run"] for row in rows] == ["conv", "dense", "damaged"]

@@ -6,10 +6,10 @@ import pytest
 from faults import inputs, process, stops
 
 QUICK = {
-    stops.at_every_operation: 6,
+    stops.at_every_operation: 3,
     stops.flipped_bits: 16,
-    inputs.to_functions: 150,
-    inputs.to_options: 12,
+    inputs.to_functions: 100,
+    inputs.to_options: 4,
     process.threads: 20,
 }
 
@@ -31,6 +31,7 @@ def test_nothing_ends_badly(campaign, tmp_path):
     assert not tally.bad, "\n".join(tally.bad)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_stopped_run_is_resumed(tmp_path):
     tally = stops.by_signals(2, tmp_path)

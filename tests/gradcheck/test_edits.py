@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from thinning import thinned
 
 import nnjax
 from nnjax import Dense, Network
@@ -16,7 +17,7 @@ from nnjax.gradcheck.equations import STEPS, Derivation, forms
 from nnjax.gradcheck.names import NAMES, words
 from nnjax.gradcheck.operations import OPERATIONS
 from nnjax.gradcheck.reference import double_precision
-from nnjax.layers import Conv, Dropout, Flatten, L2Pool, MaxPool, MeanPool
+from nnjax.layers import Conv, Dropout, Flatten, L2Pool, LayerNorm, MaxPool, MeanPool, Residual
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 
 NETWORKS = [
@@ -44,6 +45,11 @@ NETWORKS = [
         quadratic,
     ),
     Network(5, [Dense(5, tanh), Dropout(0.4), Dense(4)], quadratic),
+    Network(
+        4,
+        [Dense(3, tanh), Residual(Dense(3, tanh), Residual(LayerNorm(relu))), Dense(4)],
+        quadratic,
+    ),
 ]
 
 
@@ -67,7 +73,7 @@ def identity(d):
     return {("affine", 1): forms(d.site(1), "affine")[0]}
 
 
-@pytest.mark.parametrize("i", range(len(NETWORKS)))
+@pytest.mark.parametrize("i", thinned(range(len(NETWORKS)), str))
 def test_the_expressions_evaluate_to_the_gradient_and_the_errors(i, derivations):
     d = derivations[i]
     with double_precision():
@@ -138,7 +144,15 @@ def test_every_named_edit_changes_the_gradient_of_some_network(derivations):
 
 
 def test_operations_that_are_edits_have_names():
-    for op in ("softmax", "total", "turned kernel", "kernel gradient", "max share", "mean share"):
+    for op in (
+        "softmax",
+        "layernorm",
+        "total",
+        "turned kernel",
+        "kernel gradient",
+        "max share",
+        "mean share",
+    ):
         for variant in list(OPERATIONS[op])[1:]:
             assert any(key.endswith(f" {op}: {variant}") for key in NAMES), (op, variant)
 

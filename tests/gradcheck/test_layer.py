@@ -9,7 +9,7 @@ import nnjax
 from nnjax import Dense
 from nnjax.activations import relu, softmax, tanh
 from nnjax.gradcheck import check_layer
-from nnjax.layers import Conv, Dropout, Flatten, L2Pool, MaxPool, MeanPool
+from nnjax.layers import Conv, Dropout, Flatten, L2Pool, LayerNorm, MaxPool, MeanPool
 
 RIGHT = [
     Dense(5, tanh),
@@ -20,6 +20,7 @@ RIGHT = [
     L2Pool(2),
     Flatten(),
     Dropout(0.3),
+    LayerNorm(relu),
 ]
 
 
@@ -45,6 +46,11 @@ class WithoutBiases(Dense):
         return super().gradients(cache, delta)._replace(b=0 * delta[0])
 
 
+class FixedStatistics(LayerNorm):
+    def pull_back(self, params, cache, delta):
+        return params.gamma * delta * cache[1]
+
+
 class ToAll(MaxPool):
     def pull_back(self, params, cache, delta):
         return delta.repeat(2, 0).repeat(2, 1)
@@ -56,6 +62,7 @@ class ToAll(MaxPool):
         (NotTransposed(11), None, "pull_back a", "W not transposed"),
         (NotTurned(2, 3), None, "pull_back a", "kernel not turned"),
         (WithoutBiases(5), None, "gradients b", "left out (zero)"),
+        (FixedStatistics(), None, "pull_back a", "mean and variance taken for constants"),
         (ToAll(2), (8, 6, 3), "pull_back a", "max-pool to all"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nnjax.Layer) else None,

@@ -24,14 +24,21 @@ from nnjax.network import microbatch_size
 TIGHT = 1e-11
 
 
+GROUPS = st.sampled_from([1, 1, 2, 4])
+
+
 @st.composite
 def convolutions(draw):
     """Return (layer, input shape, batch size): H ≠ W, any kernel, stride to 3, any padding."""
     kernel = draw(pairs(1, 5))
     padding = draw(st.one_of(st.sampled_from(["same", "valid"]), pairs(0, 3)))
-    height, width = draw(pairs(5, 11))
-    layer = nnjax.Conv(draw(st.integers(1, 8)), kernel, draw(pairs(1, 3)), padding)
-    return layer, (height, width, draw(st.integers(1, 8))), draw(st.integers(1, 9))
+    dilation, groups = draw(st.sampled_from([(1, 1), (1, 1), (1, 2), (2, 1)])), draw(GROUPS)
+    least = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    height, width = (max(size, low) for size, low in zip(draw(pairs(5, 11)), least, strict=True))
+    filters, channels = (groups * draw(st.integers(1, 8 // groups)) for _ in range(2))
+    stride = draw(pairs(1, 3))
+    layer = nnjax.Conv(filters, kernel, stride, padding, dilation=dilation, groups=groups)
+    return layer, (height, width, channels), draw(st.integers(1, 9))
 
 
 def arrays(layer, in_shape, n, seed=0):
@@ -203,6 +210,16 @@ def test_equal_descriptions_are_equal():
     assert hash(nnjax.Conv(8, [3, 3])) == hash(nnjax.Conv(8, 3))
 
 
+def test_groups_in_words():
+    net = nnjax.architecture.parse("conv8k3s2p1d2x1g4:tanh", (9, 9, 4), 2)
+    layer = nnjax.Conv(8, 3, 2, 1, nnjax.tanh, dilation=(2, 1), groups=4)
+    assert net.layers[0] == layer
+    assert layer.word() == "conv8k3s2p1d2x1g4:tanh"
+    assert nnjax.summary(net).layers[0].parameters == 8 * (3 * 3 * 1 + 1)
+    with pytest.raises(TypeError, match="has 4 groups, each of which has inputs of its own"):
+        layer.inputs(jnp.zeros((9, 9, 4)))
+
+
 def test_same_padding_is_the_library_rule():
     for length in range(1, 9):
         for kernel in range(1, 6):
@@ -265,6 +282,17 @@ def test_memory_of_a_large_mini_batch_is_that_of_a_piece():
         (lambda: nnjax.Conv(4, 3, stride=0), "stride of Conv is 0"),
         (lambda: nnjax.Conv(4, 3, padding=-1), "padding of Conv is -1; expected an integer of at"),
         (lambda: nnjax.Conv(4, 3, padding="full"), "padding of Conv is 'full'; expected 'same'"),
+        (lambda: nnjax.Conv(4, 3, dilation=0), "dilation of Conv is 0"),
+        (lambda: nnjax.Conv(4, 3, groups=0), "groups of Conv is 0"),
+        (lambda: nnjax.Conv(4, 3, groups=3), "groups of Conv is 3, .* divide its 4 filters"),
+        (
+            lambda: nnjax.Conv(4, 3, groups=2).out_shape((8, 8, 3)),
+            "groups of Conv is 2, which does not divide the 3 channels that come in",
+        ),
+        (
+            lambda: nnjax.Conv(4, 3, dilation=2).out_shape((4, 9, 1)),
+            "Conv has a kernel of 5x5, larger than the image of 4x9",
+        ),
         (
             lambda: nnjax.Conv(4, 5).out_shape((4, 9, 1)),
             "Conv has a kernel of 5x5, larger than the image of 4x9",
