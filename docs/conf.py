@@ -60,6 +60,7 @@ html_theme_options = {
     "use_repository_button": True,
     "show_toc_level": 2,
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # one search field is enough
 }
 linkcheck_ignore = [r"https://github\.com/nnjax/.*"]
 
@@ -98,7 +99,15 @@ def _process(app, what, name, obj, options, lines):
             literal = True
         literal = literal and (indented or not line.strip())
         done.append(line if example or literal else _typeset(line))
-    lines[:] = done
+    lines[:] = [] if done and done[0].startswith("Alias for field number") else done
+
+
+def _rejoin(app, what, name, obj, options, lines):
+    """Put a sentence with a colon together again, of which napoleon makes a type and the rest."""
+    if what in ("attribute", "property", "data"):
+        types = [i for i, line in enumerate(lines) if line.startswith(":type: ")]
+        for i in types[:1]:
+            lines[0] = f"{lines.pop(i).removeprefix(':type: ')}: {lines[0]}"
 
 
 def _inline(self, node):
@@ -116,3 +125,4 @@ def setup(app):
     app.add_html_math_renderer("mathml", (_inline, None), (_display, None))
     # Before napoleon, which looks for the sections.
     app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("autodoc-process-docstring", _rejoin, priority=600)
