@@ -13,11 +13,13 @@ from nnjax import (
     initializers,
     layers,
     losses,
+    many_plots,
     notation,
     ops,
     per_example,
     plots,
     regularizers,
+    tasks,
     training,
 )
 from nnjax.activations import (
@@ -44,7 +46,7 @@ from nnjax.backprop import Backprop, FeedbackPass, backprop
 from nnjax.backward import backward
 from nnjax.cli.loaded import load_run
 from nnjax.descent import sgd_step
-from nnjax.evaluation import Evaluation, accuracy, evaluate, predict
+from nnjax.evaluation import Evaluation, accuracy, evaluate, predict, predict_proba
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
 from nnjax.gradcheck import (
@@ -75,7 +77,7 @@ from nnjax.layers import (
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
-from nnjax.training import DivergedError, TrainState, train
+from nnjax.training import DivergedError, Many, TrainState, train, train_many
 
 __all__ = [
     "ELU",
@@ -97,6 +99,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "Many",
     "MaxPool",
     "MeanPool",
     "Network",
@@ -140,12 +143,14 @@ __all__ = [
     "log_likelihood",
     "loss",
     "losses",
+    "many_plots",
     "mlp",
     "notation",
     "ops",
     "per_example",
     "plots",
     "predict",
+    "predict_proba",
     "quadratic",
     "regularizers",
     "relu",
@@ -159,8 +164,10 @@ __all__ = [
     "step",
     "summary",
     "tanh",
+    "tasks",
     "trace_gradient",
     "train",
+    "train_many",
     "training",
 ]
 __version__ = "0.2.0"

@@ -10,7 +10,8 @@ With δ^l = ∂C_x/∂z^l, the error of layer l for one example:
 Why: z^{l+1} depends on z^l by a^l = σ(z^l), then z^{l+1} = w^{l+1} a^l + b^{l+1}; the chain rule
 through both gives BP2. z_j^l depends on b_j^l with slope 1 and on w_jk^l with slope a_k^{l-1};
 that gives BP3 and BP4. A convolution is the same with patches of the image for a; pooling,
-dropout and flattening have no parameters, and their w is a fixed map.
+dropout and flattening have no parameters, and their w is a fixed map. Where an activation goes two
+ways, as around a residual block, what comes back along both is added up.
 
 The code is the book's algorithm, step by step: `backpropagate`, and below it `errors_of_layers`.
 What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SGD in `nnjax.descent`.
@@ -18,6 +19,7 @@ What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SG
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import chex
@@ -33,10 +35,12 @@ from nnjax.network import (
     Network,
     Params,
     check_batch,
+    check_weights,
     forward,
     one_dtype,
     wide_outputs,
 )
+from nnjax.sharding import automatic, like_examples, like_params, replicated
 
 __all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
 
@@ -98,6 +102,7 @@ def backprop(
     y: ArrayLike,
     key: chex.PRNGKey | None = None,
     feedback: None = None,
+    weights: ArrayLike | None = None,
 ) -> Backprop: ...
 @overload
 def backprop(
@@ -108,8 +113,9 @@ def backprop(
     key: chex.PRNGKey | None = None,
     *,
     feedback: Feedback,
+    weights: ArrayLike | None = None,
 ) -> FeedbackPass: ...
-def backprop(net, params, x, y, key=None, feedback=None):
+def backprop(net, params, x, y, key=None, feedback=None, weights=None):
     """Return loss, gradients and every layer's activations and errors, by BP1 to BP4.
 
     Args:
@@ -120,13 +126,15 @@ def backprop(net, params, x, y, key=None, feedback=None):
         key: given: training mode (dropout on); None: inference.
         feedback: None: wᵀ carries the errors back, which is backpropagation; else a rule of
             `nnjax.feedback`, such as feedback alignment.
+        weights: (n,) how much each example counts, in C = (1/n) Σ_x w_x C_x; None: 1. The errors
+            of an example are then w_x times as large, and all that follows from them.
 
     Returns:
         `Backprop(loss, grads, activations, weighted_inputs, errors, targets, key)`; with a
         feedback a `FeedbackPass`, the same with `updates` in place of `grads`.
 
     Raises:
-        ValueError, TypeError: if x, y, params or the feedback do not fit the network.
+        ValueError, TypeError: if x, y, params, the feedback or the weights do not fit the network.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -142,11 +150,19 @@ def backprop(net, params, x, y, key=None, feedback=None):
     """
     x, y = check_batch(net, params, x, y, key=key)
     check_feedback(net, feedback)
-    return backpropagate(net, params, x, y, key, feedback)
+    weights = check_weights(weights, x.shape[0])
+    return backpropagate(net, params, x, y, key, feedback, weights)
+
+
+def _layout(net, params, x, y, key, feedback=None, weights=None):
+    result: Any = Backprop if feedback is None else FeedbackPass
+    rows, of_key = like_examples(net, params, x), None if key is None else replicated()
+    return result(replicated(), like_params(net, params), rows, rows, rows, rows, of_key)
 
 
 @jax.jit
-def backpropagate(net, params, x, y, key, feedback=None):
+@partial(automatic, layout=_layout)
+def backpropagate(net, params, x, y, key, feedback=None, weights=None):
     """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
     like, params = params, one_dtype(params)
     passed = forward(net, params, x, key)
@@ -154,9 +170,12 @@ def backpropagate(net, params, x, y, key, feedback=None):
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
     dtype = passed.weighted_inputs[-1].dtype
 
-    loss = jnp.mean(net.loss.at(output, z, a, y))
-    delta = net.loss.output_error(output, z, a, y).astype(dtype)  #                  BP1
-    y = y.astype(dtype)
+    loss = net.loss.at(output, z, a, y)
+    delta = net.loss.output_error(output, z, a, y)  #                                BP1
+    if weights is not None:  # C_x counts w_x times, and so does its error
+        weights = weights.astype(loss.dtype)
+        loss, delta = weights * loss, weights[:, None] * delta
+    delta, y = delta.astype(dtype), y.astype(dtype)
     errors = errors_of_layers(net, params, passed, delta, y, feedback)  #            BP2
     totals = tuple(
         layer.gradients(cache, delta)  #                                             BP3, BP4
@@ -164,6 +183,7 @@ def backpropagate(net, params, x, y, key, feedback=None):
     )
     grads = jax.tree.map(lambda total, p: (total / n).astype(p.dtype), totals, like)
     result = Backprop if feedback is None else FeedbackPass
+    loss = jnp.mean(loss)
     return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
 
 

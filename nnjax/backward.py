@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from nnjax.backprop import Backprop, FeedbackPass, errors_of_layers
 from nnjax.checks import checked
@@ -20,6 +21,7 @@ from nnjax.network import (
     one_dtype,
     require_network,
 )
+from nnjax.sharding import like_examples
 
 __all__ = ["backward", "require_bp_of", "require_plain_bp"]
 
@@ -34,7 +36,11 @@ def _arguments(net, params, bp, seeds):
     return net, params, bp, jnp.asarray(seeds, bp.errors[-1].dtype)
 
 
-@checked(_arguments)
+def _layout(net, params, bp, seeds):
+    return PartitionSpec(None, *like_examples(net, params, bp))
+
+
+@checked(_arguments, layout=_layout)
 def backward(net: Network, params: Params, bp: Backprop, seeds: jax.Array) -> tuple[jax.Array, ...]:
     """Return what BP2 makes, in every layer, of any seeds at the output.
 

@@ -7,10 +7,11 @@ arguments, then calls its jitted body.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -20,12 +21,15 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.sharding import automatic, replicated
+
 __all__ = [
     "FINITE",
     "LARGEST_SIZE",
     "Checked",
     "check_key",
     "checked",
+    "did_you_mean",
     "install",
     "require_dtype",
     "require_floating",
@@ -57,7 +61,9 @@ class Checked(Protocol[P, R]):
 
 
 def checked(
-    check: Callable[..., tuple[Any, ...]], static: tuple[str, ...] = ()
+    check: Callable[..., tuple[Any, ...]],
+    static: tuple[str, ...] = (),
+    layout: Callable[..., Any] = replicated,
 ) -> Callable[[Callable[P, R]], Checked[P, R]]:
     """Return a decorator: check the arguments, then call the function's jitted body.
 
@@ -65,6 +71,7 @@ def checked(
         check: a function with the parameters of the decorated one. It raises, or returns the
             arguments that the body gets, all of them by position.
         static: names of the arguments that are static under `jax.jit`.
+        layout: how the results lie on a mesh of devices, see `nnjax.sharding.automatic`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -86,7 +93,7 @@ def checked(
         raise TypeError(f"expected checked(function, names), got {check!r} and {static!r}")
 
     def decorate(body: Callable[P, R]) -> Checked[P, R]:
-        jitted = jax.jit(body, static_argnames=static)
+        jitted = jax.jit(automatic(body, layout), static_argnames=static)
 
         @functools.wraps(body)
         def call(*args, **kwargs):
@@ -118,6 +125,18 @@ def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARG
     if int(value) > at_most:
         raise ValueError(f"{name} is {value!r}; expected an integer of at most {at_most}")
     return int(value)
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" for a word close to a known one, otherwise nothing.
+
+    Example:
+        >>> from nnjax.checks import did_you_mean
+        >>> did_you_mean("trian", ["train", "plot"]), did_you_mean("xyz", ["train", "plot"])
+        (" (did you mean 'train'?)", '')
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def install(extra: str) -> str:

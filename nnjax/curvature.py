@@ -50,6 +50,7 @@ from nnjax.checks import FINITE, check_key, checked, require_scalar, require_siz
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
 from nnjax.network import Network, Params, check_params, forward, one_dtype, require_network
+from nnjax.sharding import automatic, like_params
 
 __all__ = [
     "KroneckerFactors",
@@ -256,7 +257,7 @@ def _precondition_arguments(factors, grads, damping):
     return factors, grads, damping
 
 
-@checked(_precondition_arguments)
+@checked(_precondition_arguments, layout=like_params)
 def precondition(factors: tuple[Any, ...], grads: Any, damping: chex.Numeric) -> Any:
     """Return (G ⊗ A + λ)⁻¹ ∇C, layer by layer: the direction of an approximate Newton step.
 
@@ -459,7 +460,7 @@ def neural_tangent_kernel(
     return jnp.transpose(kernel, (1, 3, 0, 2))
 
 
-_each_layer = jax.jit(contractions.each_layer, static_argnums=0)
+_each_layer = jax.jit(automatic(contractions.each_layer), static_argnums=0)
 
 
 def _check_output(net, bp):

@@ -12,8 +12,16 @@ from jax.typing import ArrayLike
 from nnjax.backprop import backpropagate
 from nnjax.checks import FINITE, checked, require_scalar
 from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import Network, Params, check_batch, example_keys, microbatch_size
+from nnjax.network import (
+    Network,
+    Params,
+    check_batch,
+    check_weights,
+    example_keys,
+    microbatch_size,
+)
 from nnjax.pieces import UNROLL, sum_in_pieces
+from nnjax.sharding import like_params, replicated
 
 __all__ = ["loss_and_gradient", "sgd_step"]
 
@@ -23,7 +31,7 @@ def _step_arguments(net, params, x, y, eta, key=None):
     return net, params, *check_batch(net, params, x, y, key), eta, key
 
 
-@checked(_step_arguments)
+@checked(_step_arguments, layout=like_params)
 def sgd_step(
     net: Network,
     params: Params,
@@ -62,13 +70,17 @@ def sgd_step(
     return jax.tree.map(lambda p, g: p - jnp.asarray(eta, p.dtype) * g, params, grads)
 
 
-def _gradient_arguments(net, params, x, y, key=None, feedback=None):
+def _gradient_arguments(net, params, x, y, key=None, feedback=None, weights=None):
     x, y = check_batch(net, params, x, y, key)
     check_feedback(net, feedback)
-    return net, params, x, y, key, feedback
+    return net, params, x, y, key, feedback, check_weights(weights, x.shape[0])
 
 
-@checked(_gradient_arguments)
+def _loss_and_like_params(net, params, *rest):
+    return replicated(), like_params(net, params)
+
+
+@checked(_gradient_arguments, layout=_loss_and_like_params)
 def loss_and_gradient(
     net: Network,
     params: Params,
@@ -76,10 +88,12 @@ def loss_and_gradient(
     y: ArrayLike,
     key: chex.PRNGKey | None = None,
     feedback: Feedback | None = None,
+    weights: ArrayLike | None = None,
 ) -> tuple[jax.Array, Any]:
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
 
-    With a feedback, its updates take the place of the gradient.
+    With a feedback, its updates take the place of the gradient. With weights c (n,) the loss is
+    the mean of c_x C_x: an example of weight 0 has no part in it.
 
     The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
     as convolutions do for patches, the mini-batch is worked through in pieces and the gradients
@@ -101,11 +115,12 @@ def loss_and_gradient(
 
     def share(piece):
         """Return what a piece adds to the mean loss and its gradient."""
-        loss_and_gradient = backpropagate(net, params, *piece, feedback)[:2]
-        part = piece[0].shape[0] / n
+        x, y, keys, weights = piece
+        loss_and_gradient = backpropagate(net, params, x, y, keys, feedback, weights)[:2]
+        part = x.shape[0] / n
         if part == 1:
             return loss_and_gradient
         return jax.tree.map(lambda v: part * v, loss_and_gradient)
 
     keys = None if key is None else example_keys(key, n)
-    return sum_in_pieces(share, (x, y, keys), size, UNROLL)
+    return sum_in_pieces(share, (x, y, keys, weights), size, UNROLL)

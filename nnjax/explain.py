@@ -99,8 +99,8 @@ class Explanation:
 
     def __str__(self) -> str:
         out = [self.title]
-        for heading, lines in self.sections():
-            out += ["", heading]
+        for title, lines in self.sections():
+            out += ["", title]
             for line in lines:
                 name = f"  [{line.equation}]" if line.equation else ""
                 out.append(f"  {' = '.join([line.symbol, *line.steps])}{name}")

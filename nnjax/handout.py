@@ -141,7 +141,7 @@ def _prose(text: str) -> str:
 
 
 def markdown(working: Explanation) -> str:
-    r"""Return the working as Markdown, its formulas between dollar signs, as Jupyter and GitHub read.
+    r"""Return the working as Markdown, with formulas that Jupyter and GitHub typeset.
 
     Args:
         working: what `nnjax.explain` returned.

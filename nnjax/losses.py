@@ -2,7 +2,7 @@
 
 A loss called as `loss(a, y)` gives one value per example; the loss of a batch, C, is their mean.
 Targets are one-hot or soft (..., n_out), or integer classes (...), which are one-hot encoded; of
-a single output the classes are 0 and 1, which are its targets.
+a single output the classes are 0 and 1, which are its targets, and real targets may be (...).
 
 `output_error(activation, z, a, y)` is BP1, δ^L = ∂C_x/∂a ⊙ σ'(z^L) (eq. 30 of the book). Where
 a loss takes logarithms of an activation in (0, 1), sigmoid or softmax, loss and error are both
@@ -49,7 +49,8 @@ def targets(y: jax.Array, a: jax.Array) -> jax.Array:
     that under jit, where values cannot be looked at, a wrong label shows in the loss.
 
     Args:
-        y: (..., n_out) one-hot or soft targets, or (...) integer classes.
+        y: (..., n_out) one-hot or soft targets, or (...) integer classes; of a single output also
+            (...) real targets.
         a: (..., n_out) outputs.
 
     Raises:
@@ -72,6 +73,8 @@ def targets(y: jax.Array, a: jax.Array) -> jax.Array:
         in_range = ((y >= 0) & (y < max(n_out, 2)))[..., None]
         one = jax.nn.one_hot(y, n_out, dtype=a.dtype) if n_out > 1 else y[..., None].astype(a.dtype)
         return jnp.where(in_range, one, jnp.nan)
+    if y.shape == a.shape[:-1] and n_out == 1:
+        return y[..., None].astype(a.dtype)
     raise ValueError(
         f"y has shape {y.shape} and dtype {y.dtype} for outputs of shape {a.shape}; expected "
         f"{a.shape} one-hot or soft targets, or {a.shape[:-1]} integer classes"

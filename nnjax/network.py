@@ -5,9 +5,9 @@ The description holds no arrays. It is hashable and static, so it passes through
 with one entry a layer, `Affine(w, b)` or `()`.
 
 Inputs x are (n, *input_shape), one row an example. uint8 images are read as grey levels and
-divided by 255; everything else is cast to the dtype of the parameters, which decides in which
-precision the network computes. A network that begins with a vector takes images too, flattened
-row by row.
+divided by 255 (see `grey_levels`); everything else is cast to the dtype of the parameters, which
+decides in which precision the network computes. A network that begins with a vector takes images
+too, flattened row by row.
 """
 
 from __future__ import annotations
@@ -40,16 +40,20 @@ from nnjax.layers.dense import Dense
 from nnjax.layers.residual import Residual, in_a_row, next_shape
 from nnjax.losses import Loss, cross_entropy, require_loss
 from nnjax.pieces import UNROLL, at_least_float32, equal_size, map_in_pieces
+from nnjax.sharding import like_examples
+from nnjax.tasks import Regression, task_of
 
 __all__ = [
     "ForwardPass",
     "Network",
     "check_batch",
     "check_params",
+    "check_weights",
     "example_keys",
     "feedforward",
     "forward",
     "forward_layer",
+    "grey_levels",
     "init",
     "layer_keys",
     "loss",
@@ -295,9 +299,10 @@ def check_batch(
         net: the network.
         params: its parameters.
         x: (n, *input_shape); images (n, h, w, c) too where the network takes vectors.
-        y: None, (n, n_out) targets or (n,) integer classes. Classes are looked at where they are
-            on the host, as NumPy or Python numbers; those on a device are never read back, and
-            make the loss NaN where they are wrong.
+        y: None, (n, n_out) targets or (n,) integer classes; of a network with one output also
+            (n,) real targets, and of a regression (n,) numbers of any kind. Classes are looked at
+            where they are on the host, as NumPy or Python numbers; those on a device are never
+            read back, and make the loss NaN where they are wrong.
         key: None or one random key.
 
     Raises:
@@ -333,9 +338,12 @@ def check_batch(
 def _targets(net, y, n):
     """Return y as an array if it holds targets or classes of n examples, else raise."""
     y = require_real_array(y, "y")
-    classes = y.ndim == 1 and y.dtype.kind in "iu"
     if y.shape[:1] != (n,):
         raise ValueError(f"y has shape {y.shape}, but x has {n} examples; expected as many")
+    classes = y.ndim == 1 and y.dtype.kind in "iu"
+    numbers = not classes or isinstance(task_of(net), Regression)
+    if y.ndim == 1 and net.n_out == 1 and numbers:
+        y, classes = y.reshape(n, 1), False
     if not classes and y.shape != (n, net.n_out):
         raise ValueError(
             f"y has shape {y.shape} and dtype {y.dtype}; expected ({n}, {net.n_out}) targets, one "
@@ -436,11 +444,25 @@ def one_dtype(params: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.astype(widest), params)
 
 
+def grey_levels(x: Any) -> bool:
+    """Whether x holds grey levels, which are divided by 255: uint8 images, or rows of 784 pixels.
+
+    Other rows (n, features) are features, whole numbers or not, and stay as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnjax.network import grey_levels
+        >>> [grey_levels(np.zeros(s, np.uint8)) for s in ((5, 28, 28, 1), (5, 784), (5, 13))]
+        [True, True, False]
+    """
+    return x.dtype == np.uint8 and (x.ndim > 2 or x.shape[-1] == 784)
+
+
 def _as_inputs(net, params, x):
     dtype = next((leaf.dtype for leaf in jax.tree.leaves(params)), jnp.result_type(float))
-    grey_levels = x.dtype == jnp.uint8
+    grey = grey_levels(x)
     x = x.reshape(-1, *net.input_shape).astype(dtype)
-    return x / 255 if grey_levels else x
+    return x / 255 if grey else x
 
 
 def _inputs(net, params, x, key=None):
@@ -448,11 +470,42 @@ def _inputs(net, params, x, key=None):
     return net, params, x, key
 
 
-def _examples(net, params, x, y, key=None):
-    return net, params, *check_batch(net, params, x, y, key), key
+def check_weights(weights: Any, n: int) -> Any:
+    """Return the weights of n examples as an array, None if there are none; else raise.
+
+    Raises:
+        ValueError: if it is not one number of at least 0 for each example. Those on a device are
+            judged by their shape and dtype alone.
+
+    Example:
+        >>> from nnjax.network import check_weights
+        >>> check_weights([1.0, -1.0], 2)
+        Traceback (most recent call last):
+        ...
+        ValueError: weights holds -1.0; expected finite numbers of at least 0
+    """
+    if weights is None:
+        return None
+    weights = require_real_array(weights, "weights")
+    if weights.shape != (n,):
+        raise ValueError(
+            f"weights has shape {weights.shape}; expected one number for each example, ({n},)"
+        )
+    if not isinstance(weights, jax.Array):
+        wrong = ~((weights >= 0) & np.isfinite(weights))
+        if wrong.any():
+            raise ValueError(
+                f"weights holds {weights[wrong][0]}; expected finite numbers of at least 0"
+            )
+    return _on_device(weights)
 
 
-@checked(_inputs)
+def _examples(net, params, x, y, key=None, weights=None):
+    x, y = check_batch(net, params, x, y, key)
+    return net, params, x, y, key, check_weights(weights, x.shape[0])
+
+
+@checked(_inputs, layout=like_examples)
 def feedforward(
     net: Network, params: Params, x: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:
@@ -484,9 +537,16 @@ def feedforward(
 
 @checked(_examples)
 def loss(
-    net: Network, params: Params, x: ArrayLike, y: ArrayLike, key: chex.PRNGKey | None = None
+    net: Network,
+    params: Params,
+    x: ArrayLike,
+    y: ArrayLike,
+    key: chex.PRNGKey | None = None,
+    weights: ArrayLike | None = None,
 ) -> jax.Array:
     """Return C, the mean of the loss over the examples, a scalar, in float32 at least.
+
+    With weights C = (1/n) Σ_x w_x C_x: they are not divided by their sum.
 
     `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to. A large data set is
     worked through in pieces.
@@ -497,9 +557,10 @@ def loss(
         x: (n, *input_shape) inputs.
         y: (n, n_out) one-hot or soft targets, or (n,) integer classes.
         key: given: training mode (dropout on); None: inference.
+        weights: (n,) w_x, how much each example counts; None: 1.
 
     Raises:
-        ValueError, TypeError: if x, y or params do not fit the network.
+        ValueError, TypeError: if x, y, params or the weights do not fit the network.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -514,7 +575,8 @@ def loss(
         return losses_and_outputs(net, params, x, y, keys)[0]
 
     keys = None if key is None else example_keys(key, jnp.shape(x)[0])
-    return jnp.mean(in_pieces(net, losses, (x, y, keys)))
+    each = in_pieces(net, losses, (x, y, keys))
+    return jnp.mean(each if weights is None else jnp.asarray(weights, each.dtype) * each)
 
 
 def losses_and_outputs(

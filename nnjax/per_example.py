@@ -50,6 +50,7 @@ from nnjax.backward import require_bp_of, require_plain_bp
 from nnjax.checks import FINITE, checked, require_scalar, require_size
 from nnjax.network import Network, Params, check_params, forward_layer, layer_keys, one_dtype
 from nnjax.pieces import at_least_float32
+from nnjax.sharding import like_examples, like_params
 
 __all__ = [
     "NoiseScale",
@@ -88,7 +89,7 @@ def _arguments_of_gradients(net, params, bp, reduce=None, chunk=None):
     return net, params, bp, reduce, n if chunk is None else require_size(chunk, "chunk")
 
 
-@checked(_arguments_of_gradients, static=("reduce", "chunk"))
+@checked(_arguments_of_gradients, static=("reduce", "chunk"), layout=like_examples)
 def gradients(
     net: Network,
     params: Params,
@@ -141,7 +142,7 @@ def gradients(
     return jax.lax.map(one, examples, batch_size=chunk)
 
 
-@checked(_arguments)
+@checked(_arguments, layout=like_examples)
 def squared_norms(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     """Return ‖g_n‖², the squared norm of every example's gradient, (n,).
 
@@ -165,7 +166,7 @@ def squared_norms(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     return _narrow(_squared_norms(net, params, bp), bp)
 
 
-@checked(_arguments)
+@checked(_arguments, layout=like_examples)
 def squared_norms_by_layer(net: Network, params: Params, bp: BackwardPass) -> Any:
     """Return the squared norms by layer, weights and biases apart.
 
@@ -186,7 +187,7 @@ def squared_norms_by_layer(net: Network, params: Params, bp: BackwardPass) -> An
     return _narrow(jax.tree.map(lambda v: jnp.squeeze(v, axis=0), norms), bp)
 
 
-@checked(_arguments)
+@checked(_arguments, layout=like_params)
 def sum_of_squares(net: Network, params: Params, bp: BackwardPass) -> Any:
     """Return Σ_n g_n², element by element: n times the diagonal of the empirical Fisher matrix.
 
@@ -214,7 +215,7 @@ def sum_of_squares(net: Network, params: Params, bp: BackwardPass) -> Any:
     return _narrow(_each_layer(contractions.sum_of_squares, net, params, bp), bp)
 
 
-@checked(_arguments)
+@checked(_arguments, layout=like_params)
 def variance(net: Network, params: Params, bp: BackwardPass) -> Any:
     """Return the variance of the gradients over the batch, element by element.
 
@@ -244,7 +245,7 @@ def variance(net: Network, params: Params, bp: BackwardPass) -> Any:
     return _narrow(spread, bp)
 
 
-@checked(_arguments)
+@checked(_arguments, layout=like_examples)
 def gram(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     """Return the Gram matrix of the gradients, ⟨g_n, g_m⟩ (n, n).
 
@@ -280,7 +281,7 @@ def _arguments_of_weighted_gradient(net, params, bp, weights):
     return net, params, bp, weights
 
 
-@checked(_arguments_of_weighted_gradient)
+@checked(_arguments_of_weighted_gradient, layout=like_params)
 def weighted_gradient(net: Network, params: Params, bp: BackwardPass, weights: chex.Array) -> Any:
     """Return Σ_n c_n g_n for any weights c: one contraction, no second backward pass.
 
@@ -317,7 +318,7 @@ def _arguments_of_clipped_gradient(net, params, bp, clip_norm):
     return net, params, bp, clip_norm
 
 
-@checked(_arguments_of_clipped_gradient)
+@checked(_arguments_of_clipped_gradient, layout=like_params)
 def clipped_gradient(
     net: Network, params: Params, bp: BackwardPass, clip_norm: chex.Numeric
 ) -> Any:
@@ -413,7 +414,7 @@ def _arguments_of_input_gradients(net, params, bp):
     return net, params, bp
 
 
-@checked(_arguments_of_input_gradients)
+@checked(_arguments_of_input_gradients, layout=like_examples)
 def input_gradients(net: Network, params: Params, bp: Backprop) -> jax.Array:
     """Return ∂C_x/∂x, how the loss of every example moves with its input: saliency.
 

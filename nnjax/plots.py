@@ -17,6 +17,7 @@ import numpy as np
 
 from nnjax.activations import Activation, Elementwise, require_activation
 from nnjax.checks import FINITE, install, require_instance, require_number, require_size
+from nnjax.tasks import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ __all__ = [
     "activation_functions",
     "confusion",
     "curves",
+    "estimates",
     "first_layer",
     "layer_curves",
     "misread",
@@ -43,11 +45,12 @@ Histories = Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]
 def curves(
     histories: Histories, title: str = "", losses: Mapping[str, str] | None = None
 ) -> Figure:
-    """Return loss and accuracy by epoch, of one run or of several in the same axes.
+    """Return loss and metrics by epoch, of one run or of several in the same axes.
 
     One colour per run, one dash pattern per part of the data; accuracies in percent. Epochs are
     counted from 1: a value stands at the number of epochs after which it was measured. Losses of
-    different kinds cannot be compared, so that each kind gets axes of its own.
+    different kinds cannot be compared, so that each kind gets axes of its own. Which metrics there
+    are depends on the task (`nnjax.tasks`): of a regression RMSE and R².
 
     Args:
         histories: by name of the run, the history that `train` returned: `train_loss`,
@@ -56,7 +59,7 @@ def curves(
         losses: by name of the run, the name of its loss; None: all have the same.
 
     Raises:
-        ValueError: if no history holds a loss or an accuracy, one does not hold one value per
+        ValueError: if no history holds a loss or another metric, one does not hold one value per
             epoch, or the loss of a run has no name.
         TypeError: if histories are not histories by name, or title is not a text.
         ImportError: if matplotlib is missing.
@@ -82,14 +85,18 @@ def curves(
         ("_loss", ylabel, 1, [run for run in named if named[run] == ylabel])
         for ylabel in dict.fromkeys(named.values())
     ]
-    kinds.append(("_accuracy", "accuracy (%)", 100, list(histories)))
+    kinds += [
+        (f"_{name}", metric.axis, 100 if metric.unit == "%" else 1, list(histories))
+        for name, metric in METRICS.items()
+        if name != "loss" and metric.unit is not None
+    ]
     shown = [
         kind
         for kind in kinds
         if any(part + kind[0] in histories[run] for run in kind[3] for part in _PARTS)
     ]
     if not shown:
-        raise ValueError("the histories hold neither a loss nor an accuracy; nothing to plot")
+        raise ValueError("the histories hold neither a loss nor an accuracy nor other metrics")
     figure, axes = _figure(len(shown), title)
     alone = len(histories) == 1
     for (kind, ylabel, scale, runs), panel in zip(shown, axes, strict=True):
@@ -247,6 +254,48 @@ def confusion(matrix: Any, title: str = "", classes: Sequence[str] = ()) -> Figu
     if classes:
         axes.set_xticklabels(classes, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticklabels(classes)
+    return figure
+
+
+def estimates(
+    y: Any, a: Any, title: str = "", names: Sequence[str] = (), most: int = 5000
+) -> Figure:
+    """Return the estimates of a regression against the true values, one panel per output.
+
+    On the diagonal, drawn in grey, both are equal.
+
+    Args:
+        y: (n,) or (n, k) true values.
+        a: of the same shape, what the network says.
+        title: such as the settings of the run.
+        names: (k,) of what is estimated; empty for none.
+        most: how many examples are shown, the first ones.
+
+    Raises:
+        ValueError: if the shapes differ, or there is not one name per output.
+        TypeError: if title or a name is not a text.
+        ImportError: if matplotlib is missing.
+
+    Example:
+        >>> from nnjax import plots
+        >>> figure = plots.estimates([1.0, 2.0, 4.0], [1.1, 2.3, 3.8], names=["price"])
+        >>> figure.axes[0].get_xlabel()
+        'true price'
+    """
+    y, a = _numbers(y, "y"), _numbers(a, "a")
+    if y.shape != a.shape or y.ndim not in (1, 2) or not y.size:
+        raise ValueError(
+            f"y has shape {y.shape} and a {a.shape}; expected the same, (n,) or (n, k)"
+        )
+    y, a = (v.reshape(len(v), -1)[: require_size(most, "most")] for v in (y, a))
+    _require_names(names, y.shape[1])
+    figure, axes = _figure(y.shape[1], title, size=(4.5 * y.shape[1], 4.5))
+    for j, panel in enumerate(axes):
+        ends = [min(y[:, j].min(), a[:, j].min()), max(y[:, j].max(), a[:, j].max())]
+        panel.plot(ends, ends, color="0.6", linewidth=1)
+        panel.plot(y[:, j], a[:, j], ".", color=COLORS[0], alpha=0.6, markeredgewidth=0)
+        name = names[j] if names else "value"
+        _finish(panel, f"true {name}", f"estimated {name}")
     return figure
 
 
@@ -467,6 +516,7 @@ def _new_figure(size: tuple[float, float]) -> Figure:
 def _figure_kind() -> type[Figure]:
     """A figure that a notebook shows without pyplot."""
     try:
+        import matplotlib  # noqa: F401  (says at once if it is missing)
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError(f"plots require matplotlib: {install('plots')}") from None

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.activations import absolute
-from nnjax.checks import require_number
+from nnjax.checks import require_scalar
 from nnjax.layers.base import Affine
 from nnjax.pieces import at_least_float32
 
@@ -166,7 +166,7 @@ class MaxNorm(Regularizer):
 
     def __post_init__(self):
         tiny, huge = (float(limit) for limit in (_FLOAT32.tiny, _FLOAT32.max))
-        require_number(self.limit, "limit of MaxNorm", "a positive finite norm", tiny, huge)
+        require_scalar(self.limit, "limit of MaxNorm", "a positive finite norm", tiny, huge)
 
     def project(self, params):
         def shortened(w):
@@ -199,7 +199,7 @@ class _Sum(Regularizer):
 
 
 def _require_strength(regularizer: Regularizer, strength: Any) -> None:
-    require_number(
+    require_scalar(
         strength,
         f"strength of {type(regularizer).__name__}",
         "a finite strength λ of at least 0 (a negative one would reward large weights)",

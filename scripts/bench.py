@@ -16,7 +16,9 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +32,8 @@ import numpy as np
 import optax
 
 import nnjax
+from nnjax.data import stream
+from nnjax.training.streaming import stream_epochs
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {}
 
@@ -642,6 +646,106 @@ def _scanned(apply, peer, x, batch):
     batches = jnp.asarray(x).reshape(-1, batch, *x.shape[1:])
     run = jax.jit(lambda params, xs: jax.lax.map(lambda x: apply(params, x), xs))
     return lambda: run(peer.params, batches)
+
+
+@section
+def scale(options: argparse.Namespace) -> None:
+    """Many networks, several devices, data on the disk: each against one network on one device."""
+    rng = np.random.default_rng(0)
+    n, sizes, eta, count = 10_000, [784, 30, 10], 0.1, 64
+    x = rng.integers(256, size=(n, 784), dtype=np.uint8)
+    y = rng.integers(10, size=n)
+    net, data = nnjax.mlp(sizes), nnjax.data.Dataset((x, y), None, None)
+    for batch in (10, 100):
+        rivals = {
+            "nnjax": Rival(partial(_many_of_nnjax, net, data, batch, count, 1)),
+            "one after another": Rival(partial(_one_by_one, net, data, batch, 8), 8 / count),
+            "a process each": Rival(partial(_own_process, sizes, n, batch), 1 / count),
+        }
+        if sklearn := _epoch_of_sklearn(x, y, batch, eta):
+            rivals["scikit-learn"] = Rival(sklearn, 1 / count)
+        rivals |= {
+            f"PyTorch, {threads} thread(s)": Rival(run, 1 / count)
+            for threads, run in _epochs_of_torch(sizes, x, y, batch, eta).items()
+        }
+        title = f"{count} networks [784, 30, 10], an epoch of {n:,}, batch {batch}"
+        table(title, rivals, options.repeats)
+
+    print("\nCompiling, and an epoch of 1,000: seconds")
+    small = nnjax.data.Dataset((x[:1000], y[:1000]), None, None)
+    for settings in (2, 36):
+        jax.clear_caches()
+        start = time.perf_counter()
+        _many_of_nnjax(net, small, 10, settings, 1)
+        print(f"  {settings:3} settings  {time.perf_counter() - start:8.2f} s", flush=True)
+
+    title = "An epoch of 10,000 through [784, 30, 10], batch 100"
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder, "x.npy"), x)
+        np.save(Path(folder, "y.npy"), y)
+        source = stream.Folder(folder, window=2000)
+        rivals = {
+            "nnjax": Rival(partial(_one_by_one, net, data, 100, 1)),
+            "read from the disk": Rival(partial(_streamed, net, source, 100)),
+        }
+        table(title, rivals, options.repeats)
+    print("\nThe same mini-batches of 100 over CPU devices: seconds, largest difference")
+    for devices in (1, 2, 4):
+        print(f"  {devices}  {_over_devices(devices)}", flush=True)
+
+
+def _many_of_nnjax(net, data, batch, settings, seeds):
+    grid = {"rate": np.linspace(0.01, 0.5, settings).tolist()}
+    many = nnjax.train_many(net, data, grid, seeds=seeds, epochs=1, batch_size=batch)
+    return many.groups[0].states.params
+
+
+def _one_by_one(net, data, batch, count):
+    for rate in np.linspace(0.01, 0.5, count):
+        optimizer = nnjax.training.optimizers.by_name("sgd", float(rate))
+        key = jax.random.key(0)
+        nnjax.train(net, data, optimizer=optimizer, epochs=1, batch_size=batch, key=key)
+
+
+def _own_process(sizes, n, batch):
+    code = (
+        "import jax, nnjax, numpy as np, optax\n"
+        f"x = np.zeros(({n}, {sizes[0]}), np.uint8)\n"
+        f"data = nnjax.data.Dataset((x, np.zeros({n}, int)), None, None)\n"
+        f"nnjax.train(nnjax.mlp({sizes}), data, optimizer=optax.sgd(0.1), epochs=1,"
+        f" batch_size={batch}, key=jax.random.key(0))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _streamed(net, source, batch):
+    steps = stream_epochs(
+        net, source, optimizer=optax.sgd(0.1), epochs=1, batch_size=batch, key=jax.random.key(0)
+    )
+    *_, (state, _) = steps
+    return state.params
+
+
+def _over_devices(devices):
+    """Return the seconds of an epoch and the largest difference, from a process of its own."""
+    code = """
+import time, jax, numpy as np, nnjax, optax
+rng = np.random.default_rng(0)
+data = rng.integers(256, size=(10_000, 784), dtype=np.uint8), rng.integers(10, size=10_000)
+data = nnjax.data.Dataset(data, None, None)
+settings = dict(optimizer=optax.sgd(0.1), epochs=3, batch_size=100, key=jax.random.key(0))
+net, mesh = nnjax.mlp([784, 30, 10]), jax.make_mesh((jax.device_count(),), ("data",))
+alone, _ = nnjax.train(net, data, **settings)
+state, history = nnjax.train(net, data, **settings, mesh=mesh)
+pairs = zip(jax.tree.leaves(alone.params), jax.tree.leaves(state.params))
+difference = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+print(f"{min(history['seconds']):.3f} s  {difference:.1e}")
+"""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def _threads():

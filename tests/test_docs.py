@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import nnjax
 from nnjax import book
 from nnjax.book import chapter4
+from nnjax.cli.commands import parse
 from nnjax.initializers import default, large
 from nnjax.regularizers import L2
 from nnjax.training import EarlyStopping, augmentation, optimizers
@@ -180,3 +182,20 @@ def test_the_sliders_compute_the_networks_of_chapter_4():
     network = chapter4.bumps(chapter4._middles(chapter4.target, 7), 500.0)
     x = np.array([0.05, 0.31, 0.5, 0.777, 1.0])
     np.testing.assert_allclose(json.loads(done.stdout), chapter4._outputs(network, x), atol=2e-5)
+
+
+# ---------------------------------------------------------------- the page on clusters
+
+
+def test_the_job_files_of_a_cluster_parse():
+    page = (DOCS / "scaling.md").read_text(encoding="utf-8")
+    commands = []
+    for kind, block in re.findall(r"^```(sh|yaml)\n(.*?)^```", page, re.M | re.S):
+        if kind == "sh":
+            subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+        commands += re.findall(r"(?:^|srun |- )nnjax (.*(?:\n +--.*)*)", block, re.M)
+    assert len(commands) == 4
+    for words in commands:
+        train = parse(shlex.split(words.replace("$JOB_COMPLETION_INDEX", "3")))
+        assert train.distributed
+        assert str(train.output.out).removeprefix("/").startswith("runs/")

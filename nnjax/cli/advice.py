@@ -34,8 +34,8 @@ def advice(
     """Return what happened and the likeliest reason, or "" for a run that learned something.
 
     A run has not learned if it is not better than the answer that is the same for every example:
-    its accuracy is within three standard deviations of the share of the most frequent class or,
-    where no accuracy was measured, its training loss has not fallen.
+    its accuracy is within three standard deviations of the share of the most frequent class, its R²
+    is not above 0 or, where neither was measured, its training loss has not fallen.
 
     Args:
         config: what the run was asked for.
@@ -57,7 +57,7 @@ def advice(
     """
     if not records:
         return ""
-    happened = _at_chance(data, records[-1]) or _not_fallen(records)
+    happened = _at_chance(data, records[-1]) or _at_mean(records[-1]) or _not_fallen(records)
     if not happened:
         return ""
     reason = _reason(config, net, start, params, data, records)
@@ -80,9 +80,17 @@ def _at_chance(data: Dataset, record: Record) -> str:
     return ""
 
 
+def _at_mean(record: Record) -> str:
+    for name in ("validation", "test", "train"):
+        r2 = record.get(f"{name}_r2")
+        if r2 is not None:
+            return f"its {name} R² is {r2:.3g}, and the mean alone has 0" if r2 <= 0 else ""
+    return ""
+
+
 def _not_fallen(records: Sequence[Record]) -> str:
     first, last = records[0], records[-1]
-    if any(name.endswith("_accuracy") for name in last) or len(records) < 2:
+    if any(name.endswith(("_accuracy", "_r2")) for name in last) or len(records) < 2:
         return ""
     if last["train_loss"] < first["train_loss"]:
         return ""
@@ -121,7 +129,8 @@ def _reason(
             f"have the slope 0 for every example), because {smaller}"
         )
     saturated = np.asarray(Saturated()(net, params, some))[:hidden]
-    if saturated.max(initial=0) >= _MANY:
+    # Half of the slopes of a ReLU are 0 where all is well.
+    if config.activation in ("sigmoid", "tanh") and saturated.max(initial=0) >= _MANY:
         worst = int(saturated.argmax())
         return (
             f"Likely reason: saturated neurons ({100 * saturated[worst]:.0f} % of the activations "

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
+from nnjax.checks import did_you_mean
 from nnjax.cli.console import show
-from nnjax.cli.refusals import did_you_mean
 from nnjax.files import write_atomically
 
 __all__ = ["Book"]

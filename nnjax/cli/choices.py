@@ -8,10 +8,11 @@ from nnjax.activations import ACTIVATIONS
 from nnjax.feedback import RULES
 from nnjax.initializers import INITIALIZERS
 from nnjax.losses import LOSSES
+from nnjax.tasks import TASKS
 from nnjax.training.monitors import MONITORS
 from nnjax.training.optimizers import SCHEDULES
 
-__all__ = ["Activation", "Initializer", "Loss", "Monitor", "Output", "Rule", "Schedule"]
+__all__ = ["Activation", "Initializer", "Loss", "Monitor", "Output", "Rule", "Schedule", "Task"]
 
 if TYPE_CHECKING:  # a type checker reads no tables
     Activation: TypeAlias = str
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # a type checker reads no tables
     Output: TypeAlias = str
     Rule: TypeAlias = str
     Schedule: TypeAlias = str
+    Task: TypeAlias = str
 else:
 
     def _words(table: Any, without: tuple[str, ...] = ()) -> Any:
@@ -34,3 +36,4 @@ else:
     Monitor = _words(MONITORS)
     Rule = _words(RULES)
     Schedule = _words(SCHEDULES)
+    Task = _words(["auto", *TASKS, "binary"])

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from nnjax.checks import did_you_mean
 from nnjax.cli.book import Book
 from nnjax.cli.check import Check
 from nnjax.cli.evaluate import Evaluate
@@ -28,8 +29,9 @@ from nnjax.cli.option_files import words
 from nnjax.cli.page import Page
 from nnjax.cli.plot import Plot
 from nnjax.cli.predict import Predict
-from nnjax.cli.refusals import did_you_mean, sentence
+from nnjax.cli.refusals import sentence
 from nnjax.cli.runs import Runs
+from nnjax.cli.sweep import Sweep
 from nnjax.cli.train import Train
 
 __all__ = [
@@ -43,12 +45,14 @@ __all__ = [
     "Plot",
     "Predict",
     "Runs",
+    "Sweep",
     "Train",
     "parse",
 ]
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
+    "sweep": Sweep,
     "predict": Predict,
     "evaluate": Evaluate,
     "plot": Plot,

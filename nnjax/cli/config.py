@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
+import numpy as np
 
-from nnjax import activations, architecture, feedback, initializers, losses
+from nnjax import activations, architecture, feedback, initializers, losses, tasks
 from nnjax.checks import require_number, require_size
 from nnjax.cli.options import (
     GROUPS,
@@ -32,12 +33,15 @@ from nnjax.regularizers import L1, L2, MaxNorm, Regularizer
 from nnjax.training import optimizers
 from nnjax.training.arguments import Arguments
 from nnjax.training.augmentation import Distortion, shifted
+from nnjax.training.class_weights import ClassWeight
 from nnjax.training.early_stopping import EarlyStopping
 
 __all__ = ["TrainConfig", "n_classes"]
 
 _NONE = Distortion()
 _RATES = {"sgd": 0.3, "momentum": 0.05, "nesterov": 0.05}  # others divide by the gradient's size
+
+_LOSSES = {"regression": "quadratic", "binary": "cross_entropy", "multilabel": "cross_entropy"}
 
 _STARTS = {
     "default": "N(0, 1/n)",
@@ -71,9 +75,15 @@ class TrainConfig(
         for name, hint in get_type_hints(type(self)).items():
             _require_choice(name, hint, getattr(self, name))
 
-    def dataset(self) -> Dataset:
-        """Return the data set to train on."""
-        dataset = load(self.data, data_dir=self.data_dir, target=self.target)
+    def dataset(self, standardized: bool = True) -> Dataset:
+        """Return the data set to train on.
+
+        Args:
+            standardized: False: with inputs and targets as they came. Otherwise the targets of a
+                regression are standardised, and the inputs where that was asked for.
+        """
+        task = {"auto": None, "binary": "classification"}.get(self.task, self.task)
+        dataset = load(self.data, data_dir=self.data_dir, target=self.target, task=task)
         x, y = dataset.train
         if self.train_size is not None:
             n = require_size(self.train_size, "train_size")
@@ -83,17 +93,57 @@ class TrainConfig(
         if self.standardize and self.distort != _NONE:
             raise ValueError("distortions fill in 0 where paper is; leave out --standardize")
         dataset = shifted(dataset) if self.expand else dataset
-        return standardize(dataset) if self.standardize else dataset
+        if not standardized:
+            return dataset
+        numbers = dataset.task == "regression"
+        return standardize(dataset, inputs=self.standardize, targets=numbers)
+
+    def for_data(self, dataset: Dataset) -> TrainConfig:
+        """Return the description with the task, and the loss and the measure that suit it.
+
+        Raises:
+            ValueError: if the loss does not suit the task.
+
+        Example:
+            >>> import nnjax
+            >>> from nnjax.cli.config import TrainConfig
+            >>> config = TrainConfig().for_data(nnjax.data.load("digits"))
+            >>> config.task, config.loss, config.measure
+            ('classification', 'log_likelihood', 'validation_accuracy')
+        """
+        task = dataset.task if self.task == "auto" else self.task
+        # The default is for classes, of which one is right.
+        loss = _LOSSES.get(task, self.loss) if self.loss == "log_likelihood" else self.loss
+        if task == "regression" and loss == "cross_entropy":
+            raise ValueError("loss is cross_entropy, and the task is a regression; give quadratic")
+        rule = EarlyStopping(1, self.measure).for_task(tasks.TASKS[_task_name(task)])
+        return dataclasses.replace(self, task=task, loss=loss, measure=rule.measure)
+
+    def n_out(self, dataset: Dataset) -> int:
+        """Return the number of outputs that a network for this data set has.
+
+        Raises:
+            ValueError: if the task is binary, and there are not two classes.
+        """
+        if dataset.task != "classification":
+            return int(np.prod(dataset.train[1].shape[1:]))
+        classes = n_classes(dataset)
+        if self.task != "binary":
+            return classes
+        if classes != 2:
+            raise ValueError(f"{self.data} has {classes} classes, and the task is binary")
+        return 1
 
     def network(self, input_shape: Shape, n_out: int) -> Network:
         """Return the network.
 
         Args:
             input_shape: of one example, such as (28, 28, 1).
-            n_out: the number of classes.
+            n_out: the number of outputs.
         """
         kinds: dict[str, Any] = {
             "activation": getattr(activations, self.activation),
+            "output": activations.identity if self.task == "regression" else None,
             "loss": getattr(losses, self.loss),
             "initializer": getattr(initializers, self.init),
         }
@@ -106,6 +156,17 @@ class TrainConfig(
         if self.net:
             return architecture.parse(" ".join(self.net), input_shape, n_out, **kinds)
         return mlp([math.prod(input_shape), *self.hidden, n_out], **kinds)
+
+    def metrics(self, target_standardization: Any = None) -> tasks.Task:
+        """Return the task with its metrics.
+
+        Args:
+            target_standardization: mean and deviation that the targets were standardised by.
+        """
+        task = tasks.TASKS[_task_name(self.task)]
+        if isinstance(task, tasks.Regression):
+            return tasks.Regression.standardized(target_standardization)
+        return task
 
     @property
     def learning_rate(self) -> float:
@@ -147,12 +208,24 @@ class TrainConfig(
             "regularizer": self._regularizer(),
             "compute_dtype": None if self.precision == "float32" else self.precision,
             "augment": None if self.distort == _NONE else self.distort,
+            "class_weight": self._class_weight(),
             "early_stopping": None
             if self.patience is None
             else EarlyStopping(self.patience, self.measure, self.lower_rate_to),
             # `train` makes two keys of the run's own; this is a third.
             "feedback": feedback.init(net, jax.random.fold_in(self.key(), 2), self.feedback),
         }
+
+    def _class_weight(self) -> ClassWeight | None:
+        if self.class_weight in ((), ("balanced",)):
+            return "balanced" if self.class_weight else None
+        try:
+            return [float(weight) for weight in self.class_weight]
+        except ValueError:
+            raise ValueError(
+                f"class_weight is {' '.join(self.class_weight)}; expected balanced, or one number "
+                "per class"
+            ) from None
 
     def _regularizer(self) -> Regularizer | None:
         parts: list[Regularizer] = []
@@ -192,6 +265,8 @@ class TrainConfig(
             + ["expanded"] * self.expand
             + ["distorted"] * (self.distort != _NONE)
         )
+        if self.class_weight:
+            parts.append(f"class weights {' '.join(self.class_weight)}")
         parts += [self.feedback.replace("_", " ")] * (self.feedback != "transpose")
         parts += [f"in {self.precision}"] * (self.precision != "float32")
         parts.append(f"seed {self.seed}")
@@ -241,11 +316,18 @@ class TrainConfig(
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields.items()
         }
+        if not isinstance(target := values.get("target", ()), tuple):  # of an earlier version
+            values["target"] = () if target is None else (target,)
         if values.get("data_dir") is not None:
             values["data_dir"] = Path(values["data_dir"])
         if "distort" in values:
             values["distort"] = _distortion(values["distort"])
         return cls(**values)
+
+
+def _task_name(task: str) -> str:
+    """Return the name in `nnjax.tasks` of a word of --task."""
+    return "classification" if task in ("auto", "binary") else task
 
 
 def _distortion(strengths: Any) -> Distortion:

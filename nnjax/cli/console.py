@@ -5,12 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from nnjax.data import Dataset
+from nnjax.tasks import METRICS
 from nnjax.training import Record
 from nnjax.training.progress import Bar
 
-__all__ = ["Progress", "busy", "complain", "epoch_line", "loss_text", "printable", "show"]
+__all__ = [
+    "Progress",
+    "busy",
+    "complain",
+    "epoch_line",
+    "loss_text",
+    "printable",
+    "result_line",
+    "show",
+]
 
 
 def printable(text: str) -> str:
@@ -41,7 +52,7 @@ def complain(sentence: str) -> None:
 
 
 def epoch_line(record: Record, sizes: Mapping[str, int], epochs: int) -> str:
-    """Return the line of one epoch: its number, the losses and accuracies, and the time it took.
+    """Return the line of one epoch: its number, the loss, the metrics, and the time it took.
 
     Args:
         record: of the epoch, as `nnjax.training.train_epochs` yields it.
@@ -60,9 +71,14 @@ def epoch_line(record: Record, sizes: Mapping[str, int], epochs: int) -> str:
         f"train loss {loss_text(record['train_loss'])}",
     ]
     for part, size in sizes.items():
-        accuracy = f"{_SHORT.get(part, part)} accuracy {100 * record[f'{part}_accuracy']:.1f} %"
-        counts = f" ({record[f'{part}_correct']}/{size})" if len(sizes) == 1 else ""
-        parts.append(accuracy + counts)
+        shown = [
+            metric.text(record[f"{part}_{name}"])
+            for name, metric in METRICS.items()
+            if name != "loss" and metric.unit is not None and f"{part}_{name}" in record
+        ]
+        counted = len(sizes) == 1 and f"{part}_correct" in record
+        counts = f" ({record[f'{part}_correct']}/{size})" if counted else ""
+        parts.append(f"{_SHORT.get(part, part)} {'  '.join(shown)}{counts}")
     parts.append(f"{record['seconds']:.1f} s")
     if "best_epoch" in record:  # early stopping
         parts.append(f"best: {record['best_epoch'] + 1}")
@@ -70,6 +86,30 @@ def epoch_line(record: Record, sizes: Mapping[str, int], epochs: int) -> str:
 
 
 _SHORT = {"validation": "val"}
+
+
+def result_line(part: str, result: Mapping[str, Any], size: int) -> str:
+    """Return what `nnjax.evaluate` found on a part of the data, in a line.
+
+    Args:
+        part: such as "Test".
+        result: the metrics by name.
+        size: the number of examples.
+
+    Example:
+        >>> from nnjax.cli.console import result_line
+        >>> result_line("Test", {"loss": 0.25, "accuracy": 0.95, "correct": 342}, 360)
+        'Test accuracy 95.00 % (342/360), test loss 0.250'
+        >>> result_line("Test", {"loss": 0.25, "rmse": 54.21, "mae": 43.0, "r2": 0.5}, 89)
+        'Test RMSE 54.2, MAE 43.0, R² 0.500, test loss 0.250'
+    """
+    figures = {name: float(value) for name, value in result.items()}
+    loss = f"{part.lower()} loss {loss_text(figures.pop('loss'))}"
+    if "accuracy" in figures:
+        percent = f"{100 * figures['accuracy']:.2f}"
+        return f"{part} accuracy {percent} % ({figures['correct']:.0f}/{size}), {loss}"
+    texts = [metric.text(figures[name]) for name, metric in METRICS.items() if name in figures]
+    return f"{part} {', '.join(texts)}, {loss}"
 
 
 def loss_text(loss: float) -> str:

@@ -1,23 +1,25 @@
-"""`nnjax evaluate`: measure a trained network class by class."""
+"""`nnjax evaluate`: measure a trained network, class by class where there are classes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from nnjax.cli.console import busy, show
-from nnjax.cli.loaded import load_run
+from nnjax.cli.loaded import LoadedRun, load_run
+from nnjax.tasks import METRICS, Multilabel, Regression
 
 __all__ = ["Evaluate"]
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained network class by class: precision, recall, confusion matrix."""
+    """Measure a trained network class by class: precision, recall, confusion matrix; label by label
+    where there are several at once; a regression by RMSE, MAE and R²."""
 
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of a run, as saved by nnjax train."""
@@ -34,17 +36,30 @@ class Evaluate:
     """Print the result as JSON."""
 
     def __call__(self) -> None:
-        from nnjax.evaluation import evaluate_classes
-
         loaded = load_run(self.run)
         params = loaded.best_params if self.best else loaded.params
         if self.data is not None:
-            target = loaded.config.target if self.data.endswith((".csv", ".tsv")) else None
+            target = loaded.config.target if self.data.endswith((".csv", ".tsv")) else ()
             config = replace(
                 loaded.config, data=self.data, data_dir=None, train_size=None, target=target
             )
             loaded = replace(loaded, config=config)
         with busy("evaluating"):
-            result = evaluate_classes(loaded.net, params, *loaded.part(self.part, self.data_dir))
-        result = result._replace(classes=loaded.classes)
-        show(json.dumps(result.to_json()) if self.json else str(result))
+            text, figures = _measured(loaded, params, *loaded.part(self.part, self.data_dir))
+        show(json.dumps(figures) if self.json else text)
+
+
+def _measured(loaded: LoadedRun, params: Any, x: Any, y: Any) -> tuple[str, dict[str, Any]]:
+    """Return what was measured as text, and for JSON."""
+    from nnjax.evaluation import evaluate, evaluate_classes, evaluate_labels
+
+    if isinstance(loaded.task, Regression):
+        result = evaluate(loaded.net, params, x, y, loaded.task)
+        figures = {name: float(value) for name, value in result._asdict().items()}
+        texts = [METRICS[name].text(figures[name]) for name in ("rmse", "mae", "r2", "loss")]
+        return f"{', '.join(texts)} ({len(x)} examples)", {"examples": len(x), **figures}
+    if isinstance(loaded.task, Multilabel):
+        result = evaluate_labels(loaded.net, params, x, y)._replace(labels=loaded.classes)
+    else:
+        result = evaluate_classes(loaded.net, params, x, y)._replace(classes=loaded.classes)
+    return str(result), result.to_json()

@@ -9,13 +9,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnjax.cli.config import TrainConfig
 from nnjax.data.image_format import ImageFormat
-from nnjax.data.tables import standardized
+from nnjax.data.tables import standardized, unstandardized
 from nnjax.display import heading
+from nnjax.evaluation import predict
 from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, init
+from nnjax.tasks import Task
 from nnjax.training import History, history
 from nnjax.training.run import Run
 
@@ -31,8 +34,13 @@ class LoadedRun:
         config: what it was asked for.
         net: its network.
         input_shape: of one example of its data, such as (28, 28, 1).
-        classes: the names of the classes, by number; empty where they are numbers only.
+        classes: the names of the classes, or of the columns of the targets; empty where there are
+            none.
         standardization: mean and deviation that its inputs were standardised by, or None.
+        target_standardization: mean and deviation that its targets were standardised by, or None:
+            an output a stands for mean + deviation · a.
+        features: the names of the columns of its inputs; empty where there are none.
+        pictures: whether it was trained on a folder of pictures by class.
         images: the form of its training images; None if it was not trained on images.
     """
 
@@ -42,6 +50,9 @@ class LoadedRun:
     input_shape: Shape
     classes: tuple[str, ...]
     standardization: tuple[Any, Any] | None
+    target_standardization: tuple[Any, Any] | None
+    features: tuple[str, ...]
+    pictures: bool
     images: ImageFormat | None
 
     def _repr_html_(self) -> str:
@@ -88,8 +99,8 @@ class LoadedRun:
         Raises:
             ValueError: if the data set has no such part.
         """
-        config = replace(self.config, data_dir=data_dir or self.config.data_dir, standardize=False)
-        data = config.dataset()
+        config = replace(self.config, data_dir=data_dir or self.config.data_dir)
+        data = config.dataset(standardized=False)
         if data.classes != self.classes:
             raise ValueError(
                 f"{config.data} has the classes {', '.join(data.classes) or 'without names'}; the "
@@ -98,10 +109,32 @@ class LoadedRun:
         part = getattr(data, name)
         if part is None:
             raise ValueError(f"{config.data} has no {name} data; choose another --part")
-        x, y = part
-        if self.standardization is not None:  # that of the run, whatever data this is
-            x = standardized(x, *self.standardization)
+        scales = self.standardization, self.target_standardization  # of the run, whatever data
+        x, y = (standardized(*pair) for pair in zip(part, scales, strict=True))
         return jnp.asarray(x), jnp.asarray(y)
+
+    @property
+    def task(self) -> Task:
+        """What its network is for, with the metrics, as `nnjax.evaluate` takes it."""
+        return self.config.metrics(self.target_standardization)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Return what the run says of inputs that have not been standardised.
+
+        Args:
+            x: (n, *input_shape) inputs as they were before the run standardised them.
+
+        Returns:
+            What `nnjax.predict` returns for the task of the run; of a regression numbers in the
+            units of its targets.
+        """
+        found = np.asarray(predict(self.net, self.params, self.standardized(x), self.task))
+        scale = self.target_standardization
+        return found if scale is None else unstandardized(found, scale)
+
+    def standardized(self, x: Any) -> np.ndarray:
+        """Return inputs as the network takes them: standardised as those it was trained on."""
+        return standardized(np.asarray(x), self.standardization)
 
     @property
     def _template(self) -> Params:
@@ -140,12 +173,14 @@ def load_run(folder: str | os.PathLike[str]) -> LoadedRun:
         config = TrainConfig.from_json(fields)
         net = config.network(shape, n_out)
         classes = tuple(map(str, content.get("classes", ())))
-        if len(classes) not in (0, n_out):
+        if len(classes) not in (0, 2 if config.task == "binary" else n_out):
             raise ValueError(f"{len(classes)} names of classes for {n_out} outputs")
-        scale = content.get("standardization")
+        scales = content.get("standardization"), content.get("target_standardization")
+        features = tuple(map(str, content.get("features", ())))
+        pictures = bool(content.get("pictures"))
         images = content.get("images") and ImageFormat(**content["images"]).checked()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: damaged, or not the configuration of a training run") from None
-    return LoadedRun(run, config, net, shape, classes, scale, images)
+    return LoadedRun(run, config, net, shape, classes, *scales, features, pictures, images)

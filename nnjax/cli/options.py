@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nnjax.cli.choices import Activation, Initializer, Loss, Monitor, Rule, Schedule
+from nnjax.cli.choices import Activation, Initializer, Loss, Monitor, Rule, Schedule, Task
 
 __all__ = [
     "GROUPS",
@@ -27,12 +27,17 @@ class DataOptions:
     """What to train on."""
 
     data: str = "digits"
-    """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, .npz, .csv, .pkl.gz)."""
+    """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, folder of pictures by class,
+    .npz, .csv, .pkl.gz)."""
     data_dir: Path | None = None
     """Folder with the files of mnist or fashion-mnist (default: $NNJAX_DATA, else downloaded)."""
-    target: str | None = None
-    """Column of a CSV file that holds the labels (default: class, label, target, species, or the
-    last column)."""
+    target: tuple[str, ...] = ()
+    """Column of a CSV file that holds the labels or the numbers to predict, or several columns of
+    numbers (default: class, label, target, species, or the last column)."""
+    task: Task = "auto"
+    """What the targets are: classes (binary: two, with one output), several labels at once, as
+    columns of 0 and 1, or the numbers of a regression. auto: a regression if they are real numbers,
+    or very many different ones."""
     train_size: int | None = None
     """Train on the first N training examples only."""
     standardize: bool = False
@@ -54,7 +59,8 @@ class NetworkOptions:
     """Activation function of the hidden layers."""
     loss: Loss = "log_likelihood"
     """The loss function to minimise; log_likelihood makes the output layer a softmax, the others a
-    sigmoid layer."""
+    sigmoid layer. A regression has quadratic with identity outputs instead; binary and multilabel
+    have cross_entropy."""
     init: Initializer = "he"
     """Weight initialisation: N(0, 1/n_in), N(0, 1), He (for ReLU), Glorot, or zeros."""
     feedback: Rule = "transpose"
@@ -85,11 +91,15 @@ class OptimizationOptions:
     """Random seed: the same seed gives the same run on the same machine, bit for bit."""
     patience: int | None = None
     """Early stopping: stop after N epochs without improvement, and restore the best parameters."""
-    measure: str = "validation_accuracy"
+    measure: str = "auto"
     """Metric that early stopping monitors, and by which the best checkpoint is chosen (a key of
-    history.jsonl)."""
+    history.jsonl). auto: validation_accuracy, or the main metric of another task, as
+    validation_rmse."""
     lower_rate_to: float = 1.0
     """Halve the rate instead of stopping, down to this fraction of it (the book: 1/128)."""
+    class_weight: tuple[str, ...] = ()
+    """How much the examples of each class count: balanced (each class the same in total), or one
+    number per class."""
 
 
 @dataclass(frozen=True)

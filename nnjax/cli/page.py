@@ -17,7 +17,7 @@ __all__ = ["Page"]
 
 @dataclass(frozen=True)
 class Page:
-    """Write one HTML file that shows a run: curves, confusion matrix, misclassified images, weights.
+    """Write a run as one HTML file: curves, confusion matrix, misclassified images, weights.
 
     On the page one can draw a digit, see what every layer makes of it, and take a training step. It
     needs no server and no network; it holds the parameters, and a few images of the data.
@@ -57,6 +57,7 @@ class Page:
             classes=loaded.classes,
             images=loaded.images,
             standardization=loaded.standardization,
+            target_standardization=loaded.target_standardization,
         )
         write_atomically(out, page.html().encode())
         show(str(out))

@@ -16,9 +16,11 @@ import tyro
 from nnjax.activations import Elementwise, Identity
 from nnjax.cli.console import busy, show
 from nnjax.cli.loaded import LoadedRun, load_run
+from nnjax.data.tables import unstandardized
 from nnjax.files import write_atomically
 from nnjax.layers import Affine
 from nnjax.network import Network, Params, forward, in_pieces
+from nnjax.tasks import Multilabel, Regression
 from nnjax.training import History
 
 __all__ = ["Plot"]
@@ -81,7 +83,7 @@ class Plot:
     def _network(self, loaded: LoadedRun) -> dict[str, Any]:
         """The figures of one network: its weights and activations, and how it classifies."""
         from nnjax import plots
-        from nnjax.evaluation import evaluate_classes
+        from nnjax.evaluation import evaluate_classes, predict
 
         figures = {}
         net, params, setting = loaded.net, loaded.params, loaded.config.title
@@ -95,7 +97,15 @@ class Plot:
         if shown:
             title = "Activation functions and their derivatives"
             figures["activation-functions"] = plots.activation_functions(shown, title=title)
+        if isinstance(loaded.task, Multilabel):
+            return figures
         x, y = loaded.part(self.part, self.data_dir)
+        if isinstance(loaded.task, Regression):
+            a = predict(net, params, x, loaded.task)
+            y, a = (unstandardized(v, loaded.target_standardization) for v in (y, a))
+            title = _titled(f"Estimates on the {self.part} data", setting)
+            figures[f"estimates-{self.part}"] = plots.estimates(y, a, title, loaded.classes)
+            return figures
         result = evaluate_classes(net, params, x, y)
         title = f"Confusion matrix on the {self.part} data: {100 * result.accuracy:.2f} % correct"
         figures[f"confusion-matrix-{self.part}"] = plots.confusion(

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "sentence"]
+from nnjax.checks import did_you_mean
 
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" for a word close to a known one, otherwise nothing.
-
-    Example:
-        >>> from nnjax.cli.refusals import did_you_mean
-        >>> did_you_mean("trian", ["train", "plot"]), did_you_mean("xyz", ["train", "plot"])
-        (" (did you mean 'train'?)", '')
-    """
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+__all__ = ["sentence"]
 
 
 def sentence(box: str) -> str:

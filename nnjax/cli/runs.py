@@ -14,6 +14,7 @@ import tyro
 
 from nnjax.cli.console import show
 from nnjax.cli.loaded import LoadedRun, load_run
+from nnjax.tasks import METRICS
 
 __all__ = ["Runs"]
 
@@ -44,8 +45,9 @@ class Runs:
             for key in dict.fromkeys(key for fields in settings.values() for key in fields)
             if key not in _SHOWN and not _same(settings, key)
         ]
+        measured = dict.fromkeys(key for _, figures in loaded.values() for key in figures)
         rows = [
-            {"run": name} | figures | {key: settings[name].get(key) for key in differ}
+            {"run": name} | measured | figures | {key: settings[name].get(key) for key in differ}
             for name, (_, figures) in loaded.items()
         ]
         if self.json:
@@ -61,18 +63,23 @@ _RESULTS = 5  # columns: the name of the run, and what it has reached
 _SHOWN = ("epochs", "save_every", "data_dir")  # in a column of their own, or of no consequence
 
 
+_METRICS = {f"val {metric.label}": metric for metric in METRICS.values()}
+
+
 def _same(settings: dict[str, dict[str, Any]], key: str) -> bool:
     return len({json.dumps(fields.get(key), sort_keys=True) for fields in settings.values()}) == 1
 
 
 def _figures(run: LoadedRun) -> dict[str, Any]:
     """What a run has reached: None for what it has not measured."""
-    history = run.history
-    accuracy = history.get("validation_accuracy")
-    best = None if accuracy is None or np.isnan(accuracy).all() else int(np.nanargmax(accuracy))
+    history, metric = run.history, METRICS[run.task.main]
+    values = history.get(f"validation_{metric.name}")
+    best = None
+    if values is not None and not np.isnan(values).all():
+        best = int(np.nanargmin(values) if metric.better == "smaller" else np.nanargmax(values))
     return {
         "epochs": len(history.get("epoch", ())),
-        "val accuracy": None if accuracy is None or best is None else float(accuracy[best]),
+        f"val {metric.label}": None if values is None or best is None else float(values[best]),
         "best epoch": None if best is None else best + 1,
         "seconds": round(float(np.sum(history.get("seconds", 0.0))), 1),
     }
@@ -124,6 +131,6 @@ def _aligned(cells: list[list[str]]) -> list[str]:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if name == "val accuracy":
-        return f"{100 * value:.2f} %"
+    if name in _METRICS:
+        return f"{100 * value:.2f} %" if _METRICS[name].unit == "%" else f"{value:#.4g}"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -9,7 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -20,8 +20,10 @@ import tyro
 
 from nnjax.architecture import summary
 from nnjax.cli.advice import advice
-from nnjax.cli.config import TrainConfig, n_classes
-from nnjax.cli.console import Progress, busy, loss_text, show
+from nnjax.cli.config import TrainConfig
+from nnjax.cli.console import Progress, busy, result_line, show
+from nnjax.cli.devices import mesh_of
+from nnjax.cli.distributed import Cluster
 from nnjax.cli.loaded import load_run
 from nnjax.cli.options import (
     GROUPS,
@@ -46,11 +48,12 @@ from nnjax.training import (
 )
 from nnjax.training.augmentation import Distortion
 from nnjax.training.checkpoint import digest
+from nnjax.training.devices import on_one_device
 from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
 from nnjax.training.tensorboard import tensorboard
 
-__all__ = ["Train"]
+__all__ = ["Train", "free_folder", "new_run", "use"]
 
 
 Group = TypeVar("Group")
@@ -87,6 +90,17 @@ class Train:
     config.json of a run."""
     platform: Literal["cpu", "gpu", "tpu"] | None = None
     """Device to run on (default: chosen by JAX)."""
+    devices: Literal["all"] | int | None = None
+    """Divide every mini-batch over this many devices (default: one)."""
+    distributed: bool = False
+    """Train on the devices of several processes, each of which is started with the same options:
+    found from Slurm, Open MPI or Kubernetes, or given by the next three."""
+    coordinator: str | None = None
+    """Address of the first process, such as 10.0.0.1:1234."""
+    processes: int | None = None
+    """How many processes there are."""
+    process: int | None = None
+    """The number of this process, from 0 on."""
     data: _Of[DataOptions] = field(default_factory=DataOptions)
     distort: Distortion = field(default_factory=Distortion)
     """Random distortions, redrawn every time a training image is used."""
@@ -108,11 +122,23 @@ class Train:
         return TrainConfig.of([getattr(self, name) for name in GROUPS], self.distort)
 
     def __call__(self) -> None:
+        cluster = Cluster(self.coordinator, self.processes, self.process)
+        if not self.distributed:
+            cluster.require_none()
+            self._train()
+            return
+        cluster.join(self.platform)
+        with cluster.folders(self.output.out, self.resume) as (out, resume):
+            output = replace(self.output, out=out)
+            replace(self, devices="all", resume=resume, output=output)._train()
+
+    def _train(self) -> None:
         if self.platform is not None:
-            _use(self.platform)
+            use(self.platform)
         say = (lambda text: None) if self.output.quiet else show
-        config, data = self.config, self.config.dataset()
-        shape, n_out = data.train[0].shape[1:], n_classes(data)
+        data = self.config.dataset()
+        config = self.config.for_data(data)
+        shape, n_out = data.train[0].shape[1:], config.n_out(data)
         net = config.network(shape, n_out)
         arguments = config.arguments(net, data)
         start = None if self.source is None else load_run(self.source).params
@@ -123,6 +149,9 @@ class Train:
             "data_sha256": digest(data),
             "classes": data.classes,
             "standardization": data.standardization,
+            "target_standardization": data.target_standardization,
+            "features": data.features,
+            "pictures": data.pictures,
             "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
             "tensorboard": self.output.tensorboard,
         }
@@ -135,8 +164,16 @@ class Train:
                 data, arguments["evaluate_on"], config.epochs, keeper.epoch, self.output.quiet
             )
             steps = train_epochs(
-                net, data, **arguments, params=start, state=keeper.state, within=shown.within
+                net,
+                data,
+                **arguments,
+                params=start,
+                state=keeper.state,
+                within=shown.within,
+                mesh=mesh_of(self.devices, "data"),
             )
+            if self.devices is not None:
+                steps = ((on_one_device(state), record) for state, record in steps)
             say(_opening(config, data, net))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
@@ -150,13 +187,11 @@ class Train:
                 best = int(state.stopping.best_epoch) + 1
                 say(f"Restored the parameters of epoch {best} (best {_words(config.measure)})")
             if data.test is not None:
+                task = config.metrics(data.target_standardization)
+                x, y = map(jnp.asarray, data.test)
                 with busy("evaluating"):
-                    result = evaluate(net, state.best_params, *map(jnp.asarray, data.test))
-                say(
-                    f"Test accuracy {100 * float(result.accuracy):.2f} % "
-                    f"({int(result.correct)}/{len(data.test[0])}), "
-                    f"test loss {loss_text(float(result.loss))}"
-                )
+                    result = evaluate(net, state.best_params, x, y, task)
+                say(result_line("Test", result._asdict(), len(data.test[0])))
             if start is None:
                 start = initial_state(net, arguments["optimizer"], arguments["key"]).params
             if text := advice(config, net, start, state.params, data, keeper.records):
@@ -168,7 +203,7 @@ class Train:
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
         """Open the run: a new one, or, if it was asked for the same, the one to continue."""
         if self.resume is None:
-            return _new_run(self.output.out or _free_folder(self.config.data), content)
+            return new_run(self.output.out or free_folder(self.config.data), content)
         if self.output.out is not None:
             raise ValueError("--resume continues in the folder of the run; leave out --out")
         before, now = (_settings(config) for config in (Run(self.resume).config, content))
@@ -190,6 +225,8 @@ class Train:
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     """What may not change where a run continues, by name."""
     content = plain_json(content)
+    target = content["train"].get("target") or []  # of an earlier version: None or one name
+    content["train"]["target"] = [target] if isinstance(target, str) else target
     free = {"train", "tensorboard", "data_dir", "save_every"}
     if content["train"]["schedule"] == "constant":  # the others last as long as the run
         free.add("epochs")
@@ -201,8 +238,6 @@ class _Keeper:
 
     def __init__(self, run: Run, content: Mapping[str, Any], config: TrainConfig):
         self.run, self.content, self.config = run, content, config
-        rule = EarlyStopping(1, config.measure).with_direction(directions(config.monitors))
-        self.sign = 1 if rule.better == "larger" else -1
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
@@ -252,7 +287,7 @@ class _Keeper:
             self._save(self.run)
         except BaseException as stop:
             if isinstance(stop, DivergedError):
-                self.state = stop.state
+                self.state = on_one_device(stop.state)
             with undisturbed():
                 folder = self._rescue()
             if folder is None:
@@ -268,7 +303,11 @@ class _Keeper:
 
     def _checkpoint(self, run: Run) -> None:
         value = self.records[self.epoch - 1].get(self.config.measure) if self.epoch else None
-        score = None if value is None or np.ndim(value) else self.sign * value
+        score = None
+        if value is not None and not np.ndim(value):
+            rule = EarlyStopping(1, self.config.measure)
+            better = rule.with_direction(directions(self.config.monitors)).better
+            score = value if better == "larger" else -value
         settings = _settings(self.content)
         run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
 
@@ -314,6 +353,7 @@ def _opening(config: TrainConfig, data: Dataset, net: Network) -> str:
     sizes = [f"{len(part[0]):,} {names[name]}" for name, part in data._asdict().items() if part]
     lines = [
         f"Data: {config.data} ({', '.join(sizes)} examples)",
+        *_task(config, data),
         f"Loss: {config.loss.replace('_', '-')}",
         f"Optimizer: {_OPTIMIZERS.get(config.optimizer, config.optimizer)}, "
         f"learning rate η = {config.learning_rate:g}, batch size {config.batch_size}",
@@ -326,11 +366,22 @@ def _opening(config: TrainConfig, data: Dataset, net: Network) -> str:
     return "\n".join([*lines, "", str(summary(net)), ""])
 
 
+def _task(config: TrainConfig, data: Dataset) -> list[str]:
+    """What the targets of a table are taken for."""
+    if not data.features:
+        return []
+    names, count = list(data.classes), max(len(data.classes), 1)
+    things = {"regression": "target", "multilabel": "label"}.get(config.task, "class")
+    listed = f": {', '.join(names[:5])}{', ...' * (count > 5)}" if names else ""
+    plural = things if count == 1 else things + ("es" if things == "class" else "s")
+    return [f"Task: {config.task}, {count} {plural}{listed} (choose with --task)"]
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _use(platform: str) -> None:
+def use(platform: str) -> None:
     """Make JAX compute there; this must happen before JAX has computed anything."""
     before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", platform)
@@ -347,7 +398,7 @@ def _use(platform: str) -> None:
 
 
 @contextmanager
-def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
+def new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
     """A new run, of which nothing stays if it breaks off before the first epoch is trained.
 
     Only what this run has created is removed.
@@ -358,7 +409,7 @@ def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
         with Run.create(folder, content) as run:
             yield run
     except BaseException as error:
-        kept = ("history.jsonl", "params.safetensors")
+        kept = ("history.jsonl", "params.safetensors", "sweep.safetensors")
         if run is not None and not any((folder / name).exists() for name in kept):
             for name in ("checkpoints", "tensorboard"):
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -372,7 +423,7 @@ def _new_run(folder: Path, content: dict[str, Any]) -> Iterator[Run]:
         raise
 
 
-def _free_folder(dataset: str) -> Path:
+def free_folder(dataset: str) -> Path:
     """The first of runs/<data set>-<day>-1, -2, ... that does not exist yet."""
     name = f"{Path(dataset).name.split('.')[0]}-{time.strftime('%Y-%m-%d')}"
     folders = (Path("runs", f"{name}-{n}") for n in itertools.count(1))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nnjax.checks import install
 
-__all__ = ["prepare"]
+__all__ = ["on_paper", "opened", "prepare"]
+
+T = TypeVar("T")
 
 
 def prepare(
@@ -72,7 +75,7 @@ def prepare(
         )
     if isinstance(path_or_array, str | os.PathLike):
         what = os.fspath(path_or_array)
-        grey = _read(what)
+        grey = opened(what, _grey)
     else:
         what = "the array"
         grey = _grey(_from_array(np.asarray(path_or_array)))
@@ -119,9 +122,24 @@ _UNREADABLE = (
 """What Pillow raises, while it opens or decodes a file that is damaged or unusual."""
 
 
-def _read(path: str) -> np.ndarray:
-    """The grey levels of the picture in a file, upright."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def opened(path: str | os.PathLike[str], use: Callable[[Any], T]) -> T:
+    """Return `use(picture)` of the picture in a file, upright, as a Pillow image.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a picture of a known format, is damaged or larger than 89 megapixels.
+        ImportError: Pillow is missing; says how to install it.
+
+    Example:
+        >>> opened("no-such-file.png", lambda picture: picture.size)
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: no-such-file.png: file not found
+    """
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError:
+        raise ImportError(f"reading pictures requires Pillow: {install('images')}") from None
 
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
@@ -130,7 +148,7 @@ def _read(path: str) -> np.ndarray:
             warnings.simplefilter("ignore")  # of metadata that do not matter here
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # over 89 megapixels
             with Image.open(path, formats=formats) as picture:
-                return _grey(ImageOps.exif_transpose(picture))
+                return use(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: file not found") from None
     except UnidentifiedImageError:
@@ -168,9 +186,18 @@ def _from_array(array: np.ndarray) -> Any:
     return Image.fromarray(np.rint(array * (255.0 / top)).astype(np.uint8))
 
 
-def _grey(picture: Any) -> np.ndarray:
-    """Grey levels from 0 to 1, (h, w), where what is transparent is paper."""
-    from PIL import Image, ImageFilter
+def on_paper(picture: Any) -> Any:
+    """Return a Pillow image of 8-bit levels in which what is transparent is paper.
+
+    Levels of more bits are scaled to 0 to 255; paper is white, or black where the picture is mostly
+    light.
+
+    Example:
+        >>> from PIL import Image
+        >>> on_paper(Image.new("RGBA", (1, 1), (9, 9, 9, 1))).getpixel((0, 0))[0] > 250
+        True
+    """
+    from PIL import Image
 
     if picture.mode == "F" or picture.mode.startswith("I"):  # levels of any range
         levels = np.asarray(picture, np.float64)
@@ -185,6 +212,14 @@ def _grey(picture: Any) -> np.ndarray:
         picture = Image.alpha_composite(
             Image.new("RGBA", picture.size, (paper,) * 3 + (255,)), picture
         )
+    return picture
+
+
+def _grey(picture: Any) -> np.ndarray:
+    """Grey levels from 0 to 1, (h, w), where what is transparent is paper."""
+    from PIL import ImageFilter
+
+    picture = on_paper(picture)
     picture = picture.convert("L")
     picture.thumbnail((_LARGE, _LARGE))
     picture = picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 200))

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 
 from nnjax.checks import install
 from nnjax.data.dataset import Dataset, Part, checked_dataset, checked_part
+from nnjax.data.pictures import is_picture_folder, read_pictures
 from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
 from nnjax.data.tables import read_csv, split
 
@@ -30,7 +31,8 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     data_dir: str | os.PathLike[str] | None = None,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Dataset:
     """Load a data set by name or from a path.
 
@@ -50,12 +52,14 @@ def load(
 
     - a folder with the four IDX files of an MNIST-like set (`train-images-idx3-ubyte`, ...,
       gzipped or not); the last sixth of the training images is for validation
+    - a folder of pictures by class, one sub-folder for each, also within `train`, `validation` and
+      `test`: see `nnjax.data.pictures`
     - `.npz` with arrays `x_train, y_train` (or `x, y`) and, optionally, `x_validation,
       y_validation` and `x_test, y_test`; also `X` for x, `val` or `valid` for validation; so also
       the `mnist.npz` of Keras
     - `.csv` or `.tsv`: a table of numbers with the names of its columns in the first line, and one
-      column of labels (`target`), which may be text; a tenth of each class is for validation, a
-      fifth for testing
+      column of labels (`target`), which may be text, or one or several of numbers to predict; a
+      tenth of each class is for validation, a fifth for testing
     - `.pkl` or `.pkl.gz`: the `mnist.pkl.gz` of the book, three pairs (x, y). Only NumPy arrays
       are read from it: a pickle that asks for anything else is refused and nothing of it is run.
 
@@ -65,8 +69,12 @@ def load(
     Args:
         name_or_path: a name or a path as above.
         data_dir: the folder with the files of `"mnist"` or `"fashion-mnist"`.
-        target: of a CSV file, the column with the labels; otherwise the one called class, label,
-            target or species, or the last.
+        target: of a CSV file, the column with the labels, or several columns of numbers; otherwise
+            the one called class, label, target or species, or the last.
+        task: of a CSV or .npz file: "classification", "multilabel" (zeros and ones in several
+            columns) or "regression"; None: as the targets look. Numbers are a regression if some of
+            them are not whole, or if there are many different ones (see
+            `nnjax.data.dataset.guessed_task`).
 
     Returns:
         A `Dataset`.
@@ -99,8 +107,10 @@ def load(
             f"name_or_path must be the name of a data set or a path, got {name_or_path!r:.60}"
         )
     name = os.fspath(name_or_path)
-    if target is not None and not name.endswith((".csv", ".tsv")):
+    if target and not name.endswith((".csv", ".tsv")):
         raise ValueError(f"target names a column of a CSV file; {name!r} is not one")
+    if task not in (None, "classification") and not name.endswith((".csv", ".tsv", ".npz")):
+        raise ValueError(f"the targets of {name!r} are classes; task {task!r} is for others")
     if name in _SOURCES:
         return _load_source(name, data_dir)
     if data_dir is not None:
@@ -111,7 +121,8 @@ def load(
         return _digits()
     path = Path(name).expanduser()
     if path.is_dir():
-        return _from_folder(path)
+        by_class = not find_idx(path) and is_picture_folder(path)
+        return read_pictures(path) if by_class else _from_folder(path)
     if not path.exists():
         known = ["digits", *_SOURCES]
         close = difflib.get_close_matches(name, known, n=1)
@@ -121,14 +132,14 @@ def load(
             "folder"
         )
     if path.name.endswith(".npz"):
-        return _from_npz(path)
+        return _from_npz(path, task)
     if path.name.endswith((".csv", ".tsv")):
-        x, y = read_csv(path, target)
-        return split(x, y)
+        return _from_csv(path, target, task)
     if path.name.endswith((".pkl", ".pkl.gz")):
         return _from_pickle(path)
     raise ValueError(
-        f"{name}: expected a folder with IDX files, or a .npz, .csv, .tsv, .pkl or .pkl.gz file"
+        f"{name}: expected a folder with IDX files or pictures by class, or a .npz, .csv, .tsv, "
+        ".pkl or .pkl.gz file"
     )
 
 
@@ -167,7 +178,20 @@ def _from_folder(folder: Path) -> Dataset:
     return checked_dataset(folder, (x[:n], y[:n]), validation, (x_test, y_test))
 
 
-def _from_npz(path: Path) -> Dataset:
+def _from_csv(path: Path, target: str | Sequence[str] | None, task: str | None) -> Dataset:
+    table = read_csv(path, target, task)
+    y = table.y
+    if task == "multilabel" and y.ndim == 1:
+        y = y[:, None]
+    try:
+        data = split(table.x, y, task=task)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    columns = data.classes if data.task == "classification" else table.targets
+    return data._replace(features=table.features, classes=columns)
+
+
+def _from_npz(path: Path, task: str | None) -> Dataset:
     arrays, parts = read_npz(path), {}
     for name, array in arrays.items():
         spelt = re.fullmatch(r"([xy])(?:_(train|validation|valid|val|test))?", name.lower())
@@ -195,7 +219,7 @@ def _from_npz(path: Path) -> Dataset:
             f"{path}: expected arrays x_train and y_train (or x and y), got "
             f"{', '.join(sorted(map(_shown, arrays))) or 'none'}"
         )
-    return checked_dataset(path, train, pair("validation"), pair("test"))
+    return checked_dataset(path, train, pair("validation"), pair("test"), task=task)
 
 
 def _shown(name: str) -> str:

@@ -1,7 +1,8 @@
 """Data sets from tables and from any arrays: CSV files, pandas, scikit-learn, NumPy, lists.
 
 Labels may be text, numbers or truth values; they become classes counted from 0, in the order of
-their names, which the data set keeps in `classes`.
+their names, which the data set keeps in `classes`. Numbers that are not classes, and several
+columns of targets, stay what they are.
 """
 
 from __future__ import annotations
@@ -9,27 +10,48 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnjax.checks import require_size
-from nnjax.data.dataset import Dataset, checked_dataset, require_dataset
+from nnjax.data.dataset import Dataset, checked_dataset, guessed_task, require_dataset
 
-__all__ = ["encode", "read_csv", "split", "standardize", "standardized"]
+__all__ = [
+    "Table",
+    "encode",
+    "read_csv",
+    "read_rows",
+    "split",
+    "standardize",
+    "standardized",
+    "unstandardized",
+]
 
 
-def split(x: Any, y: Any, *, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Dataset:
+def split(
+    x: Any,
+    y: Any,
+    *,
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    task: str | None = None,
+) -> Dataset:
     """Return a data set whose validation and test data are random shares of each class.
 
     Args:
         x: (n, features) or images (n, h, w) or (n, h, w, channels): a NumPy array, a pandas
             DataFrame, nested lists, or whatever `numpy.asarray` takes.
-        y: (n,) labels of any kind: integers, text, truth values, a pandas Series.
+        y: (n,) labels of any kind: integers, text, truth values, a pandas Series; (n,) or (n, k)
+            numbers of a regression; (n, k) zeros and ones for several labels at once.
         validation: share of each class for validation, from 0 (none) to below 1.
         test: share of each class for testing, from 0 (none) to below 1.
         seed: another seed draws other shares.
+        task: "classification", "multilabel" or "regression"; None: as y looks. Numbers are a
+            regression if some are not whole, or if they are many different real ones.
 
     Raises:
         ValueError: if a share is out of range, a part of the data would be empty, or x and y are
@@ -50,15 +72,19 @@ def split(x: Any, y: Any, *, validation: float = 0.1, test: float = 0.2, seed: i
             f"validation={validation!r}, test={test!r}"
         )
     require_size(seed, "seed", at_least=0, at_most=np.inf)
-    x = np.asarray(x)
-    labels, classes = encode(y)
+    features = tuple(map(str, getattr(x, "columns", ())))
+    columns = tuple(map(str, getattr(y, "columns", ())))
+    x, y = np.asarray(x), np.asarray(y)
+    task = guessed_task(y) if task is None else task
+    labels, classes = encode(y) if task == "classification" else (y, columns)
     if len(labels) != len(x):
         raise ValueError(f"x has {len(x):,} examples and y has {len(labels):,} labels")
     # Within each class, shuffled, example i of n stands at (i + 1/2)/n of the way from 0 to 1.
     order = np.random.default_rng(seed).permutation(len(labels))
     place = np.empty(len(labels))
-    for k in range(len(classes)):
-        members = order[labels[order] == k]
+    kinds = labels if task == "classification" else np.zeros(len(labels), int)
+    for k in range(kinds.max(initial=0) + 1):
+        members = order[kinds[order] == k]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     parts = [
         place >= validation + test,
@@ -71,7 +97,7 @@ def split(x: Any, y: Any, *, validation: float = 0.1, test: float = 0.2, seed: i
             f"{len(labels)} examples are too few for the shares validation={validation}, "
             f"test={test}"
         )
-    return checked_dataset("split", pairs[0], pairs[1], pairs[2], classes)
+    return checked_dataset("split", pairs[0], pairs[1], pairs[2], classes, features, task)
 
 
 def encode(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -103,30 +129,97 @@ def encode(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     return labels.astype(np.int32), tuple(str(name) for name in names.tolist())
 
 
+class Table(NamedTuple):
+    """What `read_csv` returns.
+
+    Attributes:
+        x: (n, m) features, float32.
+        y: (n,) labels, as text, or numbers, float64; (n, k) numbers of several columns.
+        features: the names of the m columns of x.
+        targets: the names of the columns of y.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
 def read_csv(
-    path: str | os.PathLike[str], target: str | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """Return the features (n, m), float32, and the labels (n,), as text, of a CSV file.
+    path: str | os.PathLike[str],
+    target: str | Sequence[str] | None = None,
+    task: str | None = None,
+) -> Table:
+    """Return the features and the targets of a CSV file.
 
     Args:
         path: a file whose first line names its columns, separated by commas, semicolons or tabs.
-        target: the column with the labels; None: the one called class, label, target or species
-            (in any case), otherwise the last.
+        target: the column with the labels or numbers to predict, or several columns of numbers;
+            None: the one called class, label, target or species (in any case), otherwise the last.
+        task: "classification": the labels are text, whatever they look like; "regression" or
+            "multilabel": they must be numbers; None: numbers where `guessed_task` says regression.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, a line has more or fewer values than there are columns,
-            or a feature is not a number; says in which line and column.
+            or a value is not a number; says in which line and column.
 
     Example:
         >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "iris.csv")
         ...     _ = path.write_text("length,width,species\\n5.1,3.5,setosa\\n6.3,3.3,virginica\\n")
-        ...     x, y = read_csv(path)
-        >>> x.shape, y
-        ((2, 2), ['setosa', 'virginica'])
+        ...     table = read_csv(path)
+        >>> table.x.shape, table.y.tolist(), table.features
+        ((2, 2), ['setosa', 'virginica'], ('length', 'width'))
     """
+    names, rows = _rows(path)
+    targets = _targets(names, target, path)
+    features = [i for i in range(len(names)) if i not in targets]
+    if not features:
+        raise ValueError(f"{path}: every column is a target; expected features too")
+    x = _numbers(path, names, rows, features).astype(np.float32)
+    text = np.array([rows[i][targets[0]].strip() for i in range(len(rows))])
+    numbers = len(targets) > 1 or task in ("regression", "multilabel")
+    if not numbers and task is None:
+        with suppress(ValueError):
+            numbers = guessed_task(text.astype(np.float64)) == "regression"
+    y = _numbers(path, names, rows, targets) if numbers else text
+    return Table(
+        x,
+        y[:, 0] if numbers and len(targets) == 1 else y,
+        tuple(names[i] for i in features),
+        tuple(names[i] for i in targets),
+    )
+
+
+def read_rows(path: str | os.PathLike[str], features: Sequence[str]) -> np.ndarray:
+    """Return the columns of a CSV file that have these names, (n, m), float32, in this order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, or a value is not a number.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "new.csv")
+        ...     _ = path.write_text("id,width,length\\n7,3.5,5.0\\n")
+        ...     read_rows(path, ["length", "width"]).tolist()
+        [[5.0, 3.5]]
+    """
+    names, rows = _rows(path)
+    if missing := [name for name in features if name not in names]:
+        raise ValueError(
+            f"{path}: has no column {', '.join(map(repr, missing))}; expected the features "
+            f"{', '.join(features)}"
+        )
+    columns = [names.index(name) for name in features]
+    return _numbers(path, names, rows, columns).astype(np.float32)
+
+
+def _rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns of a CSV file, and its lines of values."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -142,35 +235,48 @@ def read_csv(
             f"{path}: expected a line with the names of the columns, then lines of values"
         )
     names, rows = [name.strip() for name in rows[0]], rows[1:]
-    column = _target(names, target, path)
-    x, y = np.empty((len(rows), len(names) - 1), np.float32), []
     for i, row in enumerate(rows):
         if len(row) != len(names):
             raise ValueError(
                 f"{path}: line {i + 2} has {len(row)} values, expected {len(names)}, one per column"
             )
-        y.append(row.pop(column).strip())
+    return names, rows
+
+
+def _numbers(
+    path: Any, names: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]
+) -> np.ndarray:
+    """Return these columns as numbers (n, k), or say in which line one is not a number."""
+    values = np.empty((len(rows), len(columns)))
+    for i, row in enumerate(rows):
         try:
-            x[i] = row
+            values[i] = [row[column] for column in columns]
         except ValueError:
-            _explain(path, i + 2, names[:column] + names[column + 1 :], row)
-    return x, y
+            _explain(path, i + 2, [names[c] for c in columns], [row[c] for c in columns])
+    return values
 
 
-def standardize(data: Dataset) -> Dataset:
+def standardize(data: Dataset, *, inputs: bool = True, targets: bool = False) -> Dataset:
     """Return the data set with x of mean 0 and standard deviation 1, by the training data.
 
     Features are standardised one by one, (x − mean)/deviation; one that never changes becomes 0.
     Images have one mean and one deviation for all their pixels, so that they stay images.
 
+    The targets of a regression can be standardised too. `nnjax.train` still reports RMSE and MAE in
+    their units; an output a of the network stands for mean + deviation · a.
+
     Args:
         data: a data set.
+        inputs: whether to standardise x.
+        targets: whether to standardise y, which must be the numbers of a regression.
 
     Returns:
-        A data set whose `standardization` holds the mean and the deviation, each () or (features,).
+        A data set whose `standardization` holds the mean and the deviation of x, each () or
+        (features,), and whose `target_standardization` holds those of y, each () or (k,).
 
     Raises:
-        TypeError, ValueError: if it is not a data set, or holds no training data.
+        TypeError, ValueError: if it is not a data set, or holds no training data, or its targets
+            are classes or labels.
 
     Example:
         >>> import numpy as np
@@ -180,41 +286,67 @@ def standardize(data: Dataset) -> Dataset:
         >>> data.train[0].tolist(), data.standardization
         ([[-1.0, 0.0], [1.0, 0.0]], ([2.0, 10.0], [1.0, 1.0]))
     """
-    x = np.asarray(require_dataset(data).train[0])
-    axes = 0 if x.ndim == 2 else None
-    mean, deviation = x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    parts: list[Any] = [part and (standardized(part[0], mean, deviation), part[1]) for part in data]
-    return Dataset(
-        *parts, classes=data.classes, standardization=(mean.tolist(), deviation.tolist())
-    )
+    x, y = map(np.asarray, require_dataset(data).train)
+    if targets and not np.issubdtype(y.dtype, np.floating):
+        raise ValueError(
+            f"y holds {y.dtype} classes or labels; only the numbers of a regression, as float, can "
+            "be standardised"
+        )
+    scales = [_scale(x) if inputs else None, _scale(y) if targets else None]
+    parts = {
+        name: part and tuple(standardized(*pair) for pair in zip(part, scales, strict=True))
+        for name, part in data._asdict().items()
+    }
+    names = ("standardization", "target_standardization")
+    fitted = {name: scale for name, scale in zip(names, scales, strict=True) if scale is not None}
+    return data._replace(**parts, **fitted)
 
 
-def standardized(x: np.ndarray, mean: Any, deviation: Any) -> np.ndarray:
-    """Return (x − mean)/deviation, float32.
+def _scale(array: np.ndarray) -> tuple[Any, Any]:
+    """Return the mean and the deviation: of each column of a table, of all pixels of images."""
+    axes = 0 if array.ndim == 2 else None
+    mean, deviation = array.mean(axes, dtype=np.float64), array.std(axes, dtype=np.float64)
+    return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
+
+
+def standardized(array: np.ndarray, scale: tuple[Any, Any] | None) -> np.ndarray:
+    """Return (array − mean)/deviation, float32; the array itself without a scale.
 
     Args:
-        x: (n, features), or images.
-        mean: () or (features,), of the training data.
-        deviation: likewise.
+        array: (n, features), images, or targets.
+        scale: mean and deviation of the training data, each () or of the length of a row; or None.
 
     Example:
         >>> import numpy as np
-        >>> standardized(np.array([[1.0, 4.0]]), [0.0, 2.0], [1.0, 4.0]).tolist()
+        >>> standardized(np.array([[1.0, 4.0]]), ([0.0, 2.0], [1.0, 4.0])).tolist()
         [[1.0, 0.5]]
     """
-    return ((np.asarray(x) - np.asarray(mean)) / np.asarray(deviation)).astype(np.float32)
+    if scale is None:
+        return array
+    mean, deviation = map(np.asarray, scale)
+    return ((np.asarray(array) - mean) / deviation).astype(np.float32)
 
 
-def _target(names: Sequence[str], target: str | None, path: Any) -> int:
-    if target is not None:
-        if target not in names:
-            raise ValueError(
-                f"{path}: has no column {target!r}; its columns are {', '.join(names)}"
-            )
-        return names.index(target)
+def unstandardized(array: Any, scale: tuple[Any, Any] | None) -> np.ndarray:
+    """Return mean + deviation · array: what `standardized` took away.
+
+    Example:
+        >>> unstandardized([[1.0, 0.5]], ([0.0, 2.0], [1.0, 4.0])).tolist()
+        [[1.0, 4.0]]
+    """
+    mean, deviation = map(np.asarray, scale or (0.0, 1.0))
+    return mean + deviation * np.asarray(array)
+
+
+def _targets(names: Sequence[str], target: str | Sequence[str] | None, path: Any) -> list[int]:
+    wanted = [target] if isinstance(target, str) else list(target or ())
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"{path}: has no column {name!r}; its columns are {', '.join(names)}")
+    if wanted:
+        return [names.index(name) for name in dict.fromkeys(wanted)]
     usual = [i for i, name in enumerate(names) if name.lower() in _TARGETS]
-    return usual[0] if len(usual) == 1 else len(names) - 1
+    return usual if len(usual) == 1 else [len(names) - 1]
 
 
 _TARGETS = ("class", "label", "target", "species")

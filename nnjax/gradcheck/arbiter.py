@@ -76,10 +76,10 @@ class Arbiter(NamedTuple):
     sentence: str
 
     @classmethod
-    def ask(cls, probes: Sequence[Any]) -> Arbiter:
+    def ask(cls, points: Sequence[Any]) -> Arbiter:
         """Hold autodiff against differences, leaf by leaf, and where the claim says otherwise."""
         taylor = []
-        first = probes[0]
+        first = points[0]
         for i, expected in enumerate(first.expected):
             if not expected.size:
                 continue
@@ -88,13 +88,13 @@ class Arbiter(NamedTuple):
                 return cls(True, _doubt(first, i, found))
             if np.isfinite(found.slope.taylor[0]):
                 taylor.append(found.slope.taylor[0])
-        for probe in probes:
-            for i in probe.wrong:
-                if _usable(probe, i) is None and np.isfinite(probe.expected[i]).all():
+        for point in points:
+            for i in point.wrong:
+                if _usable(point, i) is None and np.isfinite(point.expected[i]).all():
                     continue
-                found = along_difference(probe, i)
+                found = along_difference(point, i)
                 if found.contradicts:
-                    return cls(True, _doubt(probe, i, found))
+                    return cls(True, _doubt(point, i, found))
                 if found.refuted:
                     return cls(False, found.confirmation)
         order = np.median(taylor) if taylor else np.nan
@@ -105,46 +105,46 @@ class Arbiter(NamedTuple):
         return cls(False, "")
 
 
-def along_difference(probe: Any, i: int) -> Along:
+def along_difference(point: Any, i: int) -> Along:
     """Return derivatives along the direction in which claim and autodiff differ in one leaf."""
-    claimed, expected = _usable(probe, i), probe.expected[i]
+    claimed, expected = _usable(point, i), point.expected[i]
     difference = expected if claimed is None else claimed - expected
     size = norm(difference) if np.isfinite(difference).all() else 0.0
     if not size:
-        return _along(probe, i, _random_direction(probe, i))
-    return _along(probe, i, difference / size * typical_size(probe.parameters[i]))
+        return _along(point, i, _random_direction(point, i))
+    return _along(point, i, difference / size * typical_size(point.parameters[i]))
 
 
-def _along(probe, i, direction) -> Along:
+def _along(point, i, direction) -> Along:
     def line(h):
-        leaves = list(probe.parameters)
+        leaves = list(point.parameters)
         leaves[i] = np.asarray(leaves[i] + h * direction)
-        return probe.value(probe.with_parameters(leaves))
+        return point.value(point.with_parameters(leaves))
 
-    claimed = _usable(probe, i)
+    claimed = _usable(point, i)
     by_claim = np.nan if claimed is None else float(np.vdot(claimed, direction))
     with np.errstate(all="ignore"):
-        by_autodiff = float(np.vdot(probe.expected[i], direction))
+        by_autodiff = float(np.vdot(point.expected[i], direction))
     return Along(slope(line, by_autodiff, by_claim), by_autodiff, by_claim)
 
 
-def _usable(probe, i):
+def _usable(point, i):
     """Return a claimed leaf that can be calculated with, else None."""
-    claimed = probe.claimed_arrays[i]
-    if claimed is None or claimed.shape != probe.expected[i].shape:
+    claimed = point.claimed_arrays[i]
+    if claimed is None or claimed.shape != point.expected[i].shape:
         return None
     return claimed if np.isfinite(claimed).all() else None
 
 
-def _random_direction(probe, i):
-    value = probe.parameters[i]
+def _random_direction(point, i):
+    value = point.parameters[i]
     rng = np.random.default_rng(i)
     factor = rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1.5, value.shape)
     return factor * np.where(value == 0, typical_size(value), value)
 
 
-def _doubt(probe, i, found: Along) -> str:
-    along = f"along a direction in {probe.names[i]} {found.doubt}."
+def _doubt(point, i, found: Along) -> str:
+    along = f"along a direction in {point.names[i]} {found.doubt}."
     if not np.isfinite(found.expected):
         return (
             f"Autodiff is not finite where the function is differentiable: {along} Look for a norm "

@@ -24,9 +24,9 @@ from nnjax.gradcheck.forms import Caller, Claim, name_of
 from nnjax.gradcheck.localise import in_words, localise
 from nnjax.gradcheck.mistakes import LeafView, general_candidates, single_candidates
 from nnjax.gradcheck.operations import Undetermined
+from nnjax.gradcheck.problem import Point, Problem, labels
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport, Verdict
-from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.layers import Affine, Dense, MaxPool, ScaleShift
 from nnjax.losses import targets
 from nnjax.network import Network, check_batch, forward_layer, init, loss
@@ -101,36 +101,35 @@ def check_backprop(
     if key is not None:
         check_key(key)
     with double_precision():
-        points = []
+        labelled = []
         if params is not None:
             params, x, y = to_double((params, x, y))
             x, y = check_batch(net, params, x, y)
-            points.append(("the point given", (params, x, y)))
-        points += _points(net, seed)
+            labelled.append(("the point given", (params, x, y)))
+        labelled += _labelled(net, seed)
         claim = Claim(hand_backprop, time_limit)
-        batch = next(args for label, args in points if label.startswith("a batch of"))
+        batch = next(args for label, args in labelled if label.startswith("a batch of"))
         caller = Caller(claim, *batch, key=key)
         if caller.form.single:
-            points = [
+            labelled = [
                 (f"{label}, one example", (p, x[:1], y[:1])) if len(x) > 1 else (label, (p, x, y))
-                for label, (p, x, y) in points
+                for label, (p, x, y) in labelled
             ]
-        problem = _Problem(
+        derived = _Backpropagation(
             net, caller, regularizer, training_size, key, _gives_errors(caller, batch)
         )
-        probes = [
-            problem.subject.at(label, problem.arguments(*args), "on kinks" in label)
-            for label, args in points
+        points = [
+            derived.problem.at(label, derived.arguments(*args), "on kinks" in label)
+            for label, args in labelled
         ]
-        single = next(probe for probe in probes if probe.label == "one example")
+        single = next(point for point in points if point.label == "one example")
         report = examine(
             f"the backpropagation {name_of(hand_backprop)} of {describe(net)}",
             claim,
-            probes,
-            candidates=problem.candidates,
-            localise=lambda probes: problem.steps(single),
-            covered=f"{len(probes)} points in float64: {'; '.join(label for label, _ in points)}; "
-            f"called with {caller.form.name}",
+            points,
+            candidates=derived.candidates,
+            localise=lambda points: derived.steps(single),
+            covered=f"{labels(points)}; called with {caller.form.name}",
             not_covered="other precisions, other devices, the forward pass of the function itself",
             repeat=repeat,
         )
@@ -182,7 +181,7 @@ def _gives_errors(caller, batch):
         return False  # `examine` says why
 
 
-class _NetworkSubject(Subject):
+class _NetworkProblem(Problem):
     """The loss of a network as a function of its parameters, and of what is added to z."""
 
     def moved(self, args, strength, seed, sign=1):
@@ -190,7 +189,7 @@ class _NetworkSubject(Subject):
         return (super().moved(args, strength, seed, sign)[0], *args[1:])
 
 
-class _Problem:
+class _Backpropagation:
     """A network, and somebody's backpropagation of it: where to look, and what to try.
 
     The gradient with respect to zeros that are added to the weighted inputs z^l is the error δ^l:
@@ -206,7 +205,7 @@ class _Problem:
         self.parts += [(l, "δ") for l in range(1, len(net.layers) + 1) if with_errors]
         self.index = {at: i for i, at in enumerate(self.parts)}
         self.derivations: dict[str, Derivation] = {}
-        self.subject = _NetworkSubject(
+        self.problem = _NetworkProblem(
             lambda *args: _value(*args, *fixed),
             self.claimed,
             argnums=(0, 1) if with_errors else 0,
@@ -236,62 +235,62 @@ class _Problem:
         grads, errors = self.caller.call(params, x, y)
         return (grads, errors) if self.with_errors else grads
 
-    def derivation(self, probe):
+    def derivation(self, point):
         """Return the derivation at a point."""
-        if probe.label not in self.derivations:
-            params, _, x, y = probe.args
-            self.derivations[probe.label] = Derivation(self.net, params, x, y, self.key)
-        return self.derivations[probe.label]
+        if point.label not in self.derivations:
+            params, _, x, y = point.args
+            self.derivations[point.label] = Derivation(self.net, params, x, y, self.key)
+        return self.derivations[point.label]
 
-    def penalty(self, probe):
+    def penalty(self, point):
         """Return what the regularizer adds to each leaf."""
-        params = probe.args[0]
+        params = point.args[0]
         if self.regularizer is None:
             return [0.0] * len(self.parts)
         gradient = self.regularizer.gradient(params, self.training_size)
         zeros = [0.0] * (len(self.parts) - len(jax.tree.leaves(params)))
         return [*map(np.asarray, jax.tree.leaves(gradient)), *zeros]
 
-    def view(self, probe, i):
+    def view(self, point, i):
         """Return what a mistake about leaf i sees."""
         seen = LeafView(
-            probe.expected[i],
-            probe.parameters[i],
-            probe.n,
-            probe.claimed_arrays[i],
+            point.expected[i],
+            point.parameters[i],
+            point.n,
+            point.claimed_arrays[i],
             n_out=self.net.n_out,
         )
         if self.regularizer is None or self.parts[i][1] == "δ":
             return seen
-        as_weights = (Affine(jnp.asarray(probe.parameters[i]), jnp.zeros(1)),)
+        as_weights = (Affine(jnp.asarray(point.parameters[i]), jnp.zeros(1)),)
         return replace(
             seen,
-            penalty=self.penalty(probe)[i],
+            penalty=self.penalty(point)[i],
             penalty_if=np.asarray(self.regularizer.gradient(as_weights, self.training_size)[0].w),
             training_size=self.training_size,
         )
 
     # Which mistakes to try, and where.
 
-    def candidates(self, probes: Sequence[Probe]) -> Iterator[Candidate]:
+    def candidates(self, points: Sequence[Point]) -> Iterator[Candidate]:
         """Yield every edit of the derivation in every layer, the general mistakes, then pairs."""
         origin = _origin(self.caller.claim.function)
-        edited = list(self.edited(probes))
+        edited = list(self.edited(points))
         for made in itertools.chain(
             (candidate for candidate, _, reaches in edited if reaches),
-            general_candidates(probes, self.view),
-            self.pairs(probes, edited),
-            single_candidates(probes, self.view),
+            general_candidates(points, self.view),
+            self.pairs(points, edited),
+            single_candidates(points, self.view),
         ):
             yield made._replace(origin=origin)
 
-    def edited(self, probes):
+    def edited(self, points):
         """Yield (candidate, changes, whether it reaches all that is wrong) for edits of one step.
 
         Each is made in one layer, in all hidden ones, in all.
         """
-        d = self.derivation(probes[0])
-        top = max((self.parts[i][0] for i in wrong_leaves(probes)), default=0)
+        d = self.derivation(points[0])
+        top = max((self.parts[i][0] for i in wrong_leaves(points)), default=0)
         for made in network_edits(d):
             for layers in _scopes(made.step, d.L, made.changes):
                 changes = {at: e for l in layers for at, e in made.changes[l].items()}
@@ -312,35 +311,35 @@ class _Problem:
         shows = (k for k in range(l, 0, -1) if self.with_errors or d.has_parameters(k))
         return next(shows, 0)
 
-    def predict(self, changes, probe, t):
+    def predict(self, changes, point, t):
         """Yield the leaves that follow from the steps changed."""
         known = {}
         if any(mentions(e, "m'") for e in changes.values()):
-            known["m'"] = self.claimed_masks(probe)
-        penalty = self.penalty(probe)
-        for l, part, array in self.derivation(probe).leaves(changes, t, **known):
+            known["m'"] = self.claimed_masks(point)
+        penalty = self.penalty(point)
+        for l, part, array in self.derivation(point).leaves(changes, t, **known):
             if (l, part) in self.index:
                 i = self.index[l, part]
                 yield i, array + penalty[i]
 
-    def claimed_masks(self, probe):
+    def claimed_masks(self, point):
         """Return which inputs of each layer the claimed error reaches: where it is not 0.
 
         It shows in the gradient of the biases of the layer before, for one example.
         """
-        if probe.n != 1:
+        if point.n != 1:
             raise Undetermined
-        biases = {l: probe.claimed_arrays[i] for (l, part), i in self.index.items() if part == "b"}
+        biases = {l: point.claimed_arrays[i] for (l, part), i in self.index.items() if part == "b"}
         return {l + 1: (b != 0)[None].astype(float) for l, b in biases.items() if b is not None}
 
-    def pairs(self, probes, edited):
+    def pairs(self, points, edited):
         """Yield two edits at once: one that explains the last wrong layer, and another one."""
-        wrong = wrong_leaves(probes)
+        wrong = wrong_leaves(points)
         top = max((self.parts[i][0] for i in wrong), default=0)
         near = frozenset(i for i, (l, _) in enumerate(self.parts) if l >= top)
         plain = [found for found in edited if found[0].known and not found[0].fitted]
         for first, changes, reaches in plain:
-            if reaches and explains(first._replace(only=near), probes):
+            if reaches and explains(first._replace(only=near), points):
                 for second, others, _ in plain:
                     if not changes.keys() & others.keys():
                         parts = (
@@ -350,16 +349,16 @@ class _Problem:
                         both = partial(self.predict, changes | others)
                         yield first._replace(predict=both, parts=parts, stage=2)
 
-    def steps(self, probe):
+    def steps(self, point):
         """Return lines that say which step is the first wrong one."""
-        if not wrong_leaves([probe]):
+        if not wrong_leaves([point]):
             return []
-        penalty, claimed = self.penalty(probe), probe.claimed_arrays
+        penalty, claimed = self.penalty(point), point.claimed_arrays
         seen = {}
         for at, i in self.index.items():
-            fits = claimed[i] is not None and claimed[i].shape == probe.expected[i].shape
+            fits = claimed[i] is not None and claimed[i].shape == point.expected[i].shape
             seen[at] = claimed[i] - penalty[i] if fits else None
-        return in_words(localise(self.derivation(probe), seen))
+        return in_words(localise(self.derivation(point), seen))
 
 
 def _parts(entry):
@@ -410,19 +409,19 @@ _gradient = jax.jit(jax.grad(_cost, (0, 1)), static_argnums=(4, 5, 6))
 # Where to look.
 
 
-def _points(net: Network, seed: int) -> list[tuple[str, tuple]]:
-    """Return random points: batches of 5 and 1, other parameters each; one on kinks and ties."""
+def _labelled(net: Network, seed: int) -> list[tuple[str, tuple]]:
+    """Return random points with labels: batches of 5 and 1, other parameters each, one on kinks."""
     # A batch as large as a layer would let sums over the wrong axis pass for right ones in shape.
     sizes = {size for shape in net.shapes for size in shape}
     n = next(n for n in (5, 6, 4, 7, 9, 11, 13, *range(14, 1000)) if n not in sizes)
-    points = [
+    labelled = [
         (f"a batch of {n}", draw(net, n, seed)),
         ("one example", draw(net, 1, seed + 1)),
         (f"other parameters, a batch of {n}", draw(net, n, seed + 2)),
     ]
     if any(isinstance(thing, KINKED) for l in net.layers for thing in (l, l.activation)):
-        points.append((f"a batch of {n} on kinks and ties", _on_kinks(net, n, seed + 3)))
-    return points
+        labelled.append((f"a batch of {n} on kinks and ties", _on_kinks(net, n, seed + 3)))
+    return labelled
 
 
 def draw(net: Network, n: int, seed: int) -> tuple:

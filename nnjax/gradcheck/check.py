@@ -32,10 +32,10 @@ from nnjax.gradcheck.forms import (
 )
 from nnjax.gradcheck.mistakes import general_candidates, jacobian_candidates
 from nnjax.gradcheck.passes import Pass, gradients_of, of_torch, pull_back_of
+from nnjax.gradcheck.problem import Point, Problem, labels
 from nnjax.gradcheck.reference import double_precision, to_double
 from nnjax.gradcheck.report import GradientReport
 from nnjax.gradcheck.scale import rescaled, scaled
-from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.gradcheck.substitute import evaluable
 from nnjax.gradcheck.terms import explain_residual
 
@@ -108,7 +108,7 @@ def check_gradient(
         _require_scalar(f, value)
         names = parameter_names(f, len(args))
         own = [names[i] for i in positions]
-        subject = Subject(
+        problem = Problem(
             function,
             _Reader(claim, function, untraceable, argnums, own, grad_f is f),
             argnums,
@@ -116,15 +116,15 @@ def check_gradient(
             untraceable=untraceable,
             **_batch(args, positions),
         )
-        subject, probes = _placed(subject, args, domain)
+        problem, points = _placed(problem, args, domain)
         return examine(
             f"the gradient {name_of(grad_f)} of {name_of(f)}",
             claim,
-            probes,
+            points,
             explain=_explain,
-            values=subject.claim.values,
+            values=problem.claim.values,
             conventions=_convention,
-            covered=_covered(probes),
+            covered=labels(points),
             not_covered=NOT_COVERED,
             repeat=repeat,
         )
@@ -272,17 +272,17 @@ class _Reader:
         if result is None or (is_scalar(result) and not single):
             after = _parameters(self.claim.in_place(*args).arguments, self.argnums)
             if _moved(parameters, after):
-                subject = Subject(self.function, self, self.argnums, untraceable=self.untraceable)
-                expected = subject.at("", args).expected
+                problem = Problem(self.function, self, self.argnums, untraceable=self.untraceable)
+                expected = problem.at("", args).expected
                 gradient, self.claim.learning_rate = read_step(parameters, after, expected)
                 return gradient
         value = float(self.function(*args)) if single else np.nan
         return read_gradient(result, parameters, self.names, value)
 
-    def values(self, probe: Probe) -> Iterator[tuple[str, Any, Any]]:
+    def values(self, point: Point) -> Iterator[tuple[str, Any, Any]]:
         """Yield the value that stands beside the gradient, with what it should be."""
-        result, value = self.claim(*probe.args), probe.value(probe.args)
-        read = read_gradient(result, probe.parameters_tree, self.names, value)
+        result, value = self.claim(*point.args), point.value(point.args)
+        read = read_gradient(result, point.parameters_tree, self.names, value)
         if self.pair or read is result:
             return
         if isinstance(result, (tuple, list)):
@@ -372,11 +372,11 @@ def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, r
     def claimed(g, *args):
         return entries(args, claim(g, *args)[1])
 
-    def values(probe):
-        value = claim(*probe.args)[0]
+    def values(point):
+        value = claim(*point.args)[0]
         if value is None:
             return
-        leaves = zip(*named_leaves(forward(*probe.args[1:])), jax.tree.leaves(value), strict=True)
+        leaves = zip(*named_leaves(forward(*point.args[1:])), jax.tree.leaves(value), strict=True)
         for path, expected, one in leaves:
             yield f"the value{path} of the function", one, np.asarray(expected)
 
@@ -385,42 +385,42 @@ def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, r
         given = entries(args, claim(weights, *args)[1])
         if len(given) == len(positions) and any(one is not None for one in given):
             positions = tuple(i for i, one in zip(positions, given, strict=True) if one is not None)
-    subject = Subject(
+    problem = Problem(
         weighted,
         claimed,
         tuple(i + 1 for i in positions),
         names=_leaf_names(names, args, positions),
         untraceable=untraceable,
     )
-    subject, probes = _placed(subject, (weights, *args), domain)
-    probes = [
-        subject.at(probe.label, (_weights(outputs, seed), *probe.args[1:]))
-        for seed, probe in enumerate(probes)
+    problem, points = _placed(problem, (weights, *args), domain)
+    points = [
+        problem.at(point.label, (_weights(outputs, seed), *point.args[1:]))
+        for seed, point in enumerate(points)
     ]
     return examine(
         title,
         claim,
-        probes,
+        points,
         candidates=partial(_pull_back_candidates, forward),
         explain=_explain,
         values=values,
         conventions=convention,
-        covered=f"{_covered(probes)}, random output weights",
+        covered=f"{labels(points)}, random output weights",
         not_covered=NOT_COVERED,
         repeat=repeat,
     )
 
 
-def _pull_back_candidates(f, probes):
+def _pull_back_candidates(f, points):
     """Yield the mistakes about a Jacobian, where f maps one array to one, then the general ones."""
-    args = probes[0].args
+    args = points[0].args
     if (
         len(args) == 2
         and all(hasattr(a, "shape") for a in args)
-        and not probes[0].subject.untraceable
+        and not points[0].problem.untraceable
     ):
         yield from jacobian_candidates(f)
-    yield from general_candidates(probes)
+    yield from general_candidates(points)
 
 
 def _weights(outputs, seed):
@@ -444,77 +444,73 @@ def _is_floating(argument):
 # Where to look, and why it is wrong.
 
 
-def _placed(subject: Subject, args: tuple, said: Any) -> tuple[Subject, list[Probe]]:
+def _placed(problem: Problem, args: tuple, said: Any) -> tuple[Problem, list[Point]]:
     """Return the points at which to compare, in the domain that is said or noticed."""
-    here = subject.at("the arguments given", args)
+    here = problem.at("the arguments given", args)
     domains = domains_of(said, here.parameters, here.names)
-    subject = replace(subject, domains=domains)
-    probes = list(_around(subject, args))
+    problem = replace(problem, domains=domains)
+    points = list(_around(problem, args))
     found = {} if domains else noticed(here.parameters)
     with contextlib.suppress(Misfit):
-        if found and any(probe.wrong for probe in probes):
+        if found and any(point.wrong for point in points):
             # On the set itself the whole array may be right, or right by another convention.
             whole = {i: one._replace(along=lambda g, value: g) for i, one in found.items()}
-            on_it = replace(subject, domains=whole)
+            on_it = replace(problem, domains=whole)
             others = list(_around(on_it, args))
-            if not any(probe.wrong for probe in others) or convention(others) is not None:
+            if not any(point.wrong for point in others) or convention(others) is not None:
                 return on_it, others
-    return subject, probes
+    return problem, points
 
 
-def _around(subject: Subject, args: tuple) -> Iterator[Probe]:
+def _around(problem: Problem, args: tuple) -> Iterator[Point]:
     """Yield the point given and two around it, nearer where f is not finite farther away."""
-    here = subject.at("the arguments given", args)
+    here = problem.at("the arguments given", args)
     yield here
     for seed in (1, 2):
         for halvings in range(1, 24, 2):
-            moved = subject.moved(args, 0.5**halvings, seed)
-            probe = subject.at(f"random point {seed}", moved)
+            moved = problem.moved(args, 0.5**halvings, seed)
+            point = problem.at(f"random point {seed}", moved)
             with (
                 np.errstate(all="ignore"),
                 contextlib.suppress(ArithmeticError, np.linalg.LinAlgError),
             ):
-                if probe.finite:
+                if point.finite:
                     break
         else:
             continue
-        yield probe
+        yield point
 
 
-def _covered(probes):
-    return f"{len(probes)} points in float64: {'; '.join(probe.label for probe in probes)}"
-
-
-def _explain(probes: Sequence[Probe]) -> Sequence[Finding]:
+def _explain(points: Sequence[Point]) -> Sequence[Finding]:
     """Return the place and the term in f's own computation, where JAX can trace it."""
-    subject = probes[0].subject
-    whole = rescaled(probes)
+    problem = points[0].problem
+    whole = rescaled(points)
     # Where Python looks at values in f, there is not one program to walk through.
-    if whole or subject.untraceable or subject.traced(probes[0].args) is None:
+    if whole or problem.untraceable or problem.traced(points[0].args) is None:
         return whole
     try:
-        return explain_residual(subject.function, probes, subject.argnums)
+        return explain_residual(problem.function, points, problem.argnums)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # The verdict does not hang on it.
         warnings.warn(f"the search for the line ended early: {error!r:.200}", stacklevel=2)
         return ()
 
 
-def _convention(probes: Sequence[Probe]) -> Finding | None:
+def _convention(points: Sequence[Point]) -> Finding | None:
     """Return the convention by which a gradient is right that is wrong as it stands."""
-    return convention(probes) or scaled(probes) or _without_epsilon(probes)
+    return convention(points) or scaled(points) or _without_epsilon(points)
 
 
-def _without_epsilon(probes: Sequence[Probe]) -> Finding | None:
+def _without_epsilon(points: Sequence[Point]) -> Finding | None:
     """Return what is left out where the claim is right but for small constants that f adds."""
     worst, graph = 0.0, None
-    for probe in probes:
-        if max(probe.rows[i].relative_error for i in probe.wrong) > 1e-2:
+    for point in points:
+        if max(point.rows[i].relative_error for i in point.wrong) > 1e-2:
             return None
-        graph = probe.subject.graph(probe.args, epsilon=1e-3)
+        graph = point.problem.graph(point.args, epsilon=1e-3)
         if graph is None or not graph.left_out:
             return None
-        for g, claimed in zip(graph.gradient(), probe.claimed_arrays, strict=True):
+        for g, claimed in zip(graph.gradient(), point.claimed_arrays, strict=True):
             off = np.inf if claimed is None else relative_error(claimed, g)
             worst = max(worst, off)
             if not off <= 1e-9:
@@ -532,6 +528,6 @@ def _without_epsilon(probes: Sequence[Probe]) -> Finding | None:
         have=f"∇f with 0 for {size:g}",
         expected="∇f",
         residual=worst,
-        leaves=tuple(probes[0].names[i] for i in probes[0].wrong),
+        leaves=tuple(points[0].names[i] for i in points[0].wrong),
         **more,
     )

@@ -37,12 +37,12 @@ class TookTooLong(Misfit):
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of the gradient, claimed beside expected, at the probe where it is worst.
+    """One array of the gradient, claimed beside expected, at the point where it is worst.
 
     Attributes:
         path: where it sits, such as "layer 2 w" or "[0]['w']".
         shape: the shape expected.
-        relative_error: ‖claimed − expected‖ / ‖expected‖, the worst of all probes.
+        relative_error: ‖claimed − expected‖ / ‖expected‖, the worst of all points.
         index: of the entry with the largest difference; None where shapes differ.
         claimed, expected: the two values there.
         cosine: of the angle between both; 1 when they point the same way.
@@ -50,7 +50,7 @@ class Leaf:
         wrong_entries: how many entries differ, of `size`.
         size: the number of entries.
         verdict: "right", "wrong", "convention", "precision", or the trouble in a few words.
-        probe: the label of that probe.
+        point: the label of that point.
         part: which rows, columns or block are wrong, in words, where it is not the whole array.
     """
 
@@ -65,7 +65,7 @@ class Leaf:
     wrong_entries: int
     size: int
     verdict: str
-    probe: str
+    point: str
     part: str = ""
 
     @property
@@ -176,7 +176,7 @@ def compare(
     claimed: Any,
     expected: np.ndarray,
     noise: np.ndarray | float = 0.0,
-    probe: str = "",
+    point: str = "",
 ) -> Leaf:
     """Return the row for one leaf: how far `claimed` is from `expected`, and the verdict.
 
@@ -185,7 +185,7 @@ def compare(
         claimed: the leaf as the caller's function returned it.
         expected: the reference, float64.
         noise: the rounding to allow for, entry by entry, of the shape of `expected`.
-        probe: what to call the point where both were evaluated.
+        point: what to call the point where both were evaluated.
 
     Example:
         >>> import numpy as np
@@ -210,7 +210,7 @@ def compare(
             shape=shape,
             size=int(expected.size),
             verdict=verdict,
-            probe=probe,
+            point=point,
             **(blank | values),
         )
 

@@ -197,34 +197,34 @@ CONVENTIONS: tuple[tuple[str, str, str, Callable, Callable], ...] = (
 )
 
 
-def convention(probes: Iterable[Any]) -> Finding | None:
+def convention(points: Iterable[Any]) -> Finding | None:
     """Return the convention by which every leaf of a claim is right that is not so as it stands.
 
     Args:
-        probes: points, with .parameters, .expected, .claimed_arrays, .noise, .wrong and .names.
+        points: points, with .parameters, .expected, .claimed_arrays, .noise, .wrong and .names.
     """
-    probes = [probe for probe in probes if probe.wrong]
-    leaves = sorted({i for probe in probes for i in probe.wrong})
+    points = [point for point in points if point.wrong]
+    leaves = sorted({i for point in points for i in point.wrong})
     for name, sentence, have, change, meant in CONVENTIONS:
         worst = 0.0
-        for probe, i in ((probe, i) for probe in probes for i in leaves):
-            g, p, claimed = probe.expected[i], probe.parameters[i], probe.claimed_arrays[i]
+        for point, i in ((point, i) for point in points for i in leaves):
+            g, p, claimed = point.expected[i], point.parameters[i], point.claimed_arrays[i]
             if claimed is None or claimed.shape != g.shape or not meant(p):
                 break
             predicted = change(g, p)
             off, size = norm(claimed - predicted), norm(predicted)
-            if off > 1e-2 * size or (off > LEAF_TOLERANCE * size and off > norm(probe.noise[i])):
+            if off > 1e-2 * size or (off > LEAF_TOLERANCE * size and off > norm(point.noise[i])):
                 break
             worst = max(worst, off / size if size else 0.0)
         else:
             if leaves:
-                named = ", ".join(probes[0].names[i] for i in leaves)
+                named = ", ".join(points[0].names[i] for i in leaves)
                 return Finding(
                     name=name,
                     sentence=sentence.format(p=named),
                     have=have.format(p=named),
                     expected=f"∂f/∂{named}",
                     residual=worst,
-                    leaves=tuple(probes[0].names[i] for i in leaves),
+                    leaves=tuple(points[0].names[i] for i in leaves),
                 )
     return None

@@ -24,8 +24,8 @@ from nnjax.gradcheck.diagnose import Candidate, diagnose
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.mistakes import general_candidates
+from nnjax.gradcheck.problem import Point
 from nnjax.gradcheck.report import GradientReport, Verdict
-from nnjax.gradcheck.subject import Probe
 
 __all__ = ["examine"]
 
@@ -33,23 +33,23 @@ __all__ = ["examine"]
 def examine(
     subject: str,
     claim: Claim,
-    probes: Sequence[Probe],
+    points: Sequence[Point],
     *,
-    candidates: Callable[[Sequence[Probe]], Iterable[Candidate]] = general_candidates,
-    explain: Callable[[Sequence[Probe]], Sequence[Finding]] = lambda probes: (),
-    localise: Callable[[Sequence[Probe]], Sequence[str]] = lambda probes: (),
-    values: Callable[[Probe], Iterable[tuple[str, Any, Any]]] = lambda probe: (),
-    conventions: Callable[[Sequence[Probe]], Finding | None] = lambda probes: None,
+    candidates: Callable[[Sequence[Point]], Iterable[Candidate]] = general_candidates,
+    explain: Callable[[Sequence[Point]], Sequence[Finding]] = lambda points: (),
+    localise: Callable[[Sequence[Point]], Sequence[str]] = lambda points: (),
+    values: Callable[[Point], Iterable[tuple[str, Any, Any]]] = lambda point: (),
+    conventions: Callable[[Sequence[Point]], Finding | None] = lambda points: None,
     covered: str = "",
     not_covered: str = "",
     repeat: str = "",
 ) -> GradientReport:
-    """Return the report on a claim, given the probes at which to evaluate it.
+    """Return the report on a claim, given the points at which to evaluate it.
 
     Args:
         subject: what is checked, for the headline.
-        claim: the function behind the probes' claimed gradients, for what is said about it.
-        probes: the points; the first one is the point that the caller gave, if any.
+        claim: the function behind the points' claimed gradients, for what is said about it.
+        points: the points; the first one is the point that the caller gave, if any.
         candidates: yields the mistakes of the table to try when the claim is wrong.
         explain: finds the place and the term in the function's own computation.
         localise: returns lines that say which step is the first wrong one.
@@ -71,7 +71,7 @@ def examine(
             **more,
         )
 
-    first = probes[0]
+    first = points[0]
     with np.errstate(all="ignore"):
         value = first.value(first.args)
     if not np.isfinite(value):
@@ -81,20 +81,20 @@ def examine(
             "at which it is finite.",
         )
     try:
-        for probe in probes:
-            _ = probe.claimed
+        for point in points:
+            _ = point.claimed
         again = _same_again(first)
         if again is not None:
             return report(Verdict.WRONG, f"The gradient {again.sentence}.", findings=(again,))
-        others = [compare(*row, probe=probe.label) for probe in probes for row in values(probe)]
+        others = [compare(*row, point=point.label) for point in points for row in values(point)]
     except TookTooLong as misfit:
         return report(Verdict.INCONCLUSIVE, f"The function {misfit}.")
     except Misfit as misfit:
         return report(Verdict.WRONG, f"The gradient {misfit}.")
 
-    rows = [probe.rows for probe in probes]
+    rows = [point.rows for point in points]
     worst = [max(of_leaf, key=_badness) for of_leaf in zip(*rows, strict=True)]
-    arbiter = Arbiter(False, "") if first.subject.untraceable else Arbiter.ask(probes)
+    arbiter = Arbiter(False, "") if first.problem.untraceable else Arbiter.ask(points)
     if arbiter.doubts:
         rule = _own_rule(first)
         if not rule or not all(np.isfinite(leaf).all() for leaf in first.expected):
@@ -117,10 +117,10 @@ def examine(
             return report(Verdict.WRONG, reason, [*worst, lies[0]], findings=(found,))
         if all(leaf.verdict == "right" for leaf in worst):
             return report(
-                Verdict.RIGHT, f"{_agreement(probes, worst)} {arbiter.sentence}".strip(), worst
+                Verdict.RIGHT, f"{_agreement(points, worst)} {arbiter.sentence}".strip(), worst
             )
         differing = [
-            probe for probe in probes if any(r.verdict == "convention" for r in probe.rows)
+            point for point in points if any(r.verdict == "convention" for r in point.rows)
         ]
         return report(
             Verdict.CONVENTION,
@@ -129,14 +129,14 @@ def examine(
             worst,
             findings=diagnose(differing, candidates(differing)).findings,
         )
-    precision = _precision(probes, worst)
+    precision = _precision(points, worst)
     if precision is not None:
         worst = [leaf if leaf.ok else replace(leaf, verdict="precision") for leaf in worst]
         return report(Verdict.INCONCLUSIVE, precision, worst)
     # Two mistakes, or a mistake and another convention, would hide each other on kinks.
-    smooth = [probe for probe in probes if not probe.on_kinks]
-    telling = smooth if any(probe.wrong for probe in smooth) else list(probes)
-    reason = f"{_extent(probes, worst)} {arbiter.sentence}".strip()
+    smooth = [point for point in points if not point.on_kinks]
+    telling = smooth if any(point.wrong for point in smooth) else list(points)
+    reason = f"{_extent(points, worst)} {arbiter.sentence}".strip()
     other = conventions(telling)
     if other is not None:
         return report(
@@ -145,7 +145,7 @@ def examine(
             worst,
             findings=(other,) if other.factor is None else _merged([other], explain(telling)),
         )
-    steps = tuple(localise(probes))
+    steps = tuple(localise(points))
     if any(
         array is None and leaf is not None
         for array, leaf in zip(first.claimed_arrays, first.claimed, strict=True)
@@ -214,24 +214,24 @@ def _telling(finding: Finding) -> bool:
 # Words.
 
 
-def _agreement(probes, worst) -> str:
-    with_domain = {domain.name for probe in probes for domain in probe.subject.domains.values()}
+def _agreement(points, worst) -> str:
+    with_domain = {domain.name for point in points for domain in point.problem.domains.values()}
     on = f" along {' and '.join(sorted(with_domain))} arguments" if with_domain else ""
     small = [leaf for leaf in worst if leaf.relative_error > LEAF_TOLERANCE]
     size = max((leaf.relative_error for leaf in worst if leaf not in small), default=0.0)
     closely = f"to {size:.0e}" if size else "exactly"
-    if probes[0].subject.untraceable:
+    if points[0].problem.untraceable:
         off = max(
             (
                 norm(noise) / (norm(g) or 1.0)
-                for p in probes
+                for p in points
                 for noise, g in zip(p.noise, p.expected, strict=True)
             ),
             default=0.0,
         )
         return (
             f"Agrees with finite differences in every array{on}, as far as they reach "
-            f"({max(off, 1e-15):.0e}). {probes[0].subject.untraceable}"
+            f"({max(off, 1e-15):.0e}). {points[0].problem.untraceable}"
         )
     if not small:
         return f"Agrees with autodiff {closely} in every array{on}."
@@ -251,7 +251,7 @@ def _wrong_value(row) -> str:
     )
 
 
-def _extent(probes, worst) -> str:
+def _extent(points, worst) -> str:
     """Say how much is wrong: how many arrays, which part of them, and at which points."""
     wrong = [leaf for leaf in worst if not leaf.ok]
     said = f"{len(wrong)} of {len(worst)} arrays {'is' if len(wrong) == 1 else 'are'} wrong"
@@ -269,12 +269,12 @@ def _extent(probes, worst) -> str:
         said += f", in the single entry {list(leaf.index or ())}"
     elif len(wrong) == 1 and leaf.part:
         said += f", in {leaf.part}"
-    right = [probe.label for probe in probes if not probe.wrong]
-    if right and probes[0].label in right:
-        bad = [probe.label for probe in probes if probe.wrong]
-        said += f"; right at {probes[0].label}, wrong at {bad[0]}"
-    if probes[0].subject.untraceable:
-        said += f". {probes[0].subject.untraceable.rstrip('.')}"
+    right = [point.label for point in points if not point.wrong]
+    if right and points[0].label in right:
+        bad = [point.label for point in points if point.wrong]
+        said += f"; right at {points[0].label}, wrong at {bad[0]}"
+    if points[0].problem.untraceable:
+        said += f". {points[0].problem.untraceable.rstrip('.')}"
     return said + "."
 
 
@@ -283,11 +283,11 @@ def _badness(leaf: Leaf):
     return order.get(leaf.verdict, 3), leaf.relative_error
 
 
-def _same_again(probe: Probe) -> Finding | None:
+def _same_again(point: Point) -> Finding | None:
     """Return how a second call with the same arguments differs, None where it does not."""
-    again = Probe(probe.subject, probe.label, probe.args)
+    again = Point(point.problem, point.label, point.args)
     for name, one, other in zip(
-        probe.names, probe.claimed_arrays, again.claimed_arrays, strict=True
+        point.names, point.claimed_arrays, again.claimed_arrays, strict=True
     ):
         if one is None or other is None or one.shape != other.shape:
             continue
@@ -302,21 +302,21 @@ def _same_again(probe: Probe) -> Finding | None:
     return None
 
 
-def _own_rule(probe) -> str:
+def _own_rule(point) -> str:
     """Return which rule of its own the function's derivative contains; "" if none."""
     rules = {"stop_gradient": "stop_gradient", "custom_": "a custom derivative rule"}
-    program = str(probe.subject.traced(probe.args))
+    program = str(point.problem.traced(point.args))
     return " and ".join(words for rule, words in rules.items() if rule in program)
 
 
 # Precision.
 
 
-def _precision(probes, worst) -> str | None:
+def _precision(points, worst) -> str | None:
     """Return why more cannot be said, where the claim agrees as far as its precision reaches."""
     types = set()
-    for probe in probes:
-        for claimed, expected in zip(probe.claimed, probe.expected, strict=True):
+    for point in points:
+        for claimed, expected in zip(point.claimed, point.expected, strict=True):
             try:
                 array = to_numpy(claimed)
             except Misfit:
@@ -337,12 +337,12 @@ def _precision(probes, worst) -> str | None:
         return None
     if off > 1e-3:
         return None
-    if _rough(probes, 4e-16):
+    if _rough(points, 4e-16):
         return (
             "The gradient's own rounding is as large as its difference from autodiff: changing the "
             "arguments in the last digit changes it as much."
         )
-    if off < 1e-4 and _rough(probes, 1e-7):
+    if off < 1e-4 and _rough(points, 1e-7):
         return (
             f"Agrees with autodiff to {off:.0e}, and what is left is the gradient's own rounding, "
             "as of float32 on the way; compute it in float64 throughout to see more."
@@ -350,19 +350,19 @@ def _precision(probes, worst) -> str | None:
     return None
 
 
-def _rough(probes, step) -> bool:
+def _rough(points, step) -> bool:
     """Return whether what is wrong is rounding: different at once when the arguments change by a
     fraction `step`, where a wrong term would hardly change."""
-    for probe in probes:
-        if not probe.wrong:
+    for point in points:
+        if not point.wrong:
             continue
-        beside = probe.subject.at("", probe.subject.moved(probe.args, step, 0))
+        beside = point.problem.at("", point.problem.moved(point.args, step, 0))
         try:
-            for i in probe.wrong:
-                one, other = probe.claimed_arrays[i], beside.claimed_arrays[i]
+            for i in point.wrong:
+                one, other = point.claimed_arrays[i], beside.claimed_arrays[i]
                 if one is None or other is None or one.shape != other.shape:
                     return False
-                here, there = one - probe.expected[i], other - beside.expected[i]
+                here, there = one - point.expected[i], other - beside.expected[i]
                 if norm(here) > 30 * norm(here - there):
                     return False
         except Misfit:

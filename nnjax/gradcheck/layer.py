@@ -20,9 +20,9 @@ from nnjax.gradcheck.expressions import Scope
 from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.mistakes import general_candidates
 from nnjax.gradcheck.names import words
+from nnjax.gradcheck.problem import Point, Problem, labels
 from nnjax.gradcheck.reference import double_precision
 from nnjax.gradcheck.report import GradientReport
-from nnjax.gradcheck.subject import Probe, Subject
 from nnjax.layers import Affine, Dropout, Layer, ScaleShift
 
 __all__ = ["check_layer"]
@@ -70,16 +70,16 @@ def check_layer(
         in_shape = tuple(require_size(size, "a size in in_shape") for size in in_shape)
     shape = _shape_for(layer, in_shape)
     with double_precision():
-        points = [
+        labelled = [
             (label, _draw(layer, shape, n, seed + i))
             for i, (label, n) in enumerate(
                 [("a batch of 5", 5), ("one example", 1), ("another batch of 5", 5)]
             )
         ]
         claim = Claim(partial(_claimed, layer, key), time_limit)
-        out_shape = tuple(points[0][1][2].shape[1:])
-        names = _names(points[0][1][0])
-        subject = Subject(
+        out_shape = tuple(labelled[0][1][2].shape[1:])
+        names = _names(labelled[0][1][0])
+        problem = Problem(
             partial(_weighted, layer, key),
             claim,
             argnums=(0, 1, 2),
@@ -88,13 +88,14 @@ def check_layer(
             letter="C",
             examples=lambda args: args[1].shape[0],
         )
+        points = [problem.at(label, args) for label, args in labelled]
         return examine(
             f"the layer {_brief(layer)}, {'×'.join(map(str, shape))} → "
             f"{'×'.join(map(str, out_shape))}",
             claim,
-            [subject.at(label, args) for label, args in points],
+            points,
             candidates=partial(_candidates, layer, key),
-            covered=f"{len(points)} points in float64: {'; '.join(label for label, _ in points)}",
+            covered=labels(points),
             not_covered="other shapes, other precisions, other devices",
             repeat=f"nnjax.check_layer({_brief(layer)}, {shape})",
         )
@@ -163,9 +164,9 @@ def _names(params):
     return [*own, "pull_back a", "activation z"]
 
 
-def _candidates(layer, key, probes: Sequence[Probe]) -> Iterator[Candidate]:
+def _candidates(layer, key, points: Sequence[Point]) -> Iterator[Candidate]:
     """Yield the mistakes that one layer can show, then the general ones."""
-    names, first = probes[0].names, probes[0]
+    names, first = points[0].names, points[0]
     leaf_of = {"weights": 0, "biases": 1, "back": len(names) - 2, "through": len(names) - 1}
     site = Site(
         layer,
@@ -182,22 +183,22 @@ def _candidates(layer, key, probes: Sequence[Probe]) -> Iterator[Candidate]:
             )
             predict = partial(_edited, layer, key, step, edit.wrong, i)
             yield Candidate(name, sentence, have, expected, names[i], predict, edit.fitted, known)
-    yield from general_candidates(probes)
+    yield from general_candidates(points)
 
 
-def _is_as_written(layer, key, site, step, probe, i):
+def _is_as_written(layer, key, site, step, point, i):
     """Return whether the layer computes what the equations of its kind say."""
     for form in forms(site, step)[:1]:
         try:
-            ((_, found),) = _edited(layer, key, step, form, i, probe, 0.0)
+            ((_, found),) = _edited(layer, key, step, form, i, point, 0.0)
         except (TypeError, LookupError):
             return False
-        return found.shape == probe.expected[i].shape and np.allclose(found, probe.expected[i])
+        return found.shape == point.expected[i].shape and np.allclose(found, point.expected[i])
     return False
 
 
-def _edited(layer, key, step, form, i, probe: Probe, t: float) -> list[tuple[int, Any]]:
-    params, *arrays = probe.args
+def _edited(layer, key, step, form, i, point: Point, t: float) -> list[tuple[int, Any]]:
+    params, *arrays = point.args
     out, cache = _forward(layer, key, params, arrays[0])
     a, z, delta, g = (np.asarray(array) for array in arrays)
     quantities = {

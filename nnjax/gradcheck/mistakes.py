@@ -373,11 +373,11 @@ def _filled(text, words):
 
 def _places(points):
     """Return (name, arrays, stage) for every place; what has no name of its own comes later."""
-    subject, names, wrong = points[0].subject, points[0].names, wrong_leaves(points)
+    problem, names, wrong = points[0].problem, points[0].names, wrong_leaves(points)
     whole = range(len(names))
     matrices = [i for i in whole if points[0].parameters[i].ndim >= 2]
     vectors = [i for i in whole if points[0].parameters[i].ndim < 2]
-    groups = subject.groups or names
+    groups = problem.groups or names
     places = [(", ".join(names[i] for i in wrong), wrong, 1)]
     places += [(name, [i], 0) for i, name in enumerate(names)]
     for group in dict.fromkeys(groups):
@@ -392,7 +392,7 @@ def _places(points):
 
 
 def _words(point, leaves):
-    letter, symbols = point.subject.letter, point.subject.symbols or point.names
+    letter, symbols = point.problem.letter, point.problem.symbols or point.names
     if len(leaves) == len(symbols) > 1:
         return {"{leaf}": f"∇{letter}", "{parameter}": "w", "{penalty}": "∂R/∂w"}
     named = [symbols[i] for i in leaves]

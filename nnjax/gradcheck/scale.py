@@ -13,80 +13,80 @@ from nnjax.gradcheck.finding import Finding
 __all__ = ["rescaled", "scaled"]
 
 
-def scaled(probes: Sequence[Any]) -> Finding | None:
+def scaled(points: Sequence[Any]) -> Finding | None:
     """Return the factor by which a whole gradient is off, where it is a matter of convention.
 
     That is a ½ of a function that squares something, and sum or mean over the examples of a batch:
     which of both f is, it is asked, example by example.
     """
-    factors = _factors(probes)
+    factors = _factors(points)
     if factors is None or not np.allclose(factors, factors[0], rtol=1e-9):
         return None
-    probe, t = probes[0], factors[0]
-    n, kind = probe.n, _sum_or_mean(probe)
+    point, t = points[0], factors[0]
+    n, kind = point.n, _sum_or_mean(point)
     if kind == "mean" and np.isclose(t, n, rtol=1e-9):
         what = "sum for mean (factor n)", "the sum over the examples, not the mean", "n ∇f"
     elif kind == "sum" and np.isclose(t * n, 1, rtol=1e-9):
         what = "mean for sum (factor 1/n)", "the mean over the examples, not the sum", "∇f / n"
-    elif np.isclose(t, 2, rtol=1e-9) and _squares(probe):
+    elif np.isclose(t, 2, rtol=1e-9) and _squares(point):
         what = "factor 2", "2 f: the ½ before a square is not there", "2 ∇f"
-    elif np.isclose(t, 0.5, rtol=1e-9) and _squares(probe):
+    elif np.isclose(t, 0.5, rtol=1e-9) and _squares(point):
         what = "factor ½", "½ f, from which the 2 of a derived square cancels", "½ ∇f"
     else:
         return None
-    return _finding(probe, what[0], f"right for {what[1]}", what[2], factor=t)
+    return _finding(point, what[0], f"right for {what[1]}", what[2], factor=t)
 
 
-def rescaled(probes: Sequence[Any]) -> tuple[Finding, ...]:
+def rescaled(points: Sequence[Any]) -> tuple[Finding, ...]:
     """Return what was done to the length or to the largest entries of a right gradient.
 
     Args:
-        probes: points, with .expected, .claimed_arrays, .noise and .names, and the value of f.
+        points: points, with .expected, .claimed_arrays, .noise and .names, and the value of f.
     """
-    probe = probes[0]
-    factors = _factors(probes)
-    lengths = [_length(p.claimed_arrays) for p in probes]
+    point = points[0]
+    factors = _factors(points)
+    lengths = [_length(p.claimed_arrays) for p in points]
     if factors is not None and not np.allclose(factors, factors[0], rtol=1e-9):
-        values = np.array([p.value(p.args) for p in probes])
+        values = np.array([p.value(p.args) for p in points])
         if np.allclose(factors * values, 1, rtol=1e-9):
             sentence = "the gradient of log f, not of f: it is divided by the value of f"
-            return (_finding(probe, "gradient of log f", sentence, "∇f / f"),)
+            return (_finding(point, "gradient of log f", sentence, "∇f / f"),)
         if np.allclose(lengths, lengths[0], rtol=1e-9):
             sentence = f"the gradient is scaled to length {lengths[0]:.6g}, whatever its own length"
             have = f"{lengths[0]:.6g} ∇f / ‖∇f‖"
-            return (_finding(probe, "normalised", sentence, have),)
+            return (_finding(point, "normalised", sentence, have),)
         longest = max(lengths)
         whole = [
             np.isclose(t, min(1.0, longest / _length(p.expected)))
-            for t, p in zip(factors, probes, strict=True)
+            for t, p in zip(factors, points, strict=True)
         ]
         if all(whole):
             sentence = f"the gradient is clipped to length {longest:.6g}"
-            return (_finding(probe, "clipped", sentence, f"∇f · min(1, {longest:.6g} / ‖∇f‖)"),)
-    largest = max(_largest(p.claimed_arrays) for p in probes)
-    if factors is None and 0 < largest < np.inf and all(_is_clipped(p, largest) for p in probes):
+            return (_finding(point, "clipped", sentence, f"∇f · min(1, {longest:.6g} / ‖∇f‖)"),)
+    largest = max(_largest(p.claimed_arrays) for p in points)
+    if factors is None and 0 < largest < np.inf and all(_is_clipped(p, largest) for p in points):
         sentence = f"entries are clipped at ±{largest:.6g}"
-        return (_finding(probe, "clipped", sentence, f"clip(∇f, −{largest:.6g}, {largest:.6g})"),)
+        return (_finding(point, "clipped", sentence, f"clip(∇f, −{largest:.6g}, {largest:.6g})"),)
     return ()
 
 
-def _finding(probe, name, sentence, have, factor=None):
+def _finding(point, name, sentence, have, factor=None):
     return Finding(
         name=name,
         sentence=sentence,
         have=have,
         expected="∇f",
         factor=factor,
-        leaves=tuple(probe.names),
+        leaves=tuple(point.names),
     )
 
 
-def _factors(probes) -> np.ndarray | None:
+def _factors(points) -> np.ndarray | None:
     """Return claimed / expected at each point; None where it is not one number."""
     factors = []
-    for probe in probes:
+    for point in points:
         of_leaves = []
-        for g, claimed in zip(probe.expected, probe.claimed_arrays, strict=True):
+        for g, claimed in zip(point.expected, point.claimed_arrays, strict=True):
             if claimed is None or claimed.shape != g.shape or not np.isfinite(claimed).all():
                 return None
             if not norm(g) > 0:
@@ -109,26 +109,26 @@ def _largest(arrays) -> float:
     return max((float(np.max(np.abs(a), initial=0)) for a in arrays if a is not None), default=0.0)
 
 
-def _is_clipped(probe, limit) -> bool:
+def _is_clipped(point, limit) -> bool:
     """Return whether the claim is the right gradient with every entry kept within ± limit."""
-    for i, (g, claimed) in enumerate(zip(probe.expected, probe.claimed_arrays, strict=True)):
+    for i, (g, claimed) in enumerate(zip(point.expected, point.claimed_arrays, strict=True)):
         if claimed is None or claimed.shape != g.shape:
             return False
         off = np.abs(claimed - np.clip(g, -limit, limit))
         if not norm(off) <= 1e-4 * limit * np.sqrt(off.size):
             return False  # whatever the rounding, which takes long to measure
-        if not (off <= LEAF_TOLERANCE * np.abs(g) + probe.noise[i]).all():
+        if not (off <= LEAF_TOLERANCE * np.abs(g) + point.noise[i]).all():
             return False
     return True
 
 
-def _sum_or_mean(probe) -> str:
+def _sum_or_mean(point) -> str:
     """Return what f does with the examples of its batch: "sum", "mean", or "" if neither."""
-    n, subset = probe.n, probe.subject.subset
+    n, subset = point.n, point.problem.subset
     if n is None or subset is None:
         return ""
-    single = sum(probe.value(subset(probe.args, [i])) for i in range(n))
-    whole = probe.value(probe.args)
+    single = sum(point.value(subset(point.args, [i])) for i in range(n))
+    whole = point.value(point.args)
     if np.isclose(single, whole, rtol=1e-9):
         return "sum"
     return "mean" if np.isclose(single, n * whole, rtol=1e-9) else ""
@@ -137,11 +137,11 @@ def _sum_or_mean(probe) -> str:
 LINEAR = ("reduce_sum", "add", "sub", "neg", "convert_element_type", "squeeze", "reshape", "copy")
 
 
-def _squares(probe) -> bool:
+def _squares(point) -> bool:
     """Return whether f is a sum of squares, up to constants."""
-    if probe.subject.untraceable:
+    if point.problem.untraceable:
         return False
-    traced = probe.subject.traced(probe.args)
+    traced = point.problem.traced(point.args)
     if traced is None:
         return False
     program = traced.program.jaxpr

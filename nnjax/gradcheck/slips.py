@@ -268,6 +268,14 @@ def _wholes(graph, where):
     """All that arrives at a variable."""
     node = where.nodes[0]
     u, _ = _names(graph, where)
+    yield Slip(
+        "normalised",
+        f"what is carried back into `{u}` is scaled to length {{t}}, whatever its own length",
+        f"{{t}} · d[{u}] / ‖d[{u}]‖",
+        lambda e, t: t * e.flow / np.linalg.norm(e.flow),
+        2.2,
+        fitted=True,
+    )
     if node in graph.leaves:
         yield Slip(
             "L2 term added or missing",
@@ -598,7 +606,7 @@ def _operations(graph, where, fitting):
             copy = " (first copy only)" if name == "first" else ""
             yield Slip(
                 f"overwritten instead of added{copy}",
-                f"where `{v}` holds an entry of `{u}` more than once, only the {name} one counts",
+                f"of the copies of an entry of `{u}` that `{v}` holds, only the {name} one counts",
                 f"d[{u}][index] = d[{v}] (= for +=)",
                 lambda e, t, order=order: _overwritten(e, order),
                 1.7,
@@ -756,6 +764,9 @@ def _powers(graph, where, fitting):
                 name, sentence = "factor left out", f"a factor `{family.name}` is left out"
             elif p == 1:
                 sentence = f"a factor `{family.name}` is there once too often"
+            if p == -1 and family.nodes == (graph.output,):
+                name = "gradient of log f"
+                sentence = "the value of f divides it: it is the gradient of log f"
             if (p == 1 and family.nodes[-1] in divided) or (p == -1 and family.nodes[-1] in times):
                 at, name = graph.producer[node], "derivative missing (factor left out)"
                 sentence = (

@@ -80,16 +80,17 @@ def explain_residual(
         if not spots or not any(spot.wrong.any() for spot in spots):
             return ()
         names = points[0].names
-        found = Search(spots, names).findings()
-        if _all_named(found) and len(found) == 1:
+        found, named = Search(spots, names).findings()
+        if named and len(found) == 1:
             return found
         cancelled = set.intersection(*(spot.cancelled for spot in spots))
         if cancelled:
             # People do not derive what cancels, such as the path through the maximum of a softmax.
-            again = Search([spot.without(cancelled) for spot in spots], names).findings()
-            if _all_named(again) and (not _all_named(found) or len(again) < len(found)):
+            search = Search([spot.without(cancelled) for spot in spots], names)
+            again, also = search.findings()
+            if also and (not named or len(again) < len(found)):
                 return again
-        return found if _all_named(found) else _clipped(spots, names) or found
+        return found if named else _clipped(spots, names) or found
 
 
 def _clipped(spots: Sequence[Spot], names: Sequence[str]) -> tuple[Finding, ...]:
@@ -104,12 +105,13 @@ def _clipped(spots: Sequence[Spot], names: Sequence[str]) -> tuple[Finding, ...]
     for spot in spots:
         right = np.abs(np.concatenate([spot.gradient[i].ravel() for i in spot.compared]))
         at = spot.claimed_entries >= limit
-        if 2 * np.count_nonzero(right[at] > limit) < at.sum():
+        few = np.count_nonzero(~at & (right > 0)) < 4  # of which anything could be said
+        if few or 2 * np.count_nonzero(right[at] > limit) < at.sum():
             return ()
         reach |= np.bincount(spot.leaf_of[at], minlength=len(names)) > 0
     rest = [replace(spot, limit=limit, shared={}) for spot in spots]
-    others = Search(rest, names).findings() if any(s.wrong.any() for s in rest) else ()
-    if others and not _all_named(others):
+    others, named = Search(rest, names).findings()
+    if not named:
         return ()
     clipped = Finding(
         name="clipped",
@@ -119,10 +121,6 @@ def _clipped(spots: Sequence[Spot], names: Sequence[str]) -> tuple[Finding, ...]
         leaves=tuple(name for name, hit in zip(names, reach, strict=True) if hit),
     )
     return (*others, clipped)
-
-
-def _all_named(found: Sequence[Finding]) -> bool:
-    return bool(found) and all(finding.name != PLACE_ONLY for finding in found)
 
 
 def _spots(f, points, argnums) -> list[Spot]:
@@ -170,16 +168,16 @@ class Search:
 
     # One place, or several.
 
-    def findings(self) -> tuple[Finding, ...]:
-        """Return one finding a mistake."""
+    def findings(self) -> tuple[tuple[Finding, ...], bool]:
+        """Return one finding for every mistake, and whether names explain all that is wrong."""
         found, left = self.one_by_one()
         if not left.wrong.any():
-            return found
+            return found, True
         pair = self.two_at_once()
         if pair is not None:
-            return pair
+            return pair, all(finding.name != PLACE_ONLY for finding in pair)
         place = left.place_only()
-        return (*found, *([place] if place else []))
+        return (*found, *([place] if place else [])), False
 
     def one_by_one(self) -> tuple[tuple[Finding, ...], Search]:
         """Return mistakes that explain some leaves each, and the search for what is left."""
@@ -515,7 +513,7 @@ class Search:
         spot = self.spots[0]
         rows = int((self.wrong[spot.leaf_of] & (spot.weights > 0)).sum())
         what = "numbers" if spot.whole else "of the random directions that are compared"
-        told = least < len(self.spots[0].residual)
+        told = least < rows
         class_ = [where for rank, where in fits if rank == least]
         where = max(class_, key=lambda w: (_suspicion(self.graph, w), w.edges[-1][0]))
         operand = self.graph.name(where.nodes[-1])

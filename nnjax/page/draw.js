@@ -8,16 +8,18 @@ const state = { params: startingParams, x: null, target: null, steps: 0, passed:
 
 // ---------------------------------------------------------------- pictures of arrays
 
-// The colour of a value: blue above 0, red below, the page's own at 0.
-function painter(top) {
+// Colours from −1 (red) over 0 (the page's own) to 1 (blue), in STEPS on each side.
+const STEPS = 255;
+
+function palette() {
   const style = getComputedStyle(document.documentElement);
   const [positive, negative, zero] = ["--positive", "--negative", "--zero"].map((name) =>
     style.getPropertyValue(name).trim().split(" ").map(Number),
   );
-  return (value) => {
-    const share = Math.min(Math.abs(value) / (top || 1), 1);
-    return zero.map((z, i) => z + ((value > 0 ? positive : negative)[i] - z) * share);
-  };
+  return Array.from({ length: 2 * STEPS + 1 }, (_, i) => {
+    const share = i / STEPS - 1;
+    return zero.map((z, c) => z + ((share > 0 ? positive : negative)[c] - z) * Math.abs(share));
+  });
 }
 
 // How the entries of an array lie as tiles: an image is one tile per channel, a vector one per number.
@@ -36,13 +38,17 @@ function paint(canvas, values, { height, width, count }, index) {
   canvas.style.width = `${scale * canvas.width}px`;
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
-  const colour = painter(largest(each(values, Math.abs)));
+  const colours = palette();
+  const top = largest(each(values, Math.abs)) || 1;
   for (let n = 0; n < count; n++)
     for (let y = 0; y < height; y++)
       for (let x = 0; x < width; x++) {
         const row = Math.floor(n / columns) * (height + gap) + y;
         const column = (n % columns) * (width + gap) + x;
-        image.data.set([...colour(values[index(n, y, x)]), 255], 4 * (row * canvas.width + column));
+        const at = 4 * (row * canvas.width + column);
+        const colour = colours[Math.round(STEPS * (1 + values[index(n, y, x)] / top))];
+        for (let c = 0; c < 3; c++) image.data[at + c] = colour[c];
+        image.data[at + 3] = 255;
       }
   context.putImageData(image, 0, 0);
 }
@@ -61,7 +67,7 @@ function paintWeights(canvas, w, layer) {
   const tiled = ([height, width], values, count) =>
     paint(canvas, values, { height, width, count }, (n, y, x) => (n * height + y) * width + x);
   if (layer.kind === "conv") {
-    const [channels, count] = [layer.inShape[2] / (layer.groups ?? 1), layer.outShape[2]];
+    const [channels, count] = [layer.inShape[2] / layer.groups, layer.outShape[2]];
     const summed = new Float64Array(w.length / channels);
     w.forEach((value, i) => (summed[Math.floor(i / channels)] += value));
     tiled(layer.kernel, summed, count);
@@ -169,21 +175,22 @@ function targetVector(k) {
   return n === 1 ? Float64Array.of(k) : Float64Array.from({ length: n }, (_, j) => Number(j === k));
 }
 
-// Everything that follows from the input, the parameters and the chosen class.
+// Everything that follows from the input, the parameters and the chosen class: the answer at once,
+// and in the next frame what goes on in the layers, with the way back if there is a class.
 function update({ before = null, animate = false } = {}) {
-  if (!state.x) {
-    showAnswer(null);
-    showLayers(null);
-  } else {
-    const y = state.target === null ? null : targetVector(state.target);
-    state.passed = y ? backprop(net, state.params, state.x, y) : feedforward(net, state.params, state.x);
-    showAnswer(state.passed.activations.at(-1), before);
-    showLayers(state.passed, animate);
-  }
-  const ready = Boolean(state.x && state.target !== null);
-  find("step").disabled = !ready;
+  const { x, params, target } = state;
+  const passed = x && feedforward(net, params, x);
+  const y = x && target !== null ? targetVector(target) : null;
+  const sigma = net.layers.at(-1).activation;
+  state.passed = passed;
+  showAnswer(passed?.activations.at(-1), before);
+  find("step").disabled = !y;
   find("reset").disabled = state.steps === 0;
-  find("loss").textContent = ready ? `Loss C = ${digits(state.passed.loss)}` : "";
+  state.loss = y && net.loss.at(sigma, passed.weightedInputs.at(-1), passed.activations.at(-1), y);
+  find("loss").textContent = y ? `Loss C = ${digits(state.loss)}` : "";
+  requestAnimationFrame(() => {
+    if (passed === state.passed) showLayers(y ? backprop(net, params, x, y) : passed, animate);
+  });
 }
 
 function setInput(x, message = "") {
@@ -203,12 +210,12 @@ if (net.learns) {
   });
   find("step").addEventListener("click", () => {
     const eta = Number(find("eta").value);
-    const [before, loss] = [state.passed.activations.at(-1), state.passed.loss];
-    state.params = sgdStep(state.params, state.passed.grads, eta);
+    const { activations, loss, grads } = backprop(net, state.params, state.x, targetVector(state.target));
+    state.params = sgdStep(state.params, grads, eta);
     state.steps += 1;
-    update({ before, animate: true });
+    update({ before: activations.at(-1), animate: true });
     find("loss").textContent =
-      `Loss C = ${digits(state.passed.loss)}, before the step ${digits(loss)} (steps taken: ${state.steps})`;
+      `Loss C = ${digits(state.loss)}, before the step ${digits(loss)} (steps taken: ${state.steps})`;
   });
   find("reset").addEventListener("click", () => {
     state.params = startingParams;

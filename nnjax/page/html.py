@@ -1,7 +1,7 @@
-"""HTML in one file: elements whose texts are escaped, and the page that holds everything it needs.
+"""HTML in one file: elements whose texts are escaped, and a page that holds all that it needs.
 
-A text becomes part of a page only through `element`, which escapes it: names of classes, of runs and
-of files come from people, and must not become HTML.
+A text becomes part of a page only through `element`, which escapes it: names of classes, of runs
+and of files come from people, and must not become HTML.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str) ->
 
     Example:
         >>> from nnjax.page.html import table
-        >>> "<th scope=\\"row\\">1</th><td>98 %</td>" in table(["epoch", "accuracy"], [(1, "98 %")], "")
-        True
+        >>> whole = table(["epoch", "accuracy"], [(1, "98 %")], "Accuracy by epoch")
+        >>> "<td>98 %</td>" in whole, "<caption>Accuracy by epoch</caption>" in whole
+        (True, True)
     """
 
     def cell(value: Any, first: bool) -> Html:
@@ -133,4 +134,4 @@ def _beginning(path: Path) -> bytes:
 
 
 def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("nnjax.page").joinpath(name).read_text(encoding="utf-8")

@@ -18,6 +18,22 @@ const logistic = (z) => (z >= 0 ? 1 / (1 + Math.exp(-z)) : Math.exp(z) / (1 + Ma
 const softplus = (z) => Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z)));
 const TINY = 2 ** -126; // the smallest normal number in float32
 
+// erfc(x) = 1 − erf(x): the series of erf near 0, else a continued fraction, from its end.
+function erfc(x) {
+  if (x < 0) return 2 - erfc(-x);
+  if (x < 2.5) {
+    let [term, total] = [x, x];
+    for (let n = 1; Math.abs(term) > 1e-17 * total; n++) {
+      term *= -(x * x) / n;
+      total += term / (2 * n + 1);
+    }
+    return 1 - (2 / Math.sqrt(Math.PI)) * total;
+  }
+  let fraction = x;
+  for (let n = 60; n > 0; n--) fraction = x + n / 2 / fraction;
+  return Math.exp(-x * x) / (fraction * Math.sqrt(Math.PI));
+}
+
 function logSumExp(z) {
   const top = largest(z);
   return top === -Infinity ? top : top + Math.log(sum(each(z, (v) => Math.exp(v - top))));
@@ -47,6 +63,28 @@ const ACTIVATIONS = {
   relu: () => elementwise((z) => Math.max(z, 0), (z) => (z > 0 ? 1 : 0)),
   leaky_relu: ({ slope }) =>
     elementwise((z) => (z > 0 ? z : slope * z), (z) => (z > 0 ? 1 : slope)),
+  elu: ({ alpha }) =>
+    elementwise(
+      (z) => (z > 0 ? z : alpha * Math.expm1(z)),
+      (z) => (z > 0 ? 1 : alpha * Math.exp(z)),
+    ),
+  softplus: () => elementwise(softplus, logistic),
+  silu: () =>
+    elementwise((z) => z * logistic(z), (z, a) => logistic(z) + a * (1 - logistic(z))),
+  gelu: () => {
+    const below = (z) => erfc(-z / Math.SQRT2) / 2; // Φ(z)
+    const density = (z) => Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI);
+    return elementwise((z) => z * below(z), (z) => below(z) + z * density(z));
+  },
+  gelu_tanh: () => {
+    const factor = Math.sqrt(2 / Math.PI);
+    const share = (z) => logistic(2 * factor * (z + 0.044715 * z ** 3));
+    const slope = (z) => factor * (1 + 3 * 0.044715 * z ** 2);
+    return elementwise(
+      (z) => z * share(z),
+      (z) => share(z) + z * share(z) * (1 - share(z)) * 2 * slope(z),
+    );
+  },
   absolute: () => elementwise(Math.abs, Math.sign),
   identity: () => elementwise((z) => z, () => 1),
   softmax: ({ scale }) => {
@@ -130,38 +168,29 @@ const times = (y, log) => (y === 0 ? 0 : y * log); // 0 ln 0 = 0
 
 // ---------------------------------------------------------------- layers
 
-// Calls visit(place, input, weight) for every input under every window of a (height, width,
-// channels) image; `input` and `weight` are where its channels begin.
-function windows({ inShape, outShape, kernel, stride, margins }, visit) {
+// Calls visit(place, input, tap) for every input under every window of a (height, width, channels)
+// image: the number of the window, where the channels of the input begin, its number in the window.
+function windows({ inShape, outShape, kernel, stride, margins, dilation }, visit) {
   const [height, width, channels] = inShape;
   const [rows, columns] = outShape;
   for (let y = 0; y < rows; y++)
     for (let x = 0; x < columns; x++)
       for (let i = 0; i < kernel[0]; i++)
         for (let k = 0; k < kernel[1]; k++) {
-          const row = stride[0] * y + i - margins[0];
-          const column = stride[1] * x + k - margins[1];
+          const row = stride[0] * y + dilation[0] * i - margins[0];
+          const column = stride[1] * x + dilation[1] * k - margins[1];
           if (row >= 0 && row < height && column >= 0 && column < width)
-            visit(
-              y * columns + x,
-              (row * width + column) * channels,
-              (i * kernel[1] + k) * channels,
-            );
+            visit(y * columns + x, (row * width + column) * channels, i * kernel[1] + k);
         }
 }
 
 // Pooling: `value` makes z of the inputs of a window, `share` says how much of δ each one gets.
 const pool = (layer, value, share) => {
   const channels = layer.inShape[2];
-  const taken = () => Array.from({ length: size(layer.outShape) }, () => []); // inputs by window
-  const gather = () => {
-    const inputs = taken();
-    windows(layer, (place, input) => {
-      for (let c = 0; c < channels; c++) inputs[place * channels + c].push(input + c);
-    });
-    return inputs;
-  };
-  const inputs = gather();
+  const inputs = Array.from({ length: size(layer.outShape) }, () => []); // of each window
+  windows(layer, (place, input) => {
+    for (let c = 0; c < channels; c++) inputs[place * channels + c].push(input + c);
+  });
   return {
     forward: (params, a) => each(inputs, (window) => value(window.map((i) => a[i]))),
     pullBack: (params, a, z, delta) => {
@@ -179,7 +208,7 @@ const size = (shape) => shape.reduce((product, n) => product * n, 1);
 const passed = { forward: (params, a) => a, pullBack: (params, a, z, delta) => delta };
 
 // By kind: forward(params, a) is z; pullBack(params, a, z, δ) is ∂C/∂a, the first half of BP2;
-// gradients(a, δ) are BP3 and BP4, of layers that have parameters.
+// gradients(params, a, δ) are BP3 and BP4, of layers that have parameters.
 const LAYERS = {
   dense: ({ inShape: [K], outShape: [J] }) => ({
     forward: ({ w, b }, a) =>
@@ -194,7 +223,7 @@ const LAYERS = {
         for (let k = 0; k < K; k++) g[k] += w[j * K + k] * delta[j]; // wᵀ δ
       return g;
     },
-    gradients: (a, delta) => {
+    gradients: (params, a, delta) => {
       const w = new Float64Array(J * K);
       for (let j = 0; j < J; j++)
         for (let k = 0; k < K; k++) w[j * K + k] = a[k] * delta[j]; //  BP4
@@ -202,38 +231,51 @@ const LAYERS = {
     },
   }),
   conv: (layer) => {
-    const [C, J, area] = [layer.inShape[2], layer.outShape[2], size(layer.kernel)];
-    const K = area * C; // inputs of one neuron
+    const [C, J, G] = [layer.inShape[2], layer.outShape[2], layer.groups];
+    const [channels, filters] = [C / G, J / G]; // of one group, whose filters see its channels alone
+    const K = size(layer.kernel) * channels; // inputs of one neuron
+    const groups = [...Array(G).keys()];
     return {
       forward: ({ w, b }, a) => {
         const z = new Float64Array(size(layer.outShape));
         for (let t = 0; t < z.length; t++) z[t] = b[t % J];
-        windows(layer, (place, input, weight) => {
-          for (let j = 0; j < J; j++) {
-            let total = 0;
-            for (let c = 0; c < C; c++) total += w[j * K + weight + c] * a[input + c];
-            z[place * J + j] += total;
-          }
+        const byInput = new Float64Array(K * J); // the weights, those of one input side by side
+        for (let j = 0; j < J; j++) for (let k = 0; k < K; k++) byInput[k * J + j] = w[j * K + k];
+        windows(layer, (place, input, tap) => {
+          for (const g of groups)
+            for (let c = 0; c < channels; c++) {
+              const value = a[input + g * channels + c];
+              if (value === 0) continue; // paper, and neurons that are off
+              const weight = (tap * channels + c) * J;
+              for (let j = g * filters; j < (g + 1) * filters; j++)
+                z[place * J + j] += byInput[weight + j] * value;
+            }
         });
         return z;
       },
       pullBack: ({ w }, a, z, delta) => {
-        const g = new Float64Array(a.length);
-        windows(layer, (place, input, weight) => {
+        const back = new Float64Array(a.length);
+        windows(layer, (place, input, tap) => {
           for (let j = 0; j < J; j++) {
             const d = delta[place * J + j];
-            for (let c = 0; c < C; c++) g[input + c] += w[j * K + weight + c] * d; // wᵀ δ
+            if (d === 0) continue; // no error: the neuron was off, or not the largest of its pool
+            const first = input + Math.floor(j / filters) * channels;
+            const weight = j * K + tap * channels;
+            for (let c = 0; c < channels; c++) back[first + c] += w[weight + c] * d; // wᵀ δ
           }
         });
-        return g;
+        return back;
       },
-      gradients: (a, delta) => {
+      gradients: (params, a, delta) => {
         const [w, b] = [new Float64Array(J * K), new Float64Array(J)];
-        for (let t = 0; t < delta.length; t++) b[t % J] += delta[t]; //          BP3
-        windows(layer, (place, input, weight) => {
+        for (let t = 0; t < delta.length; t++) b[t % J] += delta[t]; //               BP3
+        windows(layer, (place, input, tap) => {
           for (let j = 0; j < J; j++) {
             const d = delta[place * J + j];
-            for (let c = 0; c < C; c++) w[j * K + weight + c] += a[input + c] * d; // BP4
+            if (d === 0) continue;
+            const first = input + Math.floor(j / filters) * channels;
+            const weight = j * K + tap * channels;
+            for (let c = 0; c < channels; c++) w[weight + c] += a[first + c] * d; //  BP4
           }
         });
         return { w, b };
@@ -250,6 +292,29 @@ const LAYERS = {
     pool(layer, (values) => Math.hypot(...values), (values, z) => values.map((a) => (z === 0 ? 0 : a / z))),
   dropout: () => passed, // at inference nothing is dropped
   flatten: () => passed,
+  add: () => passed, // the network adds what `skip` says
+  layernorm: ({ epsilon }) => {
+    const statistics = (a) => {
+      const mean = sum(a) / a.length;
+      const variance = sum(each(a, (v) => (v - mean) ** 2)) / a.length;
+      const inverse = 1 / Math.sqrt(variance + epsilon);
+      return { u: each(a, (v) => (v - mean) * inverse), inverse };
+    };
+    return {
+      forward: ({ gamma, beta }, a) =>
+        each(statistics(a).u, (u, k) => gamma[k] * u + beta[k]),
+      pullBack: ({ gamma }, a, z, delta) => {
+        const { u, inverse } = statistics(a);
+        const h = each(delta, (d, k) => gamma[k] * d);
+        const [shift, scale] = [sum(h) / h.length, sum(each(h, (v, k) => v * u[k])) / h.length];
+        return each(h, (v, k) => inverse * (v - shift - u[k] * scale));
+      },
+      gradients: (params, a, delta) => {
+        const { u } = statistics(a);
+        return { gamma: each(delta, (d, k) => d * u[k]), beta: delta.slice() }; // BP4, BP3
+      },
+    };
+  },
 };
 
 // ---------------------------------------------------------------- the algorithm
@@ -258,6 +323,12 @@ function float32(text) {
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   return Float64Array.from(new Float32Array(bytes.buffer));
 }
+
+// The entries of an object, each made into another by f; nothing stays nothing.
+const mapped = (object, f) =>
+  object && Object.fromEntries(Object.entries(object).map(([name, value]) => [name, f(value, name)]));
+
+const plus = (a, b) => each(a, (value, i) => value + b[i]);
 
 // The network and the parameters of a description, as nnjax.page.network writes it.
 function read(description) {
@@ -268,14 +339,15 @@ function read(description) {
   }));
   const net = { layers, loss: LOSSES[description.loss] };
   net.learns = layers.every((layer) => layer.activation.pullBack);
-  const params = description.layers.map(({ w, b }) => w && { w: float32(w), b: float32(b) });
+  const params = description.layers.map(({ params }) => mapped(params, float32));
   return [net, params];
 }
 
 function feedforward(net, params, x) {
   const [activations, weightedInputs] = [[x], []]; // a⁰ = x, a¹, …, a^L and z¹, …, z^L
   net.layers.forEach((layer, l) => {
-    const z = layer.forward(params[l], activations[l]);
+    const own = layer.forward(params[l], activations[l]);
+    const z = layer.skip ? plus(own, activations[l - layer.skip]) : own;
     weightedInputs.push(z);
     activations.push(layer.activation.at(z));
   });
@@ -290,15 +362,18 @@ function backprop(net, params, x, y) {
   const errors = Array(L);
   errors[L - 1] = net.loss.outputError(output, z[L - 1], a[L], y); //             BP1
   for (let l = L - 1; l > 0; l--) {
-    const g = net.layers[l].pullBack(params[l], a[l], z[l], errors[l]); //         BP2: wᵀδ
+    let g = net.layers[l].pullBack(params[l], a[l], z[l], errors[l]); //           BP2: wᵀδ
+    net.layers.forEach((layer, m) => {
+      if (layer.skip && m - layer.skip === l) g = plus(g, errors[m]); // what came round a block
+    });
     errors[l - 1] = net.layers[l - 1].activation.pullBack(z[l - 1], a[l], g); //   BP2: ⊙ σ'(z)
   }
-  const grads = net.layers.map((layer, l) => params[l] && layer.gradients(a[l], errors[l]));
+  const grads = net.layers.map((layer, l) => params[l] && layer.gradients(params[l], a[l], errors[l]));
   return { loss, activations: a, weightedInputs: z, errors, grads }; //            BP3, BP4
 }
 
 // One step of gradient descent: w → w − η ∂C/∂w, b → b − η ∂C/∂b.
 function sgdStep(params, grads, eta) {
   const moved = (values, slopes) => each(values, (v, i) => v - eta * slopes[i]);
-  return params.map((p, l) => p && { w: moved(p.w, grads[l].w), b: moved(p.b, grads[l].b) });
+  return params.map((p, l) => mapped(p, (values, name) => moved(values, grads[l][name])));
 }

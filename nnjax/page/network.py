@@ -7,26 +7,29 @@ functions and losses of nnjax's tables. Parameters are float32, in base64.
 from __future__ import annotations
 
 import base64
-import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
 from nnjax import activations, layers, losses
-from nnjax.layers import Affine
 from nnjax.layers.base import Layer, Shape
 from nnjax.network import Network, Params, check_params
 
 __all__ = ["described"]
 
 _POOLS = (layers.MaxPool, layers.MeanPool, layers.L2Pool)
-_PLAIN = (layers.Dense, layers.Dropout, layers.Flatten)
+_PLAIN = (layers.Dense, layers.Dropout, layers.Flatten, layers.LayerNorm, layers.Add)
 _ACTIVATIONS = (
     activations.Sigmoid,
     activations.Tanh,
     activations.ReLU,
     activations.LeakyReLU,
+    activations.ELU,
+    activations.Softplus,
+    activations.SiLU,
+    activations.GELU,
+    activations.GELUTanh,
     activations.Absolute,
     activations.Identity,
     activations.Softmax,
@@ -53,7 +56,7 @@ def described(net: Network, params: Params) -> dict[str, Any]:
         >>> from nnjax.page.network import described
         >>> net = nnjax.mlp([3, 2])
         >>> layer = described(net, nnjax.init(net, jax.random.key(0)))["layers"][0]
-        >>> layer["kind"], layer["outShape"], layer["activation"], len(layer["w"])
+        >>> layer["kind"], layer["outShape"], layer["activation"], len(layer["params"]["w"])
         ('dense', [2], {'name': 'sigmoid'}, 32)
     """
     check_params(net, params)
@@ -62,7 +65,7 @@ def described(net: Network, params: Params) -> dict[str, Any]:
     return {
         "loss": net.loss.name,
         "layers": [
-            _layer(l, layer, shape, out_shape) | _arrays(entry)
+            _layer(l, layer, shape, out_shape) | {"params": _arrays(entry)}
             for l, (layer, shape, out_shape, entry) in enumerate(
                 zip(net.layers, net.shapes, net.shapes[1:], params, strict=False)
             )
@@ -84,20 +87,25 @@ def _layer(l: int, layer: Layer, in_shape: Shape, out_shape: Shape) -> dict[str,
         "word": layer.word(),
         "inShape": list(in_shape),
         "outShape": list(out_shape),
-        "activation": {"name": sigma.name, **dataclasses.asdict(sigma)},
+        "activation": {"name": sigma.name, **vars(sigma)},
     }
     if isinstance(layer, layers.Conv):
-        kernel, stride, ((top, _), (left, _)) = layer.geometry(in_shape)
+        kernel, stride, ((top, _), (left, _)), dilation, groups = layer.geometry(in_shape)
         description |= {"kernel": kernel, "stride": stride, "margins": [top, left]}
+        description |= {"dilation": dilation, "groups": groups}
     elif isinstance(layer, _POOLS):
         kernel, stride = layer.windows
-        description |= {"kernel": kernel, "stride": stride, "margins": [0, 0]}
+        description |= {"kernel": kernel, "stride": stride, "margins": [0, 0], "dilation": [1, 1]}
+    elif isinstance(layer, layers.LayerNorm):
+        description["epsilon"] = layer.epsilon
+    elif isinstance(layer, layers.Add):
+        description["skip"] = layer.skip
     return description
 
 
-def _arrays(entry: Any) -> dict[str, str]:
-    if not isinstance(entry, Affine):
-        return {}
+def _arrays(entry: Any) -> dict[str, str] | None:
+    if entry == ():
+        return None
     return {name: _base64(array) for name, array in entry._asdict().items()}
 
 

@@ -1,4 +1,4 @@
-"""The page of a run: what was trained, how it went, and a desk where its network reads a drawing."""
+"""The page of a run: how it went, and a desk where its network reads a drawing and learns."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 from nnjax.architecture import summary
 from nnjax.backprop import backprop
 from nnjax.data.image_format import ImageFormat
-from nnjax.evaluation import ClassEvaluation, evaluate_classes
+from nnjax.evaluation import ClassEvaluation, evaluate, evaluate_classes
 from nnjax.layers import Affine
 from nnjax.network import Network, Params, feedforward
 from nnjax.page.charts import chart
-from nnjax.page.html import Html, document, element, join, table
+from nnjax.page.html import Html, document, element, table
 from nnjax.page.network import described
 from nnjax.page.pictures import diverging, grey, picture, tiled
+from nnjax.tasks import METRICS, Classification, Regression, task_of
 
 __all__ = ["RunPage"]
 
@@ -44,6 +45,7 @@ class RunPage:
         classes: the names of the classes; empty for their numbers.
         images: the form of the training images, for drawings; None without.
         standardization: mean and deviation that the inputs were standardised by, or None.
+        target_standardization: mean and deviation that the targets were standardised by, or None.
 
     Example:
         >>> import jax, numpy as np, nnjax
@@ -65,6 +67,7 @@ class RunPage:
     classes: Sequence[str] = ()
     images: ImageFormat | None = None
     standardization: tuple[Any, Any] | None = None
+    target_standardization: tuple[Any, Any] | None = None
 
     def html(self) -> str:
         """Return the page.
@@ -72,15 +75,11 @@ class RunPage:
         Raises:
             ValueError, TypeError: if the examples or the parameters do not fit the network.
         """
-        result = (
-            None
-            if self.examples is None
-            else evaluate_classes(self.net, self.params, *self.examples)
-        )
+        result, measured = self._measured()
         misread = [] if result is None else self._misread(result)
         body = [
             element("h1", self.title),
-            self._facts(result),
+            self._facts(measured),
             *self._desk(),
             *self._curves(),
             *([] if result is None else self._classes_section(result)),
@@ -93,12 +92,26 @@ class RunPage:
 
     # ------------------------------------------------------------ how it went
 
-    def _facts(self, result: ClassEvaluation | None) -> Html:
+    def _measured(self) -> tuple[ClassEvaluation | None, dict[str, float]]:
+        """Return what there is to say class by class, if there are classes, and the metrics."""
+        if self.examples is None:
+            return None, {}
+        x, y = self.examples
+        task = task_of(self.net, y)
+        if isinstance(task, Classification):
+            result = evaluate_classes(self.net, self.params, x, y)
+            return result, {"accuracy": result.accuracy, "loss": result.loss}
+        if isinstance(task, Regression):
+            task = Regression.standardized(self.target_standardization)
+        found = evaluate(self.net, self.params, x, y, task)._asdict()
+        return None, {name: float(found[name]) for name in (*tuple(found)[1:], "loss")}
+
+    def _facts(self, measured: Mapping[str, float]) -> Html:
         facts = []
-        if result is not None:
-            n = int(result.confusion.sum())
-            facts.append((_percent(result.accuracy), f"accuracy on {n:,} {self.part} examples"))
-            facts.append((f"{result.loss:.4g}", f"loss on the {self.part} examples"))
+        for i, (name, value) in enumerate(measured.items()):
+            text = _percent(value) if METRICS[name].unit == "%" else f"{value:.4g}"
+            count = "the" if i or self.examples is None else f"{len(self.examples[0]):,}"
+            facts.append((text, f"{METRICS[name].label} on {count} {self.part} examples"))
         epochs = len(next(iter(self.history.values()), ()))
         if epochs:
             facts.append((f"{epochs}", "epoch" if epochs == 1 else "epochs"))
@@ -113,7 +126,9 @@ class RunPage:
 
     def _curves(self) -> list[Html]:
         charts = []
-        for kind, label, scale in (("_loss", "loss", 1), ("_accuracy", "accuracy (%)", 100)):
+        shown = [(name, metric) for name, metric in METRICS.items() if metric.unit is not None]
+        for name, metric in shown:
+            kind, label, scale = f"_{name}", metric.axis, 100 if metric.unit == "%" else 1
             series = {
                 part: [scale * float(v) for v in self.history[part + kind]]
                 for part in _PARTS
@@ -294,13 +309,14 @@ class RunPage:
             ),
         )
         desk = element("div", source, _ANSWER, id="desk", class_="desk")
-        inside = element("details", element("summary", "Every layer: activations, errors and gradients"),
-                         element("ol", id="layers", class_="layers"), open="")  # fmt: skip
+        words = element("summary", "Every layer: activations, errors and gradients")
+        layers = element("ol", id="layers", class_="layers")
+        inside = element("details", words, layers, open="")
         section = element("section", element("h2", heading), off, desk, inside, class_="screen")
         return [section]
 
     def _no_desk(self) -> str | None:
-        """Return why there is no input to play with: "" where none could be; None where there is."""
+        """Return why there is no desk, "" where nobody would miss it; None where there is one."""
         try:
             described(self.net, self.params)
         except TypeError as error:
@@ -308,11 +324,7 @@ class RunPage:
         shape = self._example_shape()
         if len(shape) == 1:
             return None if shape[0] <= FIELDS else ""
-        return (
-            None
-            if self._picture_shape()
-            else "This page has no canvas to draw on: the network was not trained on grey pictures with a plain background."
-        )
+        return None if self._picture_shape() else _NO_CANVAS
 
     def _example_shape(self) -> tuple[int, ...]:
         return self.net.input_shape if self.examples is None else np.shape(self.examples[0])[1:]
@@ -329,10 +341,11 @@ class RunPage:
         if self.standardization is not None:
             mean, deviation = (np.asarray(v, float) for v in self.standardization)
             start = start * deviation + mean
+        kind = {"type": "number", "step": "any"}
         fields = [
-            element("label", f"input {k + 1}", element("input", type="number", step="any", value=f"{v:.6g}"))
+            element("label", f"input {k + 1}", element("input", value=f"{v:.6g}", **kind))
             for k, v in enumerate(start)
-        ]  # fmt: skip
+        ]
         return element(
             "div", element("h3", "Inputs"), element("div", *fields, id="fields", class_="fields")
         )
@@ -427,32 +440,61 @@ def _float32(x: np.ndarray) -> str:
     return base64.b64encode(scaled.tobytes()).decode()
 
 
+_SCRIPTS_OFF = "This part needs JavaScript; everything below can be read without it."
+_NO_CANVAS = (
+    "This page has no canvas to draw on: the network was not trained on grey pictures with a "
+    "plain background."
+)
+
+
+def _button(text: str, name: str, **attributes: str) -> Html:
+    return element("button", text, id=name, type="button", **attributes)
+
+
+def _choice(text: str, name: str, **attributes: str) -> Html:
+    return element("select", element("option", text, value=""), id=name, **attributes)
+
+
+def _in_a_row(*content: Html) -> Html:
+    return element("div", *content, class_="bar-of-buttons")
+
+
+_KEYS = "Drawing area. Arrow keys move the pen, the space bar lowers and lifts it."
 _PAD = element(
     "div",
     element("canvas", id="pad", width=512, height=512, tabindex=0, role="application",
-            aria_label="Drawing area. Arrow keys move the pen, the space bar lowers and lifts it.",
-            aria_describedby="pen"),
+            aria_label=_KEYS, aria_describedby="pen"),
     element("p", id="pen", class_="note", aria_live="polite"),
-    element("div", element("button", "Clear", id="clear", type="button"),
-            element("select", element("option", "Or take an image …", value=""), id="example",
-                    aria_label="An image of the data instead of a drawing"), class_="bar-of-buttons"),
+    _in_a_row(
+        _button("Clear", "clear"),
+        _choice("Or take an image …", "example", aria_label="An image of the data"),
+    ),
     element("p", "As the network sees it:", class_="note"),
     element("canvas", id="seen", class_="pixels seen", role="img",
             aria_label="the drawing as it was prepared for the network"),
 )  # fmt: skip
 
+_RATE = {"type": "number", "value": "0.1", "min": "0", "step": "any", "class_": "rate"}
 _TEACH = element(
     "div",
     element("h3", "Teach it"),
-    element("div", element("label", "Right class ", element("select", element("option", "choose …", value=""), id="target")),
-            element("label", "Learning rate η ", element("input", id="eta", type="number", value="0.1", min="0", step="any", style="width: 6rem")),
-            class_="bar-of-buttons"),
-    element("div", element("button", "Take a step", id="step", type="button", class_="main", disabled=""),
-            element("button", "Forget the steps", id="reset", type="button", disabled=""), class_="bar-of-buttons"),
+    _in_a_row(
+        element("label", "Right class ", _choice("choose …", "target")),
+        element("label", "Learning rate η ", element("input", id="eta", **_RATE)),
+    ),
+    _in_a_row(
+        _button("Take a step", "step", class_="main", disabled=""),
+        _button("Forget the steps", "reset", disabled=""),
+    ),
     element("p", id="loss", aria_live="polite"),
-    element("p", "The errors δ and the gradients flow back through the layers below, by BP1 to BP4; the step subtracts η times the gradient, and the mark on each bar is where it was before.", class_="note"),
+    element(
+        "p",
+        "The errors δ and the gradients flow back through the layers below, by BP1 to BP4. A step "
+        "subtracts η times the gradient; the mark on each bar is where it was before.",
+        class_="note",
+    ),
     id="teach",
-)  # fmt: skip
+)
 
 _ANSWER = element(
     "div",

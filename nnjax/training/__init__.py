@@ -13,6 +13,8 @@ from nnjax.training.loop import (
     train,
     train_epochs,
 )
+from nnjax.training.many import many_epochs, train_many
+from nnjax.training.many_result import Many, ensemble
 from nnjax.training.recipe import Recipe
 
 __all__ = [
@@ -20,15 +22,19 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Interrupted",
+    "Many",
     "Recipe",
     "Record",
     "TrainState",
     "augmentation",
+    "ensemble",
     "history",
     "initial_state",
+    "many_epochs",
     "monitors",
     "optimizers",
     "run_epoch",
     "train",
     "train_epochs",
+    "train_many",
 ]

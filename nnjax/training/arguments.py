@@ -16,7 +16,7 @@ import numpy as np
 from nnjax.checks import require_size
 from nnjax.data.dataset import Dataset, require_dataset
 from nnjax.feedback import Feedback
-from nnjax.network import Network, Params, check_batch
+from nnjax.network import Network, Params, check_batch, grey_levels
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState
 from nnjax.training.recipe import Recipe
@@ -179,7 +179,7 @@ def on_device(net: Network, params: Params, data: Dataset) -> Dataset:
 
 def _check_scales(inputs: dict[str, jax.Array]) -> None:
     """Bytes are divided by 255: beside them, numbers beyond 0 … 1 are of another scale."""
-    as_bytes = [name for name, x in inputs.items() if x.dtype == jnp.uint8]
+    as_bytes = [name for name, x in inputs.items() if grey_levels(x)]
     for name, x in inputs.items():
         if as_bytes and name not in as_bytes:
             low, high = float(jnp.min(x)), float(jnp.max(x))

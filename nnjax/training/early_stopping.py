@@ -13,6 +13,7 @@ import numpy as np
 
 from nnjax.checks import require_number, require_size
 from nnjax.data import Dataset
+from nnjax.tasks import Classification, Task
 from nnjax.training.monitors import Better, Penalty, Performance, directions
 
 __all__ = ["EarlyStopping", "Stopping"]
@@ -54,7 +55,9 @@ class EarlyStopping:
 
     Args:
         patience: n, how many epochs without improvement are tolerated.
-        measure: a name in the records. NaN is not an improvement.
+        measure: a name in the records; "auto": the main metric of the task on the validation data,
+            such as `validation_accuracy`, or `validation_rmse` of a regression. NaN is not an
+            improvement.
         lower_rate_to: 1 stops at once; the book suggests 1/128.
         better: whether "smaller" or "larger" values of the measure are better; None: as the
             monitor that measures it declares.
@@ -77,7 +80,7 @@ class EarlyStopping:
     """
 
     patience: int
-    measure: str = "validation_accuracy"
+    measure: str = "auto"
     lower_rate_to: float = 1.0
     better: Better | None = None
 
@@ -95,11 +98,25 @@ class EarlyStopping:
         if self.better is not None and self.better not in get_args(Better):
             raise ValueError(f"better is {self.better!r}; expected 'smaller' or 'larger'")
 
+    def for_task(self, task: Task) -> EarlyStopping:
+        """Return the rule with `measure` filled in, where it is "auto".
+
+        Example:
+            >>> from nnjax.tasks import Regression
+            >>> from nnjax.training import EarlyStopping
+            >>> EarlyStopping(2).for_task(Regression()).measure
+            'validation_rmse'
+        """
+        measure = f"validation_{task.main}" if self.measure == "auto" else self.measure
+        return dataclasses.replace(self, measure=measure)
+
     def with_direction(self, declared: Mapping[str, Better]) -> EarlyStopping:
         """Return the rule with `better` filled in, where it is None, from what monitors declare.
 
         Raises:
             ValueError: if nothing says which way the measure is better.
+
+        A rule without a measure is one of a classification.
 
         Example:
             >>> from nnjax.training import EarlyStopping
@@ -108,13 +125,14 @@ class EarlyStopping:
             >>> EarlyStopping(2, "margin").with_direction({"margin": "larger"}).better
             'larger'
         """
-        better = self.better or {**_KNOWN, **declared}.get(self.measure)
+        rule = self.for_task(Classification())
+        better = rule.better or {**_KNOWN, **declared}.get(rule.measure)
         if better is None:
             raise ValueError(
-                f"nothing says whether a smaller or a larger {self.measure} is better; give "
+                f"nothing says whether a smaller or a larger {rule.measure} is better; give "
                 "EarlyStopping better='smaller' or better='larger'"
             )
-        return dataclasses.replace(self, better=better)
+        return dataclasses.replace(rule, better=better)
 
     def init(self, params: Any) -> Stopping:
         """Return the state before the first epoch."""
@@ -128,7 +146,7 @@ class EarlyStopping:
         )
 
     def update(
-        self, state: Stopping, params: Any, epoch: int, value: float
+        self, state: Stopping, params: Any, epoch: Any, value: Any
     ) -> tuple[Stopping, jax.Array]:
         """Return the state after an epoch, and by what to multiply the learning rate: 1 or ½.
 
@@ -136,10 +154,12 @@ class EarlyStopping:
             state: before it.
             params: the parameters after it.
             epoch: its number, counted from 0.
-            value: the measure after it.
+            value: the measure after it; both are numbers, or both arrays ().
         """
         rule = self.with_direction({})
-        return _update(rule, state, params, *jax.device_put((np.int32(epoch), np.float32(value))))
+        if not isinstance(value, jax.Array):  # one under `jax.jit` cannot be put anywhere
+            epoch, value = jax.device_put((np.int32(epoch), np.float32(value)))
+        return _update(rule, state, params, epoch, value.astype(jnp.float32))
 
 
 @jax.jit

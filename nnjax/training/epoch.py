@@ -7,6 +7,8 @@ images stay bytes until a mini-batch needs them).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,15 +18,17 @@ import optax
 
 from nnjax.checks import require_instance
 from nnjax.data.dataset import Dataset, require_dataset
-from nnjax.descent import loss_and_gradient
 from nnjax.display import heading, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
+from nnjax.sharding import automatic, replicated, spec
+from nnjax.training.class_weights import example_weights, weights_of_classes
+from nnjax.training.devices import divided, gradient_over
 from nnjax.training.monitors import measure
 from nnjax.training.progress import REPORTS, report
 from nnjax.training.recipe import Recipe
 
-__all__ = ["TrainState", "run_epoch"]
+__all__ = ["TrainState", "run_epoch", "run_epoch_on", "shuffled", "visiting_order"]
 
 
 class TrainState(NamedTuple):
@@ -62,6 +66,11 @@ class TrainState(NamedTuple):
         return self.stopping.params if self.stopping else self.params
 
 
+def _layout(net, recipe, state, *rest):
+    return jax.tree.map(spec, state), replicated(), replicated()
+
+
+@partial(automatic, layout=_layout)
 def run_epoch(
     net: Network, recipe: Recipe, state: TrainState, data: Dataset, listener: Any = None
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
@@ -103,24 +112,100 @@ def run_epoch(
     require_instance(recipe, Recipe, "recipe", "a nnjax.training.Recipe")
     require_instance(state, TrainState, "state", "what nnjax.training.initial_state returns")
     require_dataset(data)
-    optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
+    return run_epoch_on(shuffled(state, data), net, recipe, state, data, listener=listener)
+
+
+def shuffled(state: TrainState, data: Dataset) -> tuple[jax.Array, jax.Array]:
+    """Return the training examples (x, y) in the order in which the next epoch visits them.
+
+    Networks with equal `key` and `epoch` share it.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax, optax
+        >>> from nnjax.training.epoch import shuffled
+        >>> net = nnjax.mlp([1, 2])
+        >>> state = nnjax.training.initial_state(net, optax.sgd(0.5), jax.random.key(0))
+        >>> data = nnjax.data.Dataset((jnp.arange(4.0)[:, None], jnp.arange(4)), None, None)
+        >>> x, y = shuffled(state, data)
+        >>> sorted(y.tolist()), bool((x[:, 0] == y.astype(float)).all())
+        ([0, 1, 2, 3], True)
+    """
+    order = visiting_order(state, data)
     x, y = data.train
-    n = x.shape[0]
-    steps, rest = divmod(n, batch_size)
-    shuffle_key, step_key = jax.random.split(jax.random.fold_in(state.key, state.epoch))
-    order = jax.random.permutation(shuffle_key, n)
-    x, y = jnp.take(x, order, axis=0), jnp.take(y, order, axis=0)
+    return jnp.take(x, order, axis=0), jnp.take(y, order, axis=0)
+
+
+def visiting_order(state: TrainState, data: Dataset) -> jax.Array:
+    """Return the numbers of the training examples in the order in which the next epoch visits them.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax, optax
+        >>> from nnjax.training.epoch import visiting_order
+        >>> net = nnjax.mlp([1, 2])
+        >>> state = nnjax.training.initial_state(net, optax.sgd(0.5), jax.random.key(0))
+        >>> data = nnjax.data.Dataset((jnp.ones((4, 1)), jnp.arange(4)), None, None)
+        >>> sorted(visiting_order(state, data).tolist())
+        [0, 1, 2, 3]
+    """
+    shuffle_key, _ = _keys(state)
+    return jax.random.permutation(shuffle_key, len(data.train[0]))
+
+
+def run_epoch_on(
+    examples: Any,
+    net: Network,
+    recipe: Recipe,
+    state: TrainState,
+    data: Dataset | None,
+    pick: Callable[..., tuple[jax.Array, jax.Array]] = lambda x, y: (x, y),
+    listener: Any = None,
+    first: Any = 0,
+    n: int | None = None,
+) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
+    """Do what `run_epoch` does, with training examples that have been shuffled.
+
+    Args:
+        examples: arrays with the examples on the first axis, in the order of the epoch.
+        net, recipe, state, data, listener: see `run_epoch`; data are there for the monitors.
+        pick: makes x and y of a mini-batch of its rows of `examples`: what they are already, or,
+            where the examples are numbers, the rows of the data with these numbers.
+        first: the number of the first step, where the examples are a part of an epoch.
+        n: how many examples the whole epoch has; None: as many as the data.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax, optax
+        >>> from nnjax.training import Recipe, initial_state, run_epoch
+        >>> from nnjax.training.epoch import run_epoch_on, visiting_order
+        >>> net, recipe = nnjax.mlp([3, 2]), Recipe(optimizer=optax.sgd(0.5), batch_size=2)
+        >>> state = initial_state(net, recipe.optimizer, jax.random.key(0))
+        >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
+        >>> data, order = nnjax.data.Dataset((x, y), None, None), visiting_order
+        >>> pick = lambda rows: (x[rows], y[rows])
+        >>> _, loss, _ = run_epoch_on((order(state, data),), net, recipe, state, data, pick)
+        >>> bool(loss == run_epoch(net, recipe, state, data)[1])
+        True
+    """
+    optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
+    count = len(examples[0])
+    n = count if n is None else n
+    steps, rest = divmod(count, batch_size)
+    _, step_key = _keys(state)
+    labels = None if data is None else data.train[1]
+    by_class = weights_of_classes(net, recipe.class_weight, labels)
     random = any(layer.random for layer in net.layers)
 
     def step(carry, batch):
         params, opt_state, feedback, total = carry
-        i, x, y = batch
-        key = jax.random.fold_in(step_key, i)
+        i, rows = batch
+        x, y = pick(*rows)
+        key = jax.random.fold_in(step_key, first + i)
         if recipe.augment is not None:
             key, augment_key = jax.random.split(key)
             x = recipe.augment(augment_key, x)
         computing = recipe.computing(params)
-        loss, grads = loss_and_gradient(net, computing, x, y, key if random else None, feedback)
+        key = key if random else None
+        weights = None if by_class is None else example_weights(net, by_class, y)
+        loss, grads = gradient_over(recipe.mesh, net, computing, x, y, key, feedback, weights)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         if regularizer is not None:
             grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
@@ -137,9 +222,11 @@ def run_epoch(
         carry, _ = jax.lax.scan(step, carry, batches)
         if listener is not None:
             report(listener, (batches[0][-1] + 1) / steps)
-        return carry, measure(net, recipe.observed, recipe.computing(carry[0]), data, carry[2])
+        watched: Any = data
+        return carry, measure(net, recipe.observed, recipe.computing(carry[0]), watched, carry[2])
 
-    batches = (jnp.arange(steps), *(_rows(a, steps, batch_size) for a in (x, y)))
+    whole = jax.tree.map(lambda a: _rows(a, steps, batch_size), tuple(examples))
+    batches = (jnp.arange(steps), divided(recipe.mesh, whole))
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
     carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
     observed: dict[str, jax.Array] = {}
@@ -153,7 +240,8 @@ def run_epoch(
         batches = jax.tree.map(lambda a: a[groups * every :], batches)
     carry, _ = jax.lax.scan(step, carry, batches)
     if rest:
-        carry, _ = step(carry, (steps, x[-rest:], y[-rest:]))
+        left = jax.tree.map(lambda a: a[-rest:], tuple(examples))
+        carry, _ = step(carry, (steps, left))
     params, opt_state, feedback, total = carry
 
     leaves = [total, *jax.tree.leaves(params)]
@@ -165,6 +253,11 @@ def run_epoch(
     )
     state = state._replace(params=params, opt_state=opt_state, feedback=feedback, epoch=epoch)
     return state, jnp.where(good, total / n, jnp.nan), observed
+
+
+def _keys(state):
+    """Return the keys of the next epoch: of the order of its examples, and of its steps."""
+    return jax.random.split(jax.random.fold_in(state.key, state.epoch))
 
 
 def _norm(leaf):

@@ -18,14 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from nnjax.checks import check_key, require_instance
+from nnjax.checks import check_key, did_you_mean, require_instance
 from nnjax.data import Dataset
 from nnjax.display import table
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.network import Network, Params, check_params, init
+from nnjax.sharding import automatic, replicated, spec
+from nnjax.tasks import Classification, Regression, Task, task_of
 from nnjax.training import optimizers
 from nnjax.training.arguments import Arguments, Watched, called_with, on_device
+from nnjax.training.devices import in_mesh, placed, placed_data, placed_state
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.monitors import Penalty, Performance, directions, measure
@@ -37,6 +41,7 @@ __all__ = [
     "History",
     "Interrupted",
     "Record",
+    "check_sizes",
     "history",
     "initial_state",
     "train",
@@ -185,25 +190,50 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     if arguments.state is not None:
         start = _checked_state(net, arguments.state, start)
     data = on_device(net, start.params, arguments.data)
-    _check_sizes(recipe, len(data.train[0]))
+    task = _task(arguments)
+    check_sizes(recipe, len(data.train[0]))
     parts = [part for part in arguments.evaluate_on if getattr(data, part) is not None]
     penalty = () if recipe.regularizer is None else (Penalty(recipe.regularizer),)
     after_epoch = () if recipe.observed else recipe.monitors
-    measured = partial(measure, net, (*map(Performance, parts), *penalty, *after_epoch))
+    performances = (Performance(part, task) for part in parts)
+    measured = partial(measure, net, (*performances, *penalty, *after_epoch))
     numbers = _check_names(recipe, recipe.computing(start.params), data, measured)
     if rule is not None:
+        rule = rule.for_task(task)
         if rule.measure not in numbers:
             raise ValueError(
                 f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(numbers)}"
+                f"{did_you_mean(rule.measure, numbers)}"
             )
         rule = rule.with_direction(directions(recipe.monitors))
-    rates = tuple(map(jnp.asarray, recipe.rates))
+    if recipe.mesh is not None:
+        start, data = placed_state(recipe.mesh, net, start), placed_data(recipe.mesh, data)
+    rates = placed(recipe.mesh, tuple(map(jnp.asarray, recipe.rates)))
     run = partial(_run_epoch, net, recipe, rates)
-    of = recipe.computing
-    return _iterate(run, measured, of, rule, arguments.epochs, start, data, arguments.within)
+    within = arguments.within if recipe.mesh is None else None  # one of many devices tells less
+    of, mesh = recipe.computing, recipe.mesh
+    return _iterate(run, measured, of, rule, arguments.epochs, start, data, within, mesh)
+
+
+def _layout(net, recipe, rates, state, *rest):
+    return jax.tree.map(spec, state), replicated(), replicated()
+
+
+def _task(arguments: Arguments) -> Task:
+    """Return what the network is trained for, as its data tell it."""
+    data = arguments.data
+    task = task_of(arguments.net, data.train[1])
+    if arguments.class_weight is not None and not isinstance(task, Classification):
+        raise ValueError(
+            f"class_weight gives weights to classes, and the task is {task.name}; leave it out"
+        )
+    if isinstance(task, Regression):
+        return Regression.standardized(data.target_standardization)
+    return task
 
 
 @jax.jit
+@partial(automatic, layout=_layout)
 def _run_epoch(net, recipe, rates, state, data, listener):
     return run_epoch(net, recipe.with_rates(rates), state, data, listener)
 
@@ -217,6 +247,7 @@ def _iterate(
     state: TrainState,
     data: Dataset,
     within: Callable[[float], None] | None,
+    mesh: Mesh | None,
 ) -> Iterator[tuple[TrainState, Record]]:
     records: list[Record] = []
     for epoch in range(int(jax.device_get(state.epoch)), epochs):
@@ -224,7 +255,7 @@ def _iterate(
             return
         start = time.perf_counter()
         try:
-            with listening(within) as listener:
+            with listening(within) as listener, in_mesh(mesh):
                 after, loss, observed = run(state, data, listener)
                 record: Record = {"epoch": epoch, "train_loss": float(jax.device_get(loss))}
             if not np.isfinite(record["train_loss"]):
@@ -233,14 +264,16 @@ def _iterate(
                     state,
                     history(records),
                 )
-            rate = optimizers.rate(after.opt_state)
-            values = measured(computing(after.params), data, after.feedback) | observed
-            values |= {} if rate is None else {"rate": rate}
-            record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
-            if early_stopping is not None:
-                after = _watch(early_stopping, after, epoch, record[early_stopping.measure])
-                counts = after.stopping.best_epoch, after.stopping.waited
-                record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
+            with in_mesh(mesh):
+                rate = optimizers.rate(after.opt_state)
+                values = measured(computing(after.params), data, after.feedback) | observed
+                values |= {} if rate is None else {"rate": rate}
+                record |= {name: _plain(value) for name, value in jax.device_get(values).items()}
+                if early_stopping is not None:
+                    value = record[early_stopping.measure]
+                    after = _watch(early_stopping, after, epoch, value, mesh)
+                    counts = after.stopping.best_epoch, after.stopping.waited
+                    record["best_epoch"], record["waited"] = map(int, jax.device_get(counts))
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted in epoch {epoch}; the parameters from before that epoch are kept",
@@ -269,8 +302,13 @@ def _why_diverged(epoch: int, state: TrainState, params: Params, data: Dataset) 
     )
 
 
-def _watch(rule: EarlyStopping, state: TrainState, epoch: int, value: float) -> TrainState:
-    stopping, factor = rule.update(state.stopping, state.params, epoch, value)
+def _watch(
+    rule: EarlyStopping, state: TrainState, epoch: int, value: float, mesh: Mesh | None
+) -> TrainState:
+    at: tuple[Any, Any] = epoch, value
+    if mesh is not None:
+        at = placed(mesh, (jnp.asarray(epoch, jnp.int32), jnp.asarray(value, jnp.float32)))
+    stopping, factor = rule.update(state.stopping, state.params, *at)
     if rule.lower_rate_to < 1:
         state = state._replace(opt_state=optimizers.scale_rate(state.opt_state, factor))
     return state._replace(stopping=stopping)
@@ -290,18 +328,22 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
 
     Args:
         net: the network.
-        data: `Dataset(train, validation, test)`, each part `(x, y)` or None.
+        data: `Dataset(train, validation, test)`, each part `(x, y)` or None. What the network is
+            trained for, and so the metrics, follows from its output layer and y: see `nnjax.tasks`.
         optimizer: any `optax.GradientTransformation`, such as `optax.sgd(0.5)`; by name, and with
             rate schedules, from `nnjax.training.optimizers`.
         epochs: number of passes over the training data, including those before `state`.
         batch_size: mini-batch size, at most the number of training examples.
         key: a random key: starting parameters, order of the examples, dropout, augmentation.
         params: where to start; None: `init` with a key split from `key`.
-        evaluate_on: the parts of the data on which to measure loss and accuracy after each epoch;
+        evaluate_on: the parts of the data on which to measure loss and metrics after each epoch;
             parts that are None are left out. Add "train" to evaluate the training data too.
         regularizer: such as `nnjax.regularizers.L2(5.0)`; n is the number of training examples.
         augment: such as `nnjax.training.augmentation.Distortion(rotation=10.0)`; any pure,
             hashable function of (key, x).
+        class_weight: how much the examples of each class count: "balanced" (each class the same in
+            total), one weight per class, or weights by class such as `{1: 5.0}`. The loss of an
+            example and its error δ^L are multiplied by the weight of its class.
         monitors: additional measurements: names in `nnjax.training.monitors.MONITORS`, or
             functions of (net, params, data).
         monitor_every: None: after each epoch; k: after every k mini-batches, so that each record
@@ -317,6 +359,9 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
             `state.feedback`.
         state: continue from the state of an earlier run with the same arguments, which then ends,
             bit for bit, as if it had never been interrupted.
+        mesh: devices to train on, such as `jax.make_mesh((4,), ("data",))`: every mini-batch is
+            divided over its first axis, with the results of one device up to rounding. Over a
+            second axis the neurons of dense layers are divided.
         within: called, from another thread, with the fraction of the epoch that is done, some
             twenty times per epoch.
         progress: True: show a bar that moves within the epoch; or a function that is called with
@@ -328,7 +373,9 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
         value per epoch: `epoch`; `train_loss` (the running mean over the epoch's mini-batches,
         without the regularisation term; with "train" in `evaluate_on`, the loss of the parameters
         at the end of the epoch); `seconds`; for each part evaluated, such as the test data,
-        `test_loss`, `test_accuracy` (a fraction) and `test_correct` (a count); with a regularizer
+        `test_loss` and the metrics of the task (`nnjax.tasks`): `test_accuracy` (a fraction) and
+        `test_correct` (a count); of a regression `test_rmse`, `test_mae` and `test_r2`, of several
+        labels `test_label_accuracy`, `test_exact_match` and `test_f1`; with a regularizer
         `penalty`; with an optimizer by name `rate`; with early stopping `best_epoch` and `waited`;
         and what the monitors measure.
 
@@ -405,7 +452,18 @@ def _check_names(recipe, params, data, measured) -> list[str]:
     return ["train_loss", *(name for name, value in shapes.items() if value.shape == ())]
 
 
-def _check_sizes(recipe: Recipe, n: int) -> None:
+def check_sizes(recipe: Recipe, n: int) -> None:
+    """Raise ValueError if a recipe does not fit n training examples.
+
+    Example:
+        >>> import optax
+        >>> from nnjax.training import Recipe
+        >>> from nnjax.training.loop import check_sizes
+        >>> check_sizes(Recipe(optimizer=optax.sgd(0.5), batch_size=10), 5)
+        Traceback (most recent call last):
+        ...
+        ValueError: batch_size is 10, but there are 5 training examples; expected at most as many
+    """
     if recipe.batch_size > n:
         raise ValueError(
             f"batch_size is {recipe.batch_size}, but there are {n} training examples; expected at "

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard
+from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from nnjax.layers.base import Affine
 from nnjax.network import Network, Params, forward
 from nnjax.pieces import at_least_float32
 from nnjax.regularizers import Regularizer
+from nnjax.sharding import automatic
+from nnjax.tasks import METRICS, Better, Task
 
 __all__ = [
     "MONITORS",
@@ -46,18 +48,19 @@ __all__ = [
     "measure",
 ]
 
-Better: TypeAlias = Literal["smaller", "larger"]
-"""Which values of a measure are better."""
-
 Monitor: TypeAlias = Callable[[Network, Params, Dataset], Any]
 
 
 @dataclass(frozen=True)
 class Performance:
-    """Loss and accuracy on a part of the data: `test_loss`, `test_accuracy`, `test_correct`.
+    """Loss and metrics on a part of the data: `test_loss`, `test_accuracy`, `test_correct`.
+
+    The metrics are those of the task, such as `test_rmse`, `test_mae` and `test_r2` of a
+    regression.
 
     Args:
         part: train, validation or test.
+        task: of `nnjax.tasks`; None: as `nnjax.tasks.task_of` tells it.
 
     Example:
         >>> import jax, nnjax
@@ -68,18 +71,16 @@ class Performance:
     """
 
     part: str
+    task: Task | None = None
 
     @property
     def better(self) -> dict[str, Better]:
-        """A smaller loss, a larger accuracy or count."""
-        return {
-            f"{self.part}_loss": "smaller",
-            f"{self.part}_accuracy": "larger",
-            f"{self.part}_correct": "larger",
-        }
+        """Which way each metric is better: a smaller loss, a larger accuracy, ..."""
+        return {f"{self.part}_{name}": metric.better for name, metric in METRICS.items()}
 
     def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
-        result = evaluate(net, params, *getattr(data, self.part))
+        x, y = getattr(data, self.part)
+        result = evaluate(net, params, x, y, self.task)
         return {f"{self.part}_{name}": value for name, value in result._asdict().items()}
 
 
@@ -285,6 +286,7 @@ def by_name(monitor: str | Monitor) -> Monitor:
 
 
 @partial(jax.jit, static_argnums=1)
+@automatic
 def _measure(net, monitors, params, data, feedback):
     named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnjax.checks import require_number, require_size
+from nnjax.checks import did_you_mean, require_number, require_scalar, require_size
 
 __all__ = [
     "OPTIMIZERS",
@@ -226,7 +226,8 @@ def by_name(
         0.10000000149011612
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(sorted(OPTIMIZERS))}")
+        expected = ", ".join(sorted(OPTIMIZERS)) + did_you_mean(name, OPTIMIZERS)
+        raise ValueError(f"optimizer is {name!r}; expected one of {expected}")
     if not callable(learning_rate):
         learning_rate = _require_rate(learning_rate)
     return _by_name(name, learning_rate, _hashable(f"the optimizer {name}", options))
@@ -363,7 +364,7 @@ def _require_mu(mu: Any) -> None:
         "0 ≤ μ ≤ 1: with μ > 1 the velocity would grow by itself at every step, with μ < 0 it "
         "would change its sign at every step"
     )
-    require_number(mu, "mu", why, 0, 1)
+    require_scalar(mu, "mu", why, 0, 1)
 
 
 def _hashable(what: str, options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

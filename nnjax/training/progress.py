@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from nnjax.checks import install
+from nnjax.tasks import METRICS
 
 __all__ = ["REPORTS", "Bar", "listening", "report"]
 
@@ -123,10 +124,10 @@ class Bar:
 
     def within(self, fraction: float) -> None:
         """Show which fraction of the current epoch is done."""
-        if self._compiling:
+        compiling, self._compiling = self._compiling, False
+        if compiling:
             self._bar.unpause()  # the time that is left does not depend on how long it took
-            self._compiling = False
-        self._bar.set_description_str(f"Epoch {self._done + 1}/{self._epochs}", refresh=False)
+        self._bar.set_description_str(f"Epoch {self._done + 1}/{self._epochs}", refresh=compiling)
         self._move(self._done + fraction)
 
     def __call__(self, record: Mapping[str, Any]) -> None:
@@ -139,6 +140,7 @@ class Bar:
         self._done = epoch + 1
         self._bar.set_description_str(f"Epoch {self._done}/{self._epochs}", refresh=False)
         self._move(self._done)
+        self._bar.refresh()
 
     def above(self, line: str) -> None:
         """Print a line above the bar."""
@@ -150,9 +152,8 @@ class Bar:
 
 def _reached(record: Mapping[str, Any]) -> str:
     parts = [f"train loss {record['train_loss']:.3g}"]
-    parts += [
-        f"{name.replace('_', ' ')} {100 * value:.1f} %"
-        for name, value in record.items()
-        if name.endswith("_accuracy")
-    ]
+    for name, value in record.items():
+        part, _, metric = name.partition("_")
+        if metric != "loss" and metric in METRICS and METRICS[metric].unit is not None:
+            parts.append(f"{part} {METRICS[metric].text(value)}")
     return ", ".join(parts)

@@ -11,12 +11,15 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from nnjax.checks import require_dtype, require_size
 from nnjax.regularizers import Regularizer
 from nnjax.training import monitors as known
 from nnjax.training import optimizers
+from nnjax.training.class_weights import ClassWeight, require_class_weight
 from nnjax.training.closures import identity, rates_of, with_rates
+from nnjax.training.devices import require_mesh
 from nnjax.training.monitors import Monitor
 
 __all__ = ["Augmentation", "Recipe"]
@@ -35,8 +38,8 @@ class Recipe:
     argument of the program.
 
     Args:
-        optimizer, batch_size, regularizer, augment, monitors, monitor_every, compute_dtype: see
-            `nnjax.train`.
+        optimizer, batch_size, regularizer, augment, class_weight, monitors, monitor_every,
+            compute_dtype, mesh: see `nnjax.train`.
 
     Raises:
         ValueError, TypeError: if an argument does not fit.
@@ -55,9 +58,11 @@ class Recipe:
     batch_size: int
     regularizer: Regularizer | None = None
     augment: Augmentation | None = None
+    class_weight: ClassWeight | None = None
     monitors: Sequence[str | Monitor] = ()
     monitor_every: int | None = None
     compute_dtype: Any = None
+    mesh: Mesh | None = None
 
     def __post_init__(self):
         optimizers.require_optimizer(self.optimizer)
@@ -74,11 +79,14 @@ class Recipe:
             )
         # A frozen dataclass sets its own fields this way: here an iterator would be used up.
         object.__setattr__(self, "monitors", _chosen(self.monitors))
+        object.__setattr__(self, "class_weight", require_class_weight(self.class_weight))
         if self.monitor_every is not None:
             require_size(self.monitor_every, "monitor_every")
         if self.compute_dtype is not None:
             dtype = jnp.dtype(require_dtype(self.compute_dtype, "compute_dtype"))
             object.__setattr__(self, "compute_dtype", dtype)
+        if self.mesh is not None:
+            object.__setattr__(self, "mesh", require_mesh(self.mesh))
 
     @property
     def observed(self) -> tuple[Monitor, ...]:

@@ -15,8 +15,8 @@ from nnjax.data import Dataset
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(40, 4)).astype(np.float32), np.arange(40) % 2
 DATA = Dataset((X, Y), (X, Y), None)
-SIGMOIDS = nnjax.mlp([4, 3, 3, 3, 3, 2], loss=nnjax.log_likelihood)
-RELUS = nnjax.mlp([4, 3, 3, 3, 3, 2], nnjax.relu, loss=nnjax.log_likelihood)
+SIGMOIDS = nnjax.mlp([4, 12, 12, 12, 12, 2], loss=nnjax.log_likelihood)
+RELUS = nnjax.mlp([4, 12, 12, 12, 12, 2], nnjax.relu, loss=nnjax.log_likelihood)
 KEY = jax.random.key(0)
 START = nnjax.init(RELUS, KEY)
 
@@ -44,7 +44,12 @@ def changed_by(net, b=0.0, w=1.0):
             {},
             r"dead neurons \(100 % of hidden layer 1.*--rate 0.005",
         ),
-        (SIGMOIDS, changed_by(SIGMOIDS, w=1e4), {}, r"saturated neurons \(\d+ % .* --init default"),
+        (
+            SIGMOIDS,
+            changed_by(SIGMOIDS, w=30.0),
+            {"activation": "sigmoid"},
+            r"saturated neurons \(\d+ % .* --init default",
+        ),
         (SIGMOIDS, changed_by(SIGMOIDS, w=0.05), {}, "the errors vanish on the way back"),
         (RELUS, changed_by(RELUS, b=0.5), {}, r"the learning rate is too large \(η = 0.05\)"),
         (
@@ -74,7 +79,7 @@ def test_a_falling_loss_asks_for_more():
     text = advice(
         TrainConfig(), RELUS, START, changed_by(RELUS, b=0.5), DATA, records((0.70, 0.69))
     )
-    assert re.search(r"too small \(η = 0.05\) or the run too short \(2 epochs\).*--rate 0.5", text)
+    assert re.search(r"too small \(η = 0.05\) or the run too short \(epochs: 2\).*--rate 0.5", text)
 
 
 def test_without_an_accuracy_the_loss_decides():

@@ -195,7 +195,8 @@ def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtype
     best = int(state.stopping.best_epoch)
     out = capsys.readouterr().out
     assert "Early stopping after 2 epochs without improvement in validation loss" in out
-    assert out.splitlines()[-4].endswith(f"  best: {best + 1}")
+    *_, last = (line for line in out.splitlines() if line.startswith("Epoch "))
+    assert last.endswith(f"  best: {best + 1}")
     assert f"Restored the parameters of epoch {best + 1} (best validation loss)" in out
     for name in history.keys() - {"seconds"}:
         np.testing.assert_allclose([record[name] for record in records], history[name])
@@ -642,7 +643,10 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--batch-size 0", "batch_size is 0; expected"),
         ("--hidden 0", "a size in sizes is 0; expected"),
         ("--seed -1", "seed is -1; expected an integer from 0 to 4294967295"),
-        ("--optimizer sdg", "optimizer is 'sdg'; expected one of .*sgd"),
+        (
+            "--optimizer sdg",
+            r"optimizer is 'sdg'; expected one of .*sgd.* \(did you mean 'sgd'\?\)",
+        ),
         ("--activation sigmod", r"--activation: invalid choice 'sigmod' \(did you mean 'sigmoid'"),
         ("--data minst", r"unknown data set 'minst'; did you mean 'mnist'\?"),
         ("--data-dir there", "'digits' takes none"),
@@ -715,7 +719,7 @@ def test_help_is_no_error(capsys, monkeypatch):
         assert max(map(len, out.splitlines())) <= 80
         assert "None" not in out
         if name == "train":
-            titles = re.findall(r"^\W+(\w+) options \W+$", out, re.MULTILINE)
+            titles = re.findall(r"^\W+(\w+) options\W*$", out, re.MULTILINE)
             assert set(titles) == {*GROUPS, "distort"}
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nnjax.data import Dataset, load, split, standardize
-from nnjax.data.tables import encode, read_csv
+from nnjax.data.dataset import guessed_task
+from nnjax.data.tables import encode, read_csv, read_rows, unstandardized
 
 
 def test_a_csv_file_is_a_data_set(tmp_path):
@@ -30,10 +31,12 @@ def test_the_column_of_the_labels(tmp_path, delimiter, names, target, column):
     path.write_text(
         "\ufeff" + "\r\n".join(delimiter.join(r) for r in (names.split(), "123", "456"))
     )
-    x, y = read_csv(path, target)
+    table = read_csv(path, target)
     rows = np.array([[1, 2, 3], [4, 5, 6]])
-    np.testing.assert_array_equal(x, np.delete(rows, column, axis=1))
-    assert y == [str(v) for v in rows[:, column]]
+    np.testing.assert_array_equal(table.x, np.delete(rows, column, axis=1))
+    assert table.y.tolist() == [str(v) for v in rows[:, column]]
+    assert table.targets == (names.split()[column],)
+    assert table.features == tuple(np.delete(names.split(), column))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,85 @@ def test_too_few_examples():
 
 
 @pytest.mark.parametrize(
+    ("y", "task"),
+    [
+        ([0.5, 1, 2], "regression"),
+        ([float(i) for i in range(40)], "regression"),
+        ([float(i % 20) for i in range(400)], "classification"),
+        ([float(i % 25) for i in range(1000)], "classification"),
+        (list(range(40)), "classification"),
+        ([[0.5, 1], [2, 3]], "regression"),
+        ([[1, 1], [0, 1]], "multilabel"),
+        ([[True, False], [False, False]], "multilabel"),
+        ([[1, 0], [0, 1]], "classification"),
+        (["a", "b"], "classification"),
+    ],
+)
+def test_what_targets_look_like(y, task):
+    assert guessed_task(np.array(y)) == task
+
+
+def test_numbers_and_labels_as_targets():
+    x, y = np.arange(40.0)[:, None], np.arange(40) / 8
+    data = split(x, y)
+    assert (data.task, data.classes) == ("regression", ())
+    for x_part, y_part in data:
+        np.testing.assert_array_equal(x_part[:, 0] / 8, y_part)
+        assert y_part.dtype == np.float32
+    assert [len(part[1]) for part in data] == [28, 4, 8]
+    two = split(x, np.stack([y, -y], axis=1)).test[1]
+    np.testing.assert_array_equal(two[:, 0], -two[:, 1])
+    assert split(x, range(40), task="regression").train[1].dtype == np.float32
+    labels = split(x, np.stack([y > 1, y > 2], axis=1))
+    assert (labels.task, labels.train[1].dtype) == ("multilabel", np.uint8)
+
+
+def test_standardised_targets():
+    data = split(np.eye(40), 1000 + 10 * np.arange(40) / 8)
+    scaled = standardize(data, inputs=False, targets=True)
+    np.testing.assert_array_equal(scaled.train[0], data.train[0])
+    mean, deviation = scaled.target_standardization
+    assert (mean, deviation) == (data.train[1].mean(), pytest.approx(data.train[1].std()))
+    assert scaled.standardization is None
+    back = unstandardized(scaled.test[1], scaled.target_standardization)
+    np.testing.assert_allclose(back, data.test[1], rtol=1e-6)
+    with pytest.raises(ValueError, match="y holds int32 classes or labels; only the numbers of a"):
+        standardize(split(np.eye(10), ["a", "b"] * 5), targets=True)
+
+
+def test_targets_of_a_csv_file(tmp_path):
+    path = tmp_path / "a.csv"
+    rows = [f"{i},{i % 2},{i % 3 // 2},{i}.0" for i in range(60)]
+    path.write_text("\n".join(["a,b,c,d", *rows]))
+    data = load(path)  # very many different numbers
+    assert (data.task, data.features, data.classes) == ("regression", ("a", "b", "c"), ("d",))
+    assert load(path, target="b", task="classification").classes == ("0", "1")
+    several = load(path, target=["b", "c"])
+    assert (several.task, several.features, several.classes) == (
+        "multilabel",
+        ("a", "d"),
+        ("b", "c"),
+    )
+    np.testing.assert_array_equal(several.train[0][:, 0] % 2, several.train[1][:, 0])
+    with pytest.raises(ValueError, match=r"a\.csv: every column is a target; expected"):
+        load(path, target=list("abcd"))
+    with pytest.raises(ValueError, match=r"y must be zeros and ones of shape \(n, k\) for several"):
+        load(path, target=["a", "b"], task="multilabel")
+    with pytest.raises(ValueError, match="task is 'sorting'; expected one of classification"):
+        load(path, task="sorting")
+    path.write_text("a,b\n1,2\n2,x\n")
+    with pytest.raises(ValueError, match=r"a\.csv: line 3, column 'b': expected a number, got 'x'"):
+        load(path, task="regression")
+
+
+def test_columns_by_their_names(tmp_path):
+    (tmp_path / "a.csv").write_text("id;b;a\nx;1;2\ny;3;4\n")
+    assert read_rows(tmp_path / "a.csv", ["a", "b"]).tolist() == [[2, 1], [4, 3]]
+    with pytest.raises(ValueError, match=r"has no column 'c', 'd'; expected the features a, c, d"):
+        read_rows(tmp_path / "a.csv", ["a", "c", "d"])
+
+
+@pytest.mark.parametrize(
     ("y", "labels", "names"),
     [
         (["b", "a", "b"], [1, 0, 1], ("a", "b")),
@@ -149,6 +231,7 @@ def test_a_data_set_is_its_three_parts():
     assert (train, validation, test) == (part, None, part)
     assert Dataset(train=part, validation=None, test=None).classes == ()
     assert data._replace(test=None).classes == ("a", "b")
+    assert data._replace(features=("u", "v"))._replace(test=None).features == ("u", "v")
     assert data._asdict().keys() == {"train", "validation", "test"}
 
 

@@ -493,3 +493,21 @@ def test_the_report_for_machines():
     assert data["findings"][0]["name"] == "not returned (None)"
     assert "\x1b[" not in str(report)
     assert "\x1b[" in report.render(color=True)
+
+
+def test_a_small_constant_that_keeps_f_finite_may_be_left_out_of_its_gradient():
+    x = np.array([[0.3, -1.2, 2.0], [1.1, 0.4, -0.5]])
+
+    def f(x):
+        p = jax.nn.softmax(x)
+        return -jnp.sum(jnp.log(p[:, 0] + 1e-7))
+
+    def grad(x):
+        return jax.nn.softmax(x) - np.eye(3)[[0, 0]]
+
+    report = check_gradient(f, grad, x)
+    assert report.ok
+    assert report.verdict == "RIGHT BY ANOTHER CONVENTION"
+    assert "right for the function without the 1e-07" in report.reason
+    assert "1e-7" in report.findings[0].source
+    assert check_gradient(f, lambda x: grad(x) + 1e-6, x).verdict == "WRONG"

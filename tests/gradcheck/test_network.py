@@ -104,3 +104,21 @@ def test_bad_arguments_are_refused_in_one_sentence():
 
 def test_a_regularizer_is_part_of_the_loss():
     assert not check_backprop(NET, mutant(NET), regularizer=L2(0.5)).ok
+
+
+def test_behind_a_shape_error_the_mistake_is_found_with_layers_of_equal_size():
+    def untransposed(params, x, y):
+        """One example, as in the book, with w for wᵀ: a shape error, as sizes differ."""
+        (w1, b1), (w2, b2) = params
+        hidden = np.tanh(w1 @ x + b1.reshape(-1, 1))
+        out = 1 / (1 + np.exp(-w2 @ hidden - b2.reshape(-1, 1)))
+        delta2 = (out - y) * out * (1 - out)
+        delta1 = (w2 @ delta2) * (1 - hidden**2)
+        return [delta1, delta2], [delta1 @ x.T, delta2 @ hidden.T]
+
+    report = check_backprop(NET, untransposed)
+    assert report.verdict == "WRONG"
+    assert "raises ValueError" in report.reason
+    assert "test_network.py, line" in report.reason
+    assert "With 7 neurons in every layer all shapes fit" in report.reason
+    assert report.findings[0].name == "W not transposed"

@@ -80,8 +80,8 @@ def test_a_line_typed_at_a_prompt_has_no_text_to_show():
     scope = {"jnp": jnp}
     exec(compile("def f(x):\n    y = jnp.sin(x)\n    return jnp.sum(y)", "<stdin>", "exec"), scope)
     report = check_gradient(scope["f"], lambda x: -np.cos(x), X)
-    assert report.findings[0].line == 2
+    assert report.findings[0].line == 3
     lines = [line.strip() for line in str(report).splitlines()]
-    at = lines.index("<stdin>, line 2:")
+    at = lines.index("<stdin>, line 3:")
     assert lines[at + 1] == "(the text of code typed at a prompt is not kept)"
     assert "``" not in str(report)

@@ -223,3 +223,76 @@ def test_a_scalar_argument_and_one_of_python():
     (finding,) = found(f, lambda x, s: (s * np.exp(x), -np.exp(x).sum()), (3,), ())
     check(finding, f, "sign", "return")
     assert finding.leaves == ("argument 1",)
+
+
+def clipped(g, c=1.5):
+    return np.clip(g, -c, c)
+
+
+def test_clipped_entries_do_not_hide_another_mistake():
+    def claim(x, w, b):
+        return tuple(clipped(10 * g) for g in affine_claim("not transposed")(x, w, b))
+
+    def f(x, w, b):
+        return 10 * affine(x, w, b)
+
+    one, two = found(f, claim, (4, 3), (3, 3), (3,))
+    check(one, affine, "not transposed", "z = x @ w")
+    assert (two.name, round(two.factor, 9)) == ("clipped", 1.5)
+
+
+def test_one_array_is_scaled_to_a_length_of_its_own():
+    def claim(x, w, b):
+        dx, dw, db = affine_claim("none")(x, w, b)
+        return dx, 3 * dw / np.linalg.norm(dw), db
+
+    (finding,) = found(affine, claim, (4, 3), (3, 3), (3,))
+    assert (finding.name, finding.leaves) == ("normalised", ("argument 1",))
+    assert "length 3" in finding.sentence
+
+
+def test_the_gradient_of_log_f():
+    def claim(x, w, b):
+        return tuple(g / affine(x, w, b) for g in affine_claim("none")(x, w, b))
+
+    (finding,) = found(affine, claim, (4, 3), (3, 3), (3,))
+    check(finding, affine, "gradient of log f", "return jnp.mean")
+
+
+def test_weights_that_are_updated_before_they_are_used():
+    def f(w, v, x):
+        a = jnp.tanh(w @ x)
+        z = v @ a
+        return jnp.sum(jnp.sin(z))
+
+    def claim(w, v, x):
+        a = np.tanh(w @ x)
+        d = np.cos(v @ a)
+        dv = np.outer(d, a)
+        return np.outer((v - 0.1 * dv).T @ d * (1 - a**2), x), dv
+
+    (finding,) = found(f, claim, (4, 3), (5, 4), (3,), wrt=2)
+    check(finding, f, "wrong partner in the product (updated)", "z = v @ a")
+    assert abs(finding.factor - 0.1) < 1e-9
+
+
+def test_copies_of_copies_of_which_one_counts():
+    def f(x, g):
+        big = jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)
+        return jnp.sum(g * big)
+
+    (finding,) = found(f, lambda x, g: (g[::2, ::2],), (2, 3), (4, 6), wrt=1)
+    check(finding, f, "first copy only", "big = jnp.repeat")
+
+
+def test_a_mean_over_a_mask():
+    mask = np.array([1.0, 0, 1, 1, 0, 1, 0])
+
+    def f(w, x):
+        error = (x @ w) * mask
+        return jnp.sum(error**2) / jnp.sum(mask)
+
+    (finding,) = found(f, lambda w, x: (2 * x.T @ (x @ w * mask) / 7,), (3,), (7, 3), wrt=1)
+    check(finding, f, "factor", "return jnp.sum")
+    assert "4" in finding.sentence
+    assert "7" in finding.sentence

@@ -90,7 +90,7 @@ def test_a_digit_is_drawn_read_and_taught(opened, run):
     # The errors flow back, and a step makes the loss smaller.
     assert tab.locator("#step").is_disabled()
     tab.select_option("#target", "7")
-    label = tab.locator("[aria-label^='errors of layer 1']").get_attribute("aria-label")
+    label = tab.locator("canvas[aria-label^='errors of layer 1']").get_attribute("aria-label")
     delta = nnjax.backprop(run.net, run.params, x, np.array([7])).errors[0]
     norm = float(re.search(r"norm (.*)$", label)[1].replace("−", "-"))
     assert norm == pytest.approx(float(np.linalg.norm(np.asarray(delta))), rel=0.01)

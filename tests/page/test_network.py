@@ -20,7 +20,7 @@ BACKPROP = """(() => {
   return DATA.x.map((x, i) => {
     const bp = backprop(net, params, Float64Array.from(x), Float64Array.from(DATA.y[i]));
     const plain = (arrays) => arrays.map((array) => Array.from(array));
-    const grads = bp.grads.map((g) => (g ? plain([g.w, g.b]) : []));
+    const grads = bp.grads.map((g) => (g ? plain(Object.values(g)) : []));
     return [bp.loss, plain(bp.activations), plain(bp.errors), grads];
   });
 })()"""
@@ -38,7 +38,7 @@ def assert_same(net, params, x, y, folder, rtol):
     came = evaluate(["network.js"], BACKPROP, data, folder)
     with jax.enable_x64(True):
         bp = nnjax.backprop(net, in_double(params), jnp.asarray(x, float), jnp.asarray(one_hot))
-    close = dict(rtol=rtol, atol=rtol)
+    close = {"rtol": rtol, "atol": rtol}
     np.testing.assert_allclose(np.mean([loss for loss, *_ in came]), bp.loss, **close)
     for l, a in enumerate(bp.activations):
         np.testing.assert_allclose([c[1][l] for c in came], a.reshape(len(x), -1), **close)
@@ -57,8 +57,8 @@ def test_a_hundred_digits(tmp_path):
 
 
 def test_every_layer_of_the_table(tmp_path):
-    words = "conv2k3x2s2x1p1:tanh conv3k3same:sigmoid pool2s1 meanpool3x2s1 l2pool2 flatten"
-    words += " dropout0.5 dense5:leaky_relu"
+    words = "conv2k3x2s2x1p1:tanh conv4k3samed2g2:sigmoid pool2s1 meanpool3x2s1 l2pool2"
+    words += " layernorm:tanh flatten dropout0.5 dense6:leaky_relu dense6 add1:gelu"
     net = nnjax.architecture.parse(words, (15, 12, 2), 3, loss=nnjax.cross_entropy)
     assert {type(layer) for layer in net.layers} == set(LAYERS.values())
     params = nnjax.init(net, jax.random.key(1))
@@ -89,7 +89,7 @@ def test_every_activation_and_loss(tmp_path):
       });
     })()"""
     came = evaluate(["network.js"], expression, data, tmp_path)
-    close = dict(rtol=1e-9, atol=1e-12)
+    close = {"rtol": 1e-9, "atol": 1e-12}
     with jax.enable_x64(True):
         z, g, y = jnp.asarray(z), jnp.asarray(g), jnp.asarray(y)
         for sigma, (a, *rest) in zip(kinds, came, strict=True):

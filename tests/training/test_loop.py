@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.data import Dataset
+from nnjax.data import Dataset, standardize
 from nnjax.training import DivergedError, Interrupted, Recipe, TrainState, run_epoch, train_epochs
 from nnjax.training.early_stopping import EarlyStopping
 
@@ -202,8 +202,8 @@ def test_optimizers_that_keep_the_parameters_they_start_from():
 
 @pytest.mark.parametrize(("bytes_in", "floats_in"), [("train", "test"), ("validation", "train")])
 def test_bytes_beside_numbers_of_another_scale_are_refused(bytes_in, floats_in):
-    x = RNG.integers(256, size=(23, 4), dtype=np.uint8)
-    x[0, :2] = 0, 255
+    x = RNG.integers(256, size=(23, 2, 2, 1), dtype=np.uint8)
+    x[0, 0, :, 0] = 0, 255
     part = {bytes_in: (x, Y), floats_in: (x.astype(np.float32), Y)}
     data = Dataset(**({"train": None, "validation": None, "test": None} | part))
     sentence = (
@@ -219,10 +219,42 @@ def test_bytes_beside_numbers_of_another_scale_are_refused(bytes_in, floats_in):
 def test_the_signature_is_that_of_the_arguments():
     parameters = inspect.signature(nnjax.train).parameters
     names = {"net", "data", "optimizer", "epochs", "batch_size", "key", "params", "evaluate_on"}
-    names |= {"regularizer", "augment", "monitors", "monitor_every", "early_stopping", "feedback"}
+    names |= {
+        "class_weight",
+        "regularizer",
+        "augment",
+        "monitors",
+        "monitor_every",
+        "early_stopping",
+        "feedback",
+    }
     assert set(inspect.signature(train_epochs).parameters) == names | {"state", "within"}
     assert set(parameters) == names | {"state", "within", "progress"}
     assert all(name in (nnjax.train.__doc__ or "") for name in parameters)
+
+
+def test_a_regression_is_reported_in_the_units_of_its_targets():
+    net = nnjax.mlp([4, 1], output=nnjax.identity, loss=nnjax.quadratic)
+    y = np.float32(1000 + 300 * X[:, 0])
+    data = standardize(Dataset((X, y), (X[:9], y[:9]), None), inputs=False, targets=True)
+    rule = nnjax.training.EarlyStopping(patience=2)
+    state, history = train(net, data, evaluate_on=["validation"], early_stopping=rule)
+    mean, deviation = data.target_standardization
+    found = mean + deviation * np.asarray(nnjax.predict(net, state.params, X[:9]))
+    rmse = np.sqrt(np.mean((found - y[:9]) ** 2))
+    assert history["validation_rmse"][-1] == pytest.approx(rmse, rel=1e-4)
+    assert not [name for name in history if "accuracy" in name]
+    assert history["best_epoch"][-1] == np.argmin(history["validation_rmse"])
+
+
+def test_features_in_bytes_are_no_grey_levels():
+    """Whole numbers are divided by 255 only where they are images."""
+    table = RNG.integers(0, 9, (23, 4), dtype=np.uint8)
+    bytes_, floats = (train(data=Dataset((x, Y), None, None)) for x in (table, np.float32(table)))
+    np.testing.assert_array_equal(bytes_[1]["train_loss"], floats[1]["train_loss"])
+    images = table.reshape(23, 2, 2, 1)
+    a, b = (nnjax.feedforward(NET, nnjax.init(NET, KEY), x) for x in (images, table / 255))
+    np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_parts_to_evaluate_may_come_from_a_generator():

@@ -22,11 +22,11 @@ from nnjax.gradcheck.domains import Domain
 from nnjax.gradcheck.graph import ARRAYS, Graph, Traced, trace, trace_at
 from nnjax.gradcheck.reference import compiled, nearby, numerical_gradient, rounding_noise
 
-__all__ = ["Probe", "Subject"]
+__all__ = ["Point", "Problem", "labels"]
 
 
 @dataclass
-class Subject:
+class Problem:
     """A scalar function and the claim about its gradient.
 
     Attributes:
@@ -85,9 +85,9 @@ class Subject:
             out[i] = argument
         return tuple(out)
 
-    def at(self, label: str, args: tuple, on_kinks: bool = False) -> Probe:
-        """Return the probe at these arguments."""
-        return Probe(self, label, args, on_kinks)
+    def at(self, label: str, args: tuple, on_kinks: bool = False) -> Point:
+        """Return the point at these arguments."""
+        return Point(self, label, args, on_kinks)
 
     def compiled(self, args: tuple) -> tuple[Callable, Callable, list]:
         """Return value(arrays) and gradient(arrays), compiled where f can be, and the arrays.
@@ -190,14 +190,14 @@ def _gradient(f, argnums, args):
 
 
 @dataclass
-class Probe:
+class Point:
     """One point where expected and claimed gradient are compared.
 
     `on_kinks` says that the point lies on kinks or ties by design, where right gradients may
     differ.
     """
 
-    subject: Subject
+    problem: Problem
     label: str
     args: tuple
     on_kinks: bool = False
@@ -205,37 +205,37 @@ class Probe:
     @cached_property
     def expected(self) -> list[np.ndarray]:
         """The leaves of the gradient by autodiff, or by differences if f is untraceable."""
-        if self.subject.untraceable:
+        if self.problem.untraceable:
             return self._by_differences[0]
-        _, gradient, arrays = self.subject.compiled(self.args)
+        _, gradient, arrays = self.problem.compiled(self.args)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(arrays))]
 
     @cached_property
     def _by_differences(self):
         return numerical_gradient(
-            lambda leaves: self.subject.function(*self.with_parameters(leaves)), self.parameters
+            lambda leaves: self.problem.function(*self.with_parameters(leaves)), self.parameters
         )
 
     def with_parameters(self, leaves: Sequence[Any]) -> tuple:
         """Return the arguments with other values for the parameters, a leaf each."""
         new = jax.tree.unflatten(jax.tree.structure(self.parameters_tree), leaves)
         args = list(self.args)
-        values = (new,) if isinstance(self.subject.argnums, int) else new
-        for position, argument in zip(self.subject.positions, values, strict=True):
+        values = (new,) if isinstance(self.problem.argnums, int) else new
+        for position, argument in zip(self.problem.positions, values, strict=True):
             args[position] = argument
         return tuple(args)
 
     @cached_property
     def names(self) -> list[str]:
         """What each leaf is called."""
-        if self.subject.names is not None:
-            return list(self.subject.names)
+        if self.problem.names is not None:
+            return list(self.problem.names)
         return [path or "gradient" for path in named_leaves(self.parameters_tree)[0]]
 
     @property
     def parameters_tree(self) -> Any:
         """The arguments that the gradient is for."""
-        return self.subject.parameters(self.args)
+        return self.problem.parameters(self.args)
 
     @cached_property
     def parameters(self) -> list[np.ndarray]:
@@ -249,7 +249,7 @@ class Probe:
         Raises:
             Misfit: if the function raises or returns another structure.
         """
-        return align(self.parameters_tree, self.subject.claim(*self.args))
+        return align(self.parameters_tree, self.problem.claim(*self.args))
 
     @cached_property
     def claimed_arrays(self) -> list[np.ndarray | None]:
@@ -274,13 +274,13 @@ class Probe:
         for i, name in enumerate(self.names):
             claimed, expected = self.claimed[i], self.expected[i]
             row = compare(name, claimed, expected, 0.0, self.label)
-            if row.verdict == "wrong" and i in self.subject.domains:
-                along, value = self.subject.domains[i].along, self.parameters[i]
+            if row.verdict == "wrong" and i in self.problem.domains:
+                along, value = self.problem.domains[i].along, self.parameters[i]
                 claimed = along(to_numpy(claimed), value)
                 expected = along(expected, value)
                 row = compare(name, claimed, expected, 1e-13 * norm(expected), self.label)
             if row.verdict == "wrong" and np.isfinite(expected).all():
-                certain = not self.subject.untraceable and row.relative_error > 1e-6
+                certain = not self.problem.untraceable and row.relative_error > 1e-6
                 if not (certain and along_difference(self, i).refuted):
                     row = compare(name, claimed, expected, self.noise[i], self.label)
             rows.append(row)
@@ -310,7 +310,7 @@ class Probe:
         high = [leaf.copy() for leaf in low]
         for seed in range(4):
             for sign in (1, -1):
-                beside = self.subject.at("", self.subject.moved(self.args, 1e-6, seed, sign))
+                beside = self.problem.at("", self.problem.moved(self.args, 1e-6, seed, sign))
                 try:
                     if not all(leaf.ok for leaf in beside.compared):
                         return False
@@ -334,9 +334,9 @@ class Probe:
     @cached_property
     def noise(self) -> list[np.ndarray]:
         """The rounding of every entry of the expected gradient."""
-        if self.subject.untraceable:
+        if self.problem.untraceable:
             return self._by_differences[1]
-        noise = self.subject.noise(self.args)
+        noise = self.problem.noise(self.args)
         if noise is None:
             return [np.full(leaf.shape, 1e-13 * _largest(leaf)) for leaf in self.expected]
         return noise(_arrays_in(self.args)[0])
@@ -344,24 +344,24 @@ class Probe:
     @property
     def n(self) -> int | None:
         """The number of examples in the batch, None where there is no batch."""
-        return self.subject.examples(self.args)
+        return self.problem.examples(self.args)
 
     def of_examples(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Return the gradient of the loss of these examples alone; TypeError without a batch."""
-        subset = self.subject.subset
+        subset = self.problem.subset
         if subset is None or self.n is None:
             raise TypeError("there is no batch")
-        if self.subject.mean_of_examples:  # one program, that of a single example, serves for all
+        if self.problem.mean_of_examples:  # one program, that of a single example, serves for all
             chosen = [self._of_subset(i) for i in indices]
             return [np.mean(np.stack(leaves), axis=0) for leaves in zip(*chosen, strict=True)]
         return self._of_subset(*indices)
 
     def _of_subset(self, *indices):
         if indices not in self._subsets:
-            assert self.subject.subset is not None
-            args = self.subject.subset(self.args, indices)
-            graph = None if self.subject.gradient is not None else self.subject.graph(args)
-            point = Probe(self.subject, "", args)  # whose gradient would have to be compiled
+            assert self.problem.subset is not None
+            args = self.problem.subset(self.args, indices)
+            graph = None if self.problem.gradient is not None else self.problem.graph(args)
+            point = Point(self.problem, "", args)  # whose gradient would have to be compiled
             self._subsets[indices] = point.expected if graph is None else graph.gradient()
         return self._subsets[indices]
 
@@ -371,7 +371,7 @@ class Probe:
 
     def value(self, args: tuple) -> float:
         """Return f at other arguments of the same shapes."""
-        value, _, arrays = self.subject.compiled(args)
+        value, _, arrays = self.problem.compiled(args)
         return float(value(arrays))
 
     @cached_property
@@ -380,6 +380,11 @@ class Probe:
         return bool(np.isfinite(self.value(self.args))) and all(
             np.isfinite(leaf).all() for leaf in self.expected
         )
+
+
+def labels(points: Sequence[Point]) -> str:
+    """Return which points these are, for a report."""
+    return f"{len(points)} points in float64: {'; '.join(point.label for point in points)}"
 
 
 def _largest(leaf):

@@ -1,0 +1,366 @@
+"""`nnjax sweep`: train all combinations of some settings from several seeds, and compare them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from nnjax.cli.choices import Schedule
+from nnjax.cli.config import TrainConfig, n_classes
+from nnjax.cli.console import loss_text, printable, show
+from nnjax.cli.devices import mesh_of
+from nnjax.cli.options import DataOptions, NetworkOptions
+from nnjax.cli.stop import Saved, undisturbed
+from nnjax.cli.train import free_folder, new_run, use
+from nnjax.data import Dataset
+from nnjax.data.image_format import ImageFormat
+from nnjax.evaluation import evaluate
+from nnjax.files import write_atomically
+from nnjax.training import EarlyStopping, Many, checkpoint, many_epochs
+from nnjax.training.many_result import DIVERGED, RUNNING
+from nnjax.training.run import Run, plain_json
+
+__all__ = ["Sweep"]
+
+Group = TypeVar("Group")
+_Of: TypeAlias = tyro.conf.OmitArgPrefixes[Group]
+_EVERY = 30.0  # seconds between two times that everything is saved
+_AXES = ("rate", "mu", "l2", "l1", "max_norm", "dropout", "init_scale", "batch_size")
+_SHOWN = {"rate": "η", "mu": "μ", "l2": "λ", "l1": "λ (L1)", "batch_size": "batch size"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train all combinations of some settings, from several seeds, and compare them.
+
+    Give several values to an option, as in --rate 0.01 0.03 0.1 --l2 0 1 5. The best settings are
+    chosen on the validation data, and only these are measured on the test data. The folder is a run
+    with the best network, which the other commands read.
+    """
+
+    rate: tuple[float, ...] = ()
+    """Learning rates η (default: that of nnjax train)."""
+    mu: tuple[float, ...] = ()
+    """Momentum coefficients, of momentum and nesterov."""
+    l2: tuple[float, ...] = ()
+    """Values of λ of L2 regularisation."""
+    l1: tuple[float, ...] = ()
+    """Values of λ of L1 regularisation."""
+    max_norm: tuple[float, ...] = ()
+    """Upper bounds on the norm of each neuron's incoming weights."""
+    dropout: tuple[float, ...] = ()
+    """Rates of all dropout layers in --net."""
+    init_scale: tuple[float, ...] = ()
+    """Factors for the starting weights."""
+    batch_size: tuple[int, ...] = (10,)
+    """Mini-batch sizes."""
+    seeds: int = 3
+    """How many seeds to train each combination from: 0, 1, ..."""
+    epochs: int = 30
+    """Number of passes over the training data."""
+    refine: int | None = None
+    """Successive halving: keep only the best 1/N of the combinations after 1/N of the epochs, of
+    these again the best 1/N after the next power, and so on."""
+    optimizer: str = "momentum"
+    """Optimizer: sgd, momentum, nesterov, adam, ... or any other optax optimizer."""
+    schedule: Schedule = "constant"
+    """How the learning rate changes over the run; step: to a tenth after each third."""
+    patience: int | None = None
+    """Early stopping of each network: after N epochs without improvement."""
+    measure: str = "validation_accuracy"
+    """What the combinations are compared by, and what early stopping monitors."""
+    out: Path | None = None
+    """Folder for the sweep (default: a new one in runs/)."""
+    resume: Path | None = None
+    """Continue the sweep in this folder, with its original options."""
+    devices: Literal["all"] | int | None = None
+    """Divide the networks over this many devices (default: one)."""
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    """Device to run on (default: chosen by JAX)."""
+    json: bool = False
+    """Print the results as JSON."""
+    data: _Of[DataOptions] = field(default_factory=DataOptions)
+    network: _Of[NetworkOptions] = field(default_factory=NetworkOptions)
+
+    def __call__(self) -> None:
+        if self.platform is not None:
+            use(self.platform)
+        asked, run = self, None
+        if self.resume is not None:
+            run = Run(self.resume)
+            asked = dataclasses.replace(_from_json(run), **{k: getattr(self, k) for k in _NOW})
+        if asked.network.feedback != "transpose":
+            raise ValueError("a sweep trains by backpropagation; leave out --feedback")
+        config = asked._config({})
+        data = config.dataset()
+        shape, n_out = data.train[0].shape[1:], n_classes(data)
+        content = {
+            "train": config.to_json(),
+            "input_shape": shape,
+            "n_out": n_out,
+            "data_sha256": checkpoint.digest(data),
+            "classes": data.classes,
+            "standardization": data.standardization,
+            "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
+            "sweep": asked._to_json(),
+        }
+        if run is not None and run.config["data_sha256"] != content["data_sha256"]:
+            raise ValueError(
+                f"the data set {config.data} is not the one that {run.folder} was begun with; "
+                "restore it, or start a new sweep"
+            )
+        opened = (
+            new_run(self.out or free_folder(config.data), content)
+            if run is None
+            else Run.resume(run.folder)
+        )
+        with opened as run:
+            steps = many_epochs(
+                config.network(shape, n_out),
+                data,
+                asked._grid(config),
+                seeds=asked.seeds,
+                epochs=asked.epochs,
+                optimizer=asked.optimizer,
+                schedule=asked.schedule,
+                evaluate_on=("validation",),
+                early_stopping=None
+                if asked.patience is None
+                else EarlyStopping(asked.patience, asked.measure),
+                refine=asked.refine,
+                mesh=mesh_of(self.devices, "networks"),
+                restore=lambda template: _restored(run, template),
+            )
+            many = _follow(run, steps, asked)
+            results = _results(many, asked.measure, data)
+            asked._keep(run, many, results, content)
+            if self.json:
+                show(json.dumps(plain_json({"folder": run.folder, **results})))
+            else:
+                _print_table(many, asked.measure, results)
+                show(f"Saved in {run.folder}")
+
+    def _grid(self, config: TrainConfig) -> dict[str, Any]:
+        grid: dict[str, Any] = {"rate": config.learning_rate}
+        for name in _AXES:
+            if values := getattr(self, name):
+                grid[name] = values if len(values) > 1 else values[0]
+        return grid
+
+    def _config(self, settings: Mapping[str, Any]) -> TrainConfig:
+        """Return what `nnjax train` is asked for to train one of the networks."""
+        names = {f.name for f in dataclasses.fields(TrainConfig)}
+        one = {name: getattr(self, name)[0] for name in _AXES if getattr(self, name)}
+        one |= settings
+        shared = ("epochs", "optimizer", "schedule", "patience", "measure")
+        values: dict[str, Any] = {**vars(self.data), **vars(self.network)}
+        values |= {name: getattr(self, name) for name in shared}
+        values |= {name: value for name, value in one.items() if name in names}
+        if "dropout" in one:
+            word = f"dropout{one['dropout']}"
+            words = values["net"]
+            values["net"] = tuple(word if re.match(r"dropout[\d.]", w) else w for w in words)
+        return TrainConfig(**values)
+
+    def _to_json(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        fields["data"]["data_dir"] = self.data.data_dir and str(self.data.data_dir)
+        return {name: value for name, value in fields.items() if name not in _NOW}
+
+    def _keep(self, run: Run, many: Many, results: dict[str, Any], content: dict[str, Any]) -> None:
+        """Write the best network as that of the run, the table, and the pictures."""
+        best = results["best"]
+        one = many.at(seed=best["seed"], **best["settings"])
+        run.save_params(one.state.best_params)
+        epochs = len(one.history["train_loss"])
+        names = [name for name, values in one.history.items() if not np.isnan(values).any()]
+        run.save_history(
+            [{"epoch": e, **{n: float(one.history[n][e]) for n in names}} for e in range(epochs)]
+        )
+        config = dataclasses.replace(self._config(best["settings"]), seed=best["seed"])
+        run.save_config(content | {"train": config.to_json()})
+        write_atomically(run.folder / "sweep.json", json.dumps(plain_json(results)).encode())
+        try:
+            from nnjax.many_plots import pictures
+
+            figures = pictures(many, self.measure)
+        except ImportError:
+            return  # matplotlib is not installed: there are no pictures
+        for name, figure in figures.items():
+            figure.savefig(run.folder / f"{name}.png")
+
+
+_NOW = ("out", "resume", "devices", "platform", "json")  # of this call, not of the sweep
+
+
+def _from_json(run: Run) -> Sweep:
+    """Return the sweep that a folder was made by."""
+    try:
+        fields = dict(run.config["sweep"])
+        groups = {"data": DataOptions, "network": NetworkOptions}
+        for name, kind in groups.items():
+            fields[name] = kind(**_tuples(fields[name]))
+        if fields["data"].data_dir is not None:
+            folder = Path(fields["data"].data_dir)
+            fields["data"] = dataclasses.replace(fields["data"], data_dir=folder)
+        return Sweep(**_tuples(fields))
+    except KeyError:
+        raise ValueError(f"{run.folder} holds a run of nnjax train, not a sweep") from None
+    except TypeError:
+        raise ValueError(f"{run.folder / 'config.json'}: of another version of nnjax") from None
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def _progress_file(run: Run) -> Path:
+    return run.folder / "sweep.safetensors"
+
+
+def _restored(run: Run, template: Any) -> Any:
+    """Return the progress that was saved, or the start where there is none yet."""
+    path = _progress_file(run)
+    return checkpoint.load(path, template) if path.is_file() else template
+
+
+def _follow(run: Run, steps: Iterator[Many], sweep: Sweep) -> Many:
+    """Go through the epochs, show and save how far they are, and return all networks."""
+    many: Many | None = None
+    saved = time.monotonic()
+    try:
+        with _shown(sweep) as shown:
+            for many in steps:
+                shown(many)
+                if time.monotonic() - saved > _EVERY:
+                    checkpoint.save(_progress_file(run), many.progress)
+                    saved = time.monotonic()
+    except BaseException as stop:
+        if many is None:
+            raise
+        with undisturbed():
+            checkpoint.save(_progress_file(run), many.progress)
+        raise Saved(run.folder, many.epoch) from stop
+    if many is None:  # nothing was left to train
+        raise ValueError(f"{run.folder}: this sweep is complete; see its sweep.json")
+    checkpoint.save(_progress_file(run), many.progress)
+    return many
+
+
+@contextmanager
+def _shown(sweep: Sweep) -> Iterator[Callable[[Many], None]]:
+    """Give a function that shows how far the networks are: a line per epoch, or a bar."""
+    start, first = time.monotonic(), [0]
+
+    def line(many: Many) -> str:
+        first[0] = first[0] or many.epoch - 1  # of a sweep that continues
+        running = int(np.sum(many.status == RUNNING))
+        seconds = time.monotonic() - start
+        left = seconds / (many.epoch - first[0]) * (many.epochs - many.epoch)
+        text = f"Epoch {many.epoch}/{many.epochs}  {running} of {many.status.size} networks"
+        if not np.all(many.status == DIVERGED):
+            best = many.best(sweep.measure)
+            text += f"  best {_words(best.measure)} {_figure(best.measure, np.median(best.values))}"
+            text += f" ({_settings(best.settings)})" if best.settings else ""
+        return text + (f"  {_time(left)} left" if many.epoch < many.epochs else "")
+
+    if sweep.json or not sys.stdout.isatty():
+        yield lambda many: None if sweep.json else show(line(many))
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("Epochs"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("", total=sweep.epochs)
+
+        def above(many: Many) -> None:
+            bar.console.print(printable(line(many)), highlight=False, markup=False)
+            bar.update(task, completed=many.epoch)
+
+        yield above
+
+
+def _results(many: Many, measure: str, data: Dataset) -> dict[str, Any]:
+    """Return the table, the best settings, and what these reach on the test data."""
+    best = many.best(measure)
+    sign = -1 if measure.endswith("loss") else 1
+    seed = many.seeds[int(np.nanargmax(sign * best.values))]
+    found: dict[str, Any] = {"settings": best.settings, "seed": seed, measure: best.values}
+    if data.test is not None:
+        x, y = map(jnp.asarray, data.test)
+        members = [many.at(seed=s, **best.settings) for s in many.seeds]
+        accuracies = [evaluate(m.net, m.state.best_params, x, y).accuracy for m in members]
+        found["test_accuracy"] = [float(a) for a in accuracies]
+        if len(members) > 1:
+            outputs = many.ensemble(x, **best.settings)
+            classes = outputs.argmax(1) if outputs.shape[1] > 1 else outputs[:, 0] > 0.5
+            found["ensemble_test_accuracy"] = float(jnp.mean(classes == y))
+    return {"measure": measure, "table": many.table(measure), "best": found}
+
+
+def _print_table(many: Many, measure: str, results: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    best, count = results["best"], len(many.seeds)
+    table = Table(title=f"{_words(measure).capitalize()}, {count} seeds", title_justify="left")
+    for name in many.grid.axes:
+        table.add_column(_SHOWN.get(name, _words(name)), justify="right")
+    for name in ("median", "min to max", "epochs", "diverged"):
+        table.add_column(name, justify="right")
+    for row in results["table"]:
+        settings = {name: row[name] for name in many.grid.axes}
+        figures = [_figure(measure, row[f"{measure}{end}"]) for end in ("", "_min", "_max")]
+        marked = settings == best["settings"]
+        cells = [f"{value:g}" for value in settings.values()]
+        spread = f"{figures[1]} to {figures[2]}" if figures[0] != "-" else "-"
+        cells += [figures[0], spread, str(row["epochs"]), str(row["diverged"] or "")]
+        table.add_row(*cells, style="bold" if marked else None)
+    Console(file=sys.stdout).print(table)
+    values = np.asarray(best[measure])
+    text = f"Best: {_settings(best['settings'])}: {_words(measure)} {_spread(measure, values)}"
+    if "test_accuracy" in best:
+        text += f"; test accuracy {_spread('accuracy', np.asarray(best['test_accuracy']))}"
+    if "ensemble_test_accuracy" in best:
+        text += f"; all {count} together {_figure('accuracy', best['ensemble_test_accuracy'])}"
+    show(text)
+
+
+def _spread(measure: str, values: np.ndarray) -> str:
+    figures = [_figure(measure, f(values)) for f in (np.nanmedian, np.nanmin, np.nanmax)]
+    return figures[0] if len(values) == 1 else f"{figures[0]} ({figures[1]} to {figures[2]})"
+
+
+def _figure(measure: str, value: Any) -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{100 * value:.2f} %" if measure.endswith("accuracy") else loss_text(float(value))
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return (
+        ", ".join(f"{_SHOWN.get(k, _words(k))} = {v:g}" for k, v in settings.items()) or "as asked"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

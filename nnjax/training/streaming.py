@@ -1,0 +1,188 @@
+"""Training on data larger than memory: an epoch scans one window of examples after another.
+
+While a window is trained on, the next one is read, checked and put on the device. The state says
+how far the epoch is, so that a run continues in the middle of it, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnjax.checks import require_size
+from nnjax.data.stream import Source, Window
+from nnjax.evaluation import evaluate
+from nnjax.network import Network, Params, check_batch, require_network
+from nnjax.regularizers import Regularizer
+from nnjax.training.epoch import TrainState, run_epoch_on
+from nnjax.training.loop import DivergedError, Record, history, initial_state
+from nnjax.training.recipe import Augmentation, Recipe
+
+__all__ = ["StreamState", "stream_epochs"]
+
+
+class StreamState(NamedTuple):
+    """All that the next window needs.
+
+    Attributes:
+        train: the state of the network; its epoch is the one under way.
+        windows: how many windows of this epoch are done, ().
+        steps: how many mini-batches of this epoch are done, ().
+        loss: their share of the mean loss of the epoch, ().
+    """
+
+    train: TrainState
+    windows: jax.Array
+    steps: jax.Array
+    loss: jax.Array
+
+    @property
+    def params(self) -> Params:
+        """The parameters of the network."""
+        return self.train.params
+
+
+def stream_epochs(
+    net: Network,
+    source: Source,
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    key: jax.Array,
+    params: Params | None = None,
+    regularizer: Regularizer | None = None,
+    augment: Augmentation | None = None,
+    validation: tuple[Any, Any] | None = None,
+    state: StreamState | None = None,
+) -> Iterator[tuple[StreamState, Record | None]]:
+    """Yield the state after every window, and after every epoch with its record.
+
+    A mini-batch never reaches over the end of a window; the last one of a window may be smaller.
+    Arguments are checked at the call.
+
+    Args:
+        net: the network.
+        source: a `Folder` or an `Iterated` of `nnjax.data.stream`, or what has their methods.
+        optimizer, epochs, batch_size, key, params, regularizer, augment: as of `nnjax.train`.
+        validation: (x, y) to evaluate on after each epoch, in memory.
+        state: continue from this one, in the middle of an epoch too; the run then ends, bit for
+            bit, as if it had never been interrupted.
+
+    Yields:
+        The state, and None after a window; after an epoch `epoch`, `train_loss`, `seconds` (of this
+        call), and with validation data `validation_loss`, `validation_accuracy` and
+        `validation_correct`.
+
+    Raises:
+        ValueError, TypeError: if an argument or a window does not fit.
+        DivergedError: if the loss or a parameter is no longer finite; it carries the `TrainState`
+            before the window that failed.
+
+    Example:
+        >>> import jax, nnjax, optax
+        >>> from nnjax.data.stream import Iterated
+        >>> from nnjax.training.streaming import stream_epochs
+        >>> x, y = nnjax.data.load("digits").train
+        >>> source = Iterated(list(zip(x, y)), count=len(y), window=500)
+        >>> steps = stream_epochs(
+        ...     nnjax.mlp([64, 10]), source, optimizer=optax.sgd(0.5), epochs=1, batch_size=10,
+        ...     key=jax.random.key(0), validation=(x, y),
+        ... )
+        >>> for state, record in steps:
+        ...     print(int(state.windows), record is not None)
+        1 False
+        2 False
+        3 False
+        0 True
+        >>> bool(record["validation_accuracy"] > 0.8)
+        True
+    """
+    require_network(net)
+    recipe = Recipe(
+        optimizer=optimizer, batch_size=batch_size, regularizer=regularizer, augment=augment
+    )
+    require_size(epochs, "epochs")
+    if not hasattr(source, "windows") or not hasattr(source, "__len__"):
+        raise TypeError(
+            f"source is a {type(source).__name__}; expected a Folder or an Iterated of "
+            "nnjax.data.stream"
+        )
+    start = initial_state(net, optimizer, key, params)
+    if validation is not None:
+        validation = check_batch(net, start.params, *validation)
+    if state is None:
+        state = _begin(start)
+    return _iterate(net, source, recipe, epochs, validation, state)
+
+
+def _iterate(net, source, recipe, epochs, validation, state):
+    rates = tuple(map(jnp.asarray, recipe.rates))
+    records: list[Record] = []
+    for epoch in range(int(state.train.epoch), epochs):
+        start = time.perf_counter()
+        for x, y in _read_ahead(net, state.params, source.windows(epoch, int(state.windows))):
+            after = _run_window(net, recipe, len(source), rates, state, x, y)
+            if not np.isfinite(float(after.loss)):
+                raise DivergedError(
+                    f"the loss or a parameter became NaN or infinite in epoch {epoch}; training "
+                    "stopped and kept the parameters from before that window; a likely reason: a "
+                    "learning rate that is too large",
+                    state.train,
+                    history(records),
+                )
+            state = after
+            yield state, None
+        record: Record = {"epoch": epoch, "train_loss": float(state.loss)}
+        if validation is not None:
+            result = jax.device_get(evaluate(net, state.params, *validation))
+            record |= {f"validation_{name}": v.item() for name, v in result._asdict().items()}
+        record["seconds"] = time.perf_counter() - start
+        records.append(record)
+        state = _begin(state.train._replace(epoch=state.train.epoch + 1))
+        yield state, record
+
+
+def _begin(train: TrainState) -> StreamState:
+    """Return the state before the first window of an epoch."""
+    zero = jnp.zeros((), jnp.int32)
+    dtype = np.promote_types(jax.tree.leaves(train.params)[0].dtype, np.float32)
+    return StreamState(train, zero, zero, jnp.zeros((), dtype))
+
+
+def _read_ahead(net: Network, params: Params, windows: Iterator[Window]) -> Iterator[Any]:
+    """Yield each window on the device; a thread reads and checks the next one meanwhile."""
+
+    def following():
+        window = next(windows, None)
+        if window is None:
+            return None
+        x, y = window
+        for name, array in (("x", x), ("y", y)):
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                raise ValueError(f"{name} holds NaN or infinity; remove or replace those examples")
+        return check_batch(net, params, x, y)
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(following)
+        while (window := coming.result()) is not None:
+            coming = reader.submit(following)
+            yield window
+
+
+@partial(jax.jit, static_argnums=2)
+def _run_window(net, recipe, n, rates, state, x, y):
+    """Return the state after one window of an epoch of n examples."""
+    own = recipe.with_rates(rates)
+    train, loss, _ = run_epoch_on((x, y), net, own, state.train, None, first=state.steps, n=n)
+    steps = -(-len(x) // recipe.batch_size)
+    train = train._replace(epoch=state.train.epoch)  # not done yet
+    return StreamState(train, state.windows + 1, state.steps + steps, state.loss + loss)

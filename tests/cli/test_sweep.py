@@ -1,0 +1,103 @@
+"""`nnjax sweep`: its table, the run of the best network, how it continues, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.cli import main
+
+WORDS = [
+    *["sweep", "--rate", "0.1", "0.5", "1e9", "--l2", "0", "1", "--seeds", "2", "--epochs", "2"],
+    *["--hidden", "4", "--train-size", "60", "--batch-size", "20"],
+]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep") / "first"
+    assert main([*WORDS, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_the_folder_holds_the_results_and_is_a_run_of_the_best_network(sweep, capsys):
+    results = json.loads((sweep / "sweep.json").read_text())
+    assert [row["rate"] for row in results["table"]] == [0.1, 0.1, 0.5, 0.5, 1e9, 1e9]
+    best = results["best"]
+    medians = [row["validation_accuracy"] or 0 for row in results["table"]]
+    row = results["table"][int(np.argmax(medians))]
+    assert best["settings"] == {"rate": row["rate"], "l2": row["l2"]}
+    assert np.median(best["validation_accuracy"]) == row["validation_accuracy"]
+
+    run = nnjax.load_run(sweep)
+    assert (run.config.rate, run.config.l2) == (row["rate"], row["l2"])
+    accuracy = nnjax.accuracy(run.net, run.params, *run.part("test"))
+    assert float(accuracy) == best["test_accuracy"][best["seed"]]
+    pictures = {path.name for path in sweep.glob("*.png")}
+    assert pictures == {"along-rate.png", "along-l2.png", "map.png", "learning.png"}
+
+    again = [*["train", "--out", str(sweep.parent / "again"), "--hidden", "4", "--epochs", "2"]]
+    again += ["--train-size", "60", "--batch-size", "20", "--rate", str(row["rate"])]
+    assert main([*again, "--l2", str(row["l2"]), "--seed", str(best["seed"])]) == 0
+    alone = nnjax.load_run(sweep.parent / "again")
+    np.testing.assert_allclose(alone.params[0].w, run.params[0].w, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sweep_prints_its_progress_and_a_table(tmp_path, capsys):
+    words = ["sweep", "--rate", "0.1", "0.5", "--seeds", "1", "--epochs", "2", "--hidden"]
+    words += ["--train-size", "40", "--batch-size", "40", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "Epoch 1/2  2 of 2 networks  best validation accuracy" in out
+    assert "min to max" in out
+    assert "; test accuracy" in out
+
+
+def test_a_sweep_that_was_killed_continues_bit_for_bit(sweep, tmp_path, monkeypatch, capsys):
+    from nnjax.cli import sweep as module
+
+    class Killed(RuntimeError):
+        pass
+
+    def killed_after_the_first(*args, **keywords):
+        for many in steps(*args, **keywords):
+            yield many
+            raise Killed("killed")
+
+    steps = module.many_epochs
+    folder = tmp_path / "second"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "many_epochs", killed_after_the_first)
+        assert main([*WORDS, "--out", str(folder)]) == 2
+    assert "killed; parameters saved in" in capsys.readouterr().err
+    assert main(["sweep", "--resume", str(folder), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    whole = json.loads((sweep / "sweep.json").read_text())
+    assert {name: printed[name] for name in whole} == whole
+    assert main(["sweep", "--resume", str(folder)]) == 2
+    assert "this sweep is complete; see its sweep.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--devices", "99"], "devices is 99, but JAX has"),
+        (["--feedback", "feedback_alignment"], "a sweep trains by backpropagation; leave out"),
+        (["--dropout", "0.5"], "the network has no Dropout layer; add one"),
+        (["--rate", "0.1", "0.1"], "the grid holds a value of rate twice"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_and_leaves_nothing_behind(
+    words, sentence, tmp_path, capsys
+):
+    assert main(["sweep", *words, "--out", str(tmp_path / "run")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_a_sweep_is_continued(tmp_path, capsys):
+    run = ["train", "--epochs", "1", "--hidden", "--train-size", "40", "--out", str(tmp_path / "t")]
+    assert main(run) == 0
+    assert main(["sweep", "--resume", str(tmp_path / "t")]) == 2
+    assert "holds a run of nnjax train, not a sweep" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""Sharded arrays: under Explicit and Auto axes, and over a mesh, all numbers are those of a device.
+
+The devices are made in a process of their own: JAX counts them once, when it starts.
+"""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from nnjax.sharding import automatic
+from nnjax.training.devices import require_mesh
+
+BEGIN = """
+import jax, numpy as np, nnjax, optax
+from jax.sharding import AxisType, PartitionSpec as P
+from nnjax.training import optimizers
+rng, key = np.random.default_rng(0), jax.random.key(1)
+x = rng.integers(0, 256, (8, 6, 6, 1), dtype=np.uint8)
+y = rng.integers(0, 3, 8).astype(np.int32)
+def same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if not jax.numpy.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+"""
+
+UNDER_A_MESH = """
+from nnjax import curvature, per_example
+def results(net, x, y):
+    params = nnjax.init(net, jax.random.key(0))
+    bp = nnjax.backprop(net, params, x, y)
+    yield bp
+    yield nnjax.backprop(net, params, x, y, key).grads
+    yield nnjax.sgd_step(net, params, x, y, 0.5)
+    yield nnjax.evaluate(net, params, x, y), nnjax.predict(net, params, x)
+    if FULL:
+        yield jax.grad(nnjax.loss, argnums=1)(net, params, x, y)
+        yield per_example.squared_norms(net, params, bp), per_example.gram(net, params, bp)
+        yield per_example.clipped_gradient(net, params, bp, 1.0)
+        yield nnjax.backward(net, params, bp, bp.errors[-1][None])
+        yield curvature.kronecker_factors(net, params, bp)
+    data = nnjax.data.Dataset((x, y), None, (x, y))
+    state, history = nnjax.train(
+        net, data, optimizer=optax.sgd(0.5), epochs=1, batch_size=3, key=key
+    )
+    yield state, history["test_loss"]
+for words in NETS:
+    net = nnjax.architecture.parse(words, (6, 6, 1), 3)
+    expected = list(results(net, x, y))
+    for name in KINDS:
+        kind = AxisType[name]
+        with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(kind,))):
+            on_devices = [jax.device_put(a, P("data")) for a in (x, y)]
+            got = list(results(net, *on_devices))
+            if name == "Explicit":
+                assert jax.typeof(got[0].errors[0]).sharding.spec[0] == "data"
+        same(expected, got)
+"""
+
+OVER_A_MESH = """
+net = nnjax.architecture.parse("dense6 dropout0.5 dense4", (36,), 3)
+data = nnjax.data.Dataset((x, y), None, (x, y))
+settings = dict(
+    optimizer=optimizers.by_name("momentum", 0.1), epochs=2, batch_size=3, key=key,
+    regularizer=nnjax.regularizers.L2(1.0),
+)
+expected, history = nnjax.train(net, data, **settings)
+for shape, names in MESHES:
+    mesh = jax.make_mesh(shape, names)
+    half, _ = nnjax.train(net, data, **{**settings, "epochs": 1}, mesh=mesh)
+    if len(shape) == 2:
+        assert half.params[0].w.sharding.spec == P("neurons")
+    state, got = nnjax.train(net, data, **settings, mesh=mesh, state=half)
+    same(expected, state)
+    np.testing.assert_allclose(got["test_loss"], history["test_loss"][1:], rtol=1e-4)
+"""
+
+
+def run(code, **names):
+    begin = BEGIN + "".join(f"{name} = {value!r}\n" for name, value in names.items())
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", begin + code], env={**os.environ, **flags}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_everything_works_under_a_mesh():
+    run(UNDER_A_MESH, NETS=["dense4"], KINDS=["Explicit"], FULL=False)
+
+
+@pytest.mark.slow
+def test_every_quantity_and_layer_works_under_a_mesh():
+    nets = ["dense4", "conv2k3 pool2 dense4 dropout0.5"]
+    run(UNDER_A_MESH, NETS=nets, KINDS=["Explicit", "Auto"], FULL=True)
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param(((2, 2), ("data", "neurons")), id="data-and-neurons"),
+        pytest.param(((4,), ("data",)), id="data", marks=pytest.mark.slow),
+    ],
+)
+def test_training_over_a_mesh_gives_the_numbers_of_one_device(mesh):
+    run(OVER_A_MESH, MESHES=[mesh])
+
+
+@pytest.mark.parametrize(
+    ("mesh", "error", "sentence"),
+    [
+        (4, TypeError, r"mesh is 4; expected a jax.sharding.Mesh such as jax.make_mesh"),
+        (
+            jax.make_mesh((1, 1, 1), ("a", "b", "c")),
+            ValueError,
+            r"mesh has the axes \('a', 'b', 'c'\); expected one for the examples",
+        ),
+    ],
+    ids=["number", "three-axes"],
+)
+def test_what_is_not_a_mesh_is_refused(mesh, error, sentence):
+    with pytest.raises(error, match=sentence):
+        require_mesh(mesh)
+
+
+def test_automatic_takes_keywords():
+    assert automatic(lambda a, b: a - b)(b=1, a=3) == 2
