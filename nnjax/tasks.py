@@ -153,10 +153,12 @@ class Task:
     Attributes:
         name: "classification", "multilabel" or "regression".
         main: the metric that early stopping and the choice of the best go by.
+        metrics: the names of all metrics.
     """
 
     name: ClassVar[str]
     main: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
 
     def predictions(self, a: jax.Array) -> jax.Array:
         """Return what the outputs a (n, n_out) say; examples that are not finite have −1 or NaN."""
@@ -184,6 +186,7 @@ class Classification(Task):
 
     name = "classification"
     main = "accuracy"
+    metrics = Evaluation._fields
 
     def predictions(self, a):
         classes = jnp.argmax(a, axis=-1) if a.shape[-1] > 1 else (a[..., 0] > 0.5).astype(int)
@@ -211,6 +214,7 @@ class Multilabel(Task):
 
     name = "multilabel"
     main = "label_accuracy"
+    metrics = MultilabelEvaluation._fields
 
     def predictions(self, a):
         return jnp.where(jnp.isfinite(a), (a > 0.5).astype(int), -1)
@@ -254,6 +258,7 @@ class Regression(Task):
 
     name = "regression"
     main = "rmse"
+    metrics = RegressionEvaluation._fields
 
     @staticmethod
     def standardized(scale: tuple[Any, Any] | None) -> Regression:

@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from nnjax.cli.choices import Schedule
-from nnjax.cli.config import TrainConfig, n_classes
+from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import loss_text, printable, show
 from nnjax.cli.devices import mesh_of
 from nnjax.cli.options import DataOptions, NetworkOptions
@@ -28,6 +28,8 @@ from nnjax.data import Dataset
 from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.files import write_atomically
+from nnjax.losses import targets
+from nnjax.tasks import METRICS, Metric, Regression, Task, task_of
 from nnjax.training import EarlyStopping, Many, checkpoint, many_epochs
 from nnjax.training.many_result import DIVERGED, RUNNING
 from nnjax.training.run import Run, plain_json
@@ -79,8 +81,9 @@ class Sweep:
     """How the learning rate changes over the run; step: to a tenth after each third."""
     patience: int | None = None
     """Early stopping of each network: after N epochs without improvement."""
-    measure: str = "validation_accuracy"
-    """What the combinations are compared by, and what early stopping monitors."""
+    measure: str = "auto"
+    """What the combinations are compared by, and what early stopping monitors (default: the
+    main metric of the task on the validation data, such as validation_accuracy)."""
     out: Path | None = None
     """Folder for the sweep (default: a new one in runs/)."""
     resume: Path | None = None
@@ -105,7 +108,9 @@ class Sweep:
             raise ValueError("a sweep trains by backpropagation; leave out --feedback")
         config = asked._config({})
         data = config.dataset()
-        shape, n_out = data.train[0].shape[1:], n_classes(data)
+        config = config.for_data(data)
+        asked = dataclasses.replace(asked, measure=config.measure)
+        shape, n_out = data.train[0].shape[1:], config.n_out(data)
         content = {
             "train": config.to_json(),
             "input_shape": shape,
@@ -113,6 +118,9 @@ class Sweep:
             "data_sha256": checkpoint.digest(data),
             "classes": data.classes,
             "standardization": data.standardization,
+            "target_standardization": data.target_standardization,
+            "features": data.features,
+            "pictures": data.pictures,
             "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
             "sweep": asked._to_json(),
         }
@@ -295,18 +303,21 @@ def _shown(sweep: Sweep) -> Iterator[Callable[[Many], None]]:
 def _results(many: Many, measure: str, data: Dataset) -> dict[str, Any]:
     """Return the table, the best settings, and what these reach on the test data."""
     best = many.best(measure)
-    sign = -1 if measure.endswith("loss") else 1
+    sign = -1 if _metric(measure).better == "smaller" else 1
     seed = many.seeds[int(np.nanargmax(sign * best.values))]
+    task = _task(many, data)
     found: dict[str, Any] = {"settings": best.settings, "seed": seed, measure: best.values}
     if data.test is not None:
         x, y = map(jnp.asarray, data.test)
         members = [many.at(seed=s, **best.settings) for s in many.seeds]
-        accuracies = [evaluate(m.net, m.state.best_params, x, y).accuracy for m in members]
-        found["test_accuracy"] = [float(a) for a in accuracies]
+        name = f"test_{task.main}"
+        each = [evaluate(m.net, m.state.best_params, x, y, task) for m in members]
+        found[name] = [float(getattr(one, task.main)) for one in each]
         if len(members) > 1:
             outputs = many.ensemble(x, **best.settings)
-            classes = outputs.argmax(1) if outputs.shape[1] > 1 else outputs[:, 0] > 0.5
-            found["ensemble_test_accuracy"] = float(jnp.mean(classes == y))
+            scores = task.scores(outputs, targets(y, outputs))
+            together = task.result(jnp.zeros((), outputs.dtype), scores)
+            found[f"ensemble_{name}"] = float(getattr(together, task.main))
     return {"measure": measure, "table": many.table(measure), "best": found}
 
 
@@ -331,10 +342,11 @@ def _print_table(many: Many, measure: str, results: dict[str, Any]) -> None:
     Console(file=sys.stdout).print(table)
     values = np.asarray(best[measure])
     text = f"Best: {_settings(best['settings'])}: {_words(measure)} {_spread(measure, values)}"
-    if "test_accuracy" in best:
-        text += f"; test accuracy {_spread('accuracy', np.asarray(best['test_accuracy']))}"
-    if "ensemble_test_accuracy" in best:
-        text += f"; all {count} together {_figure('accuracy', best['ensemble_test_accuracy'])}"
+    for name in best:
+        if name.startswith("test_"):
+            text += f"; {_words(name)} {_spread(name, np.asarray(best[name]))}"
+        elif name.startswith("ensemble_"):
+            text += f"; all {count} together {_figure(name, best[name])}"
     show(text)
 
 
@@ -346,7 +358,22 @@ def _spread(measure: str, values: np.ndarray) -> str:
 def _figure(measure: str, value: Any) -> str:
     if np.isnan(value):
         return "-"
-    return f"{100 * value:.2f} %" if measure.endswith("accuracy") else loss_text(float(value))
+    metric = _metric(measure)
+    if metric.unit == "%":
+        return f"{100 * value:.2f} %"
+    return loss_text(float(value)) if metric.name == "loss" else f"{value:#.3g}".rstrip(".")
+
+
+def _metric(measure: str) -> Metric:
+    """The metric of a name in the records, such as validation_accuracy or ensemble_test_rmse."""
+    found = [m for name, m in METRICS.items() if measure.endswith(f"_{name}")]
+    return max(found, key=lambda metric: len(metric.name))
+
+
+def _task(many: Many, data: Dataset) -> Task:
+    task = task_of(many.at(seed=many.seeds[0], **many.best().settings).net, data.train[1])
+    regression = isinstance(task, Regression)
+    return Regression.standardized(data.target_standardization) if regression else task
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ __all__ = [
     "check_sizes",
     "history",
     "initial_state",
+    "task_trained",
     "train",
     "train_epochs",
 ]
@@ -190,7 +191,7 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     if arguments.state is not None:
         start = _checked_state(net, arguments.state, start)
     data = on_device(net, start.params, arguments.data)
-    task = _task(arguments)
+    task = task_trained(arguments)
     check_sizes(recipe, len(data.train[0]))
     parts = [part for part in arguments.evaluate_on if getattr(data, part) is not None]
     penalty = () if recipe.regularizer is None else (Penalty(recipe.regularizer),)
@@ -219,8 +220,23 @@ def _layout(net, recipe, rates, state, *rest):
     return jax.tree.map(spec, state), replicated(), replicated()
 
 
-def _task(arguments: Arguments) -> Task:
-    """Return what the network is trained for, as its data tell it."""
+def task_trained(arguments: Arguments) -> Task:
+    """Return what the network is trained for, as its data tell it.
+
+    Raises:
+        ValueError: if there are weights of classes, and the task knows no classes.
+
+    Example:
+        >>> import jax, nnjax, optax
+        >>> from nnjax.training.arguments import Arguments
+        >>> from nnjax.training.loop import task_trained
+        >>> arguments = Arguments(
+        ...     nnjax.mlp([64, 10]), nnjax.data.load("digits"), optimizer=optax.sgd(0.5),
+        ...     batch_size=10, epochs=3, key=jax.random.key(0),
+        ... )
+        >>> task_trained(arguments).name
+        'classification'
+    """
     data = arguments.data
     task = task_of(arguments.net, data.train[1])
     if arguments.class_weight is not None and not isinstance(task, Classification):

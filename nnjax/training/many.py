@@ -40,7 +40,7 @@ from nnjax.training.arguments import Arguments, on_device
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch_on, shuffled, visiting_order
 from nnjax.training.grid import Grid, Group, Settings, regularizer, seed_numbers
-from nnjax.training.loop import check_sizes, initial_state
+from nnjax.training.loop import check_sizes, initial_state, task_trained
 from nnjax.training.many_result import DIVERGED, DROPPED, RUNNING, STOPPED, GroupState, Many
 from nnjax.training.monitors import Performance, directions, measure
 from nnjax.training.recipe import Augmentation, Recipe
@@ -197,7 +197,7 @@ def many_epochs(
         )
         programs.append(_Program.of(group, arguments, steps))
     groups = tuple(program.start(keys) for program in programs)
-    start = Many(whole, numbers, tuple(keys), epochs, 0, groups, early_stopping)
+    start = Many(whole, numbers, tuple(keys), epochs, 0, groups, programs[0].rule)
     progress = restore(start.progress)
     return _iterate(programs, start.with_progress(progress), refine)
 
@@ -248,7 +248,7 @@ class _Program:
     net: Network
     recipe: Recipe
     rule: EarlyStopping | None
-    parts: tuple[str, ...]
+    performances: tuple[Performance, ...]
     steps: int
     epochs: int
     data: Dataset
@@ -258,21 +258,27 @@ class _Program:
     def of(cls, group: Group, arguments: Arguments, steps: int) -> _Program:
         """Return the program of a group, given what its first network is trained with."""
         net, data, rule = arguments.net, arguments.data, arguments.early_stopping
-        parts = tuple(part for part in arguments.evaluate_on if getattr(data, part) is not None)
+        task = task_trained(arguments)
+        performances = tuple(
+            Performance(part, task)
+            for part in arguments.evaluate_on
+            if getattr(data, part) is not None
+        )
         check_sizes(arguments.recipe, len(data.train[0]))
         if rule is not None:
-            known = ["train_loss", *directions(map(Performance, parts))]
+            rule = rule.for_task(task)
+            known = ["train_loss", *directions(performances)]
             if rule.measure not in known:
                 raise ValueError(
                     f"early stopping cannot monitor {rule.measure!r}; available: {', '.join(known)}"
                 )
-            rule = rule.with_direction(directions(map(Performance, parts)))
+            rule = rule.with_direction(directions(performances))
         placed = on_device(net, init(net, arguments.key), data)
         mesh = arguments.recipe.mesh
         if mesh is not None:
             placed = jax.device_put(placed, NamedSharding(mesh, PartitionSpec()))
         recipe = dataclasses.replace(arguments.recipe, mesh=None)
-        return cls(group, net, recipe, rule, parts, steps, arguments.epochs, placed, mesh)
+        return cls(group, net, recipe, rule, performances, steps, arguments.epochs, placed, mesh)
 
     def start(self, keys: Sequence[jax.Array]) -> GroupState:
         """Return the networks before the first epoch, stacked (S, C, ...)."""
@@ -287,7 +293,7 @@ class _Program:
             ]
             rows.append(_stack(row))
         states = _stack(rows)
-        names = ["train_loss", *directions(map(Performance, self.parts))]
+        names = ["train_loss", *directions(self.performances)]
         names += ["penalty"] if regularizer(settings[0]) is not None else []
         names += ["rate"] if optimizers.rate(states.opt_state) is not None else []
         names += ["best_epoch", "waited"] if self.rule is not None else []
@@ -302,7 +308,7 @@ class _Program:
         numbers = {k: v for k, v in self.group.numbers.items() if k in _NUMBERS}
         rates = tuple(map(jnp.asarray, self.recipe.rates))
         side_by_side = jax.default_backend() != "cpu"
-        what = (self.net, self.recipe, self.rule, self.parts, self.mesh, side_by_side)
+        what = (self.net, self.recipe, self.rule, self.performances, self.mesh, side_by_side)
         at, networks = jnp.asarray(epoch, jnp.int32), (before.states, before.status)
         (states, status), record = _run(*what, rates, at, numbers, networks, self.data)
         status, record = jax.device_get((status, record))
@@ -337,7 +343,9 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
-def _run(net, recipe, rule, parts, mesh, side_by_side, rates, epoch, numbers, networks, data):
+def _run(
+    net, recipe, rule, performances, mesh, side_by_side, rates, epoch, numbers, networks, data
+):
     """Return the networks (S, C, ...) after an epoch, and what was measured, each (S, C)."""
 
     def every(rates, epoch, numbers, networks, data):
@@ -345,7 +353,7 @@ def _run(net, recipe, rule, parts, mesh, side_by_side, rates, epoch, numbers, ne
 
         def of_seed(networks):
             first = TrainState((), (), networks[0].key[0], epoch)
-            one = partial(_network, net, own, rule, parts, data)
+            one = partial(_network, net, own, rule, measured, data)
             if side_by_side:
                 one = partial(one, (visiting_order(first, data),), partial(_rows_of, data))
                 return jax.vmap(one)(numbers, networks)
@@ -378,7 +386,7 @@ def _rows_of(data, rows):
     return jnp.take(x, rows, axis=0), jnp.take(y, rows, axis=0)
 
 
-def _network(net, recipe, rule, parts, data, examples, pick, numbers, network):
+def _network(net, recipe, rule, measured, data, examples, pick, numbers, network):
     """Return one network after an epoch, and what was measured."""
 
     def train(network):
@@ -393,7 +401,7 @@ def _network(net, recipe, rule, parts, data, examples, pick, numbers, network):
         else:
             after, loss, _ = epoch_of(net, with_penalty, state)
         diverged = ~jnp.isfinite(loss)
-        record = {"train_loss": loss, **measure(net, map(Performance, parts), after.params, data)}
+        record = {"train_loss": loss, **measure(net, measured, after.params, data)}
         if penalty is not None:
             record["penalty"] = penalty.penalty(after.params, len(data.train[0]))
         if (rate := optimizers.rate(after.opt_state)) is not None:

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from nnjax.evaluation import predict
 from nnjax.network import Network, feedforward
+from nnjax.tasks import TASKS
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState
 from nnjax.training.grid import Grid, Group, Settings
@@ -230,10 +231,10 @@ class Many:
 
     @property
     def measure(self) -> str:
-        """What networks are compared by: what early stopping watches, or validation accuracy."""
+        """What networks are compared by: what early stopping watches, or the task's main metric."""
         if self.early_stopping is not None:
             return self.early_stopping.measure
-        names = ("validation_accuracy", "train_loss")
+        names = (*(f"validation_{task.main}" for task in TASKS.values()), "train_loss")
         return next(name for name in names if name in self.history)
 
     def ranked(self, values: np.ndarray, measure: str | None = None) -> np.ndarray:
@@ -250,7 +251,7 @@ class Many:
         Networks that diverged count as the worst, those dropped by successive halving do not count.
 
         Args:
-            measure: a name in `history`; None: validation accuracy, or what early stopping watches.
+            measure: a name in `history`; None: `measure`.
 
         Raises:
             ValueError: if it was not measured, or every network diverged.

@@ -76,7 +76,8 @@ class Performance:
     @property
     def better(self) -> dict[str, Better]:
         """Which way each metric is better: a smaller loss, a larger accuracy, ..."""
-        return {f"{self.part}_{name}": metric.better for name, metric in METRICS.items()}
+        names = METRICS if self.task is None else self.task.metrics
+        return {f"{self.part}_{name}": METRICS[name].better for name in names}
 
     def __call__(self, net: Network, params: Params, data: Dataset) -> dict[str, jax.Array]:
         x, y = getattr(data, self.part)

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 import nnjax
 from nnjax.data import Dataset
 from nnjax.descent import loss_and_gradient
-from nnjax.training.class_weights import example_weights, require_class_weight
+from nnjax.training.class_weights import example_weights, require_class_weight, weights_of_classes
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(23, 4)), RNG.choice(3, 23, p=[0.7, 0.2, 0.1])
@@ -41,11 +41,18 @@ def test_the_weights_of_the_examples(given):
     net, checked = nnjax.mlp([4, 3]), require_class_weight(given)
     expected = compute_sample_weight(given, Y)
     for y in (Y, np.eye(3)[Y]):
-        np.testing.assert_allclose(example_weights(net, checked, y), expected, rtol=1e-6)
+        by_class = weights_of_classes(net, checked, y)
+        np.testing.assert_allclose(example_weights(net, by_class, y), expected, rtol=1e-6)
     two = nnjax.mlp([4, 1])
     for y in (Y > 0, (Y > 0)[:, None]):
-        found = example_weights(two, checked, y.astype(np.int32))
+        y = y.astype(np.int32)
+        found = example_weights(two, weights_of_classes(two, checked, y), y)
         np.testing.assert_allclose(found, compute_sample_weight(given, (Y > 0).astype(int)), 1e-6)
+
+
+def test_classes_that_are_not_known_cannot_be_balanced():
+    with pytest.raises(ValueError, match=r"class_weight is 'balanced', which counts .* a stream"):
+        weights_of_classes(nnjax.mlp([4, 3]), "balanced", None)
 
 
 def test_training_with_weights_of_classes():
