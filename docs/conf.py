@@ -70,6 +70,7 @@ _POWER = re.compile(r"(?<=[\w)⁾])\^(?:\{([^}]*)\}|(\w+))")
 _INDEX = re.compile(r"(?<![\w`])([A-Za-zα-ωΑ-Ω∇])_([a-zA-Z]{1,3}|\d)(?!\w)")
 _SECTION = re.compile(r"[A-Z][\w ]*:$")  # "Args:" and the like
 _NAME = re.compile(r"(\s+[\w*, ]+:)(?= )")  # of an argument
+_NAMES = re.compile(r"(\s+[\w*, ]+,)\n\s+(?=[\w*, ]+: )")  # of several, in two lines
 
 
 def _typeset(line: str) -> str:
@@ -89,6 +90,7 @@ def _typeset(line: str) -> str:
 
 def _process(app, what, name, obj, options, lines):
     """Bring a docstring to reStructuredText: an indented block is kept as it is written."""
+    lines[:] = _NAMES.sub(r"\1 ", "\n".join(lines)).split("\n")
     sections = [i for i, line in enumerate(lines) if _SECTION.match(line)]
     done, example, literal = [], False, False
     for i, line in enumerate(lines):
