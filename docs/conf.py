@@ -70,7 +70,7 @@ _POWER = re.compile(r"(?<=[\w)⁾])\^(?:\{([^}]*)\}|(\w+))")
 _INDEX = re.compile(r"(?<![\w`])([A-Za-zα-ωΑ-Ω∇])_([a-zA-Z]{1,3}|\d)(?!\w)")
 _SECTION = re.compile(r"[A-Z][\w ]*:$")  # "Args:" and the like
 _NAME = re.compile(r"(\s+[\w*, ]+:)(?= )")  # of an argument
-_NAMES = re.compile(r"(\s+[\w*, ]+,)\n\s+(?=[\w*, ]+: )")  # of several, in two lines
+_NAMES = re.compile(r"^( +[\w*, ]+,)\n +(?=[\w*, ]+: )", re.MULTILINE)  # of several, in two lines
 
 
 def _typeset(line: str) -> str:
