@@ -278,17 +278,17 @@ def error_by_neurons(seed: int = 0) -> Numbers:
     Example:
         >>> from nnjax.book import chapter4
         >>> chapter4.error_by_neurons()["one"]["neurons"]
-        [8, 32, 128, 512]
+        [8, 64, 512]
     """
     x = np.linspace(0, 1, 1000)
     one: Numbers = {"neurons": [], "error": []}
-    for n in (4, 16, 64, 256):
+    for n in (4, 32, 256):
         one["neurons"].append(2 * n)
         values = _outputs(bumps(_middles(target, n)), x)
         one["error"].append(float(np.abs(values - target(x)).mean()))
     x, y = np.meshgrid(np.linspace(0, 1, 31), np.linspace(0, 1, 31))
     two: Numbers = {"neurons": [], "error": []}
-    for n in (3, 6, 12, 24):
+    for n in (3, 8, 24):
         two["neurons"].append(n * n + 2 * n + 2)
         values = _outputs(towers(_middles2(n)), x, y)
         two["error"].append(float(np.abs(values - target2(x, y)).mean()))
