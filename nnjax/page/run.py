@@ -16,6 +16,7 @@ from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import ClassEvaluation, evaluate, evaluate_classes
 from nnjax.layers import Affine
 from nnjax.network import Network, Params, feedforward
+from nnjax.notation import number
 from nnjax.page.charts import chart
 from nnjax.page.html import Html, document, element, table
 from nnjax.page.network import described
@@ -111,7 +112,7 @@ class RunPage:
     def _facts(self, measured: Mapping[str, float]) -> Html:
         facts = []
         for i, (name, value) in enumerate(measured.items()):
-            text = _percent(value) if METRICS[name].unit == "%" else f"{value:.4g}"
+            text = _percent(value) if METRICS[name].unit == "%" else number(f"{value:.4g}")
             count = "the" if i or self.examples is None else f"{len(self.examples[0]):,}"
             facts.append((text, f"{METRICS[name].label} on {count} {self.part} examples"))
         epochs = len(next(iter(self.history.values()), ()))
@@ -302,17 +303,11 @@ class RunPage:
             heading, source = "Draw a digit", _PAD
         else:
             heading, source = "Try your own numbers", self._fields()
-        off = element(
-            "noscript",
-            element(
-                "p",
-                "This part needs JavaScript; everything below can be read without.",
-                class_="note",
-            ),
-        )
+        off = element("noscript", element("p", _SCRIPTS_OFF, class_="note"))
         teach = _TEACH if isinstance(self._task(), Classification) else ""
         desk = element("div", source, element("div", *_ANSWER, teach), id="desk", class_="desk")
-        words = element("summary", "Every layer: activations, errors and gradients")
+        back = ", errors and gradients" if teach else ""
+        words = element("summary", f"Every layer: activations{back}")
         layers = element("ol", id="layers", class_="layers")
         inside = element("details", words, layers, open="")
         section = element("section", element("h2", heading), off, desk, inside, class_="screen")
