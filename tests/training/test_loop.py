@@ -227,6 +227,8 @@ def test_the_signature_is_that_of_the_arguments():
         "monitor_every",
         "early_stopping",
         "feedback",
+        "compute_dtype",
+        "mesh",
     }
     assert set(inspect.signature(train_epochs).parameters) == names | {"state", "within"}
     assert set(parameters) == names | {"state", "within", "progress"}
