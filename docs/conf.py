@@ -28,7 +28,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 suppress_warnings = ["myst.header", "config.cache"]
 default_role = "literal"  # `x` in a docstring
 
@@ -60,6 +60,7 @@ html_theme_options = {
     "use_repository_button": True,
     "show_toc_level": 2,
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # one search field is enough
 }
 linkcheck_ignore = [r"https://github\.com/nnjax/.*"]
 
@@ -69,6 +70,7 @@ _POWER = re.compile(r"(?<=[\w)⁾])\^(?:\{([^}]*)\}|(\w+))")
 _INDEX = re.compile(r"(?<![\w`])([A-Za-zα-ωΑ-Ω∇])_([a-zA-Z]{1,3}|\d)(?!\w)")
 _SECTION = re.compile(r"[A-Z][\w ]*:$")  # "Args:" and the like
 _NAME = re.compile(r"(\s+[\w*, ]+:)(?= )")  # of an argument
+_NAMES = re.compile(r"^( +[\w*, ]+,)\n +(?=[\w*, ]+: )", re.MULTILINE)  # of several, in two lines
 
 
 def _typeset(line: str) -> str:
@@ -88,6 +90,7 @@ def _typeset(line: str) -> str:
 
 def _process(app, what, name, obj, options, lines):
     """Bring a docstring to reStructuredText: an indented block is kept as it is written."""
+    lines[:] = _NAMES.sub(r"\1 ", "\n".join(lines)).split("\n")
     sections = [i for i, line in enumerate(lines) if _SECTION.match(line)]
     done, example, literal = [], False, False
     for i, line in enumerate(lines):
@@ -98,7 +101,15 @@ def _process(app, what, name, obj, options, lines):
             literal = True
         literal = literal and (indented or not line.strip())
         done.append(line if example or literal else _typeset(line))
-    lines[:] = done
+    lines[:] = [] if done and done[0].startswith("Alias for field number") else done
+
+
+def _rejoin(app, what, name, obj, options, lines):
+    """Put a sentence with a colon together again, of which napoleon makes a type and the rest."""
+    if what in ("attribute", "property", "data"):
+        types = [i for i, line in enumerate(lines) if line.startswith(":type: ")]
+        for i in types[:1]:
+            lines[0] = f"{lines.pop(i).removeprefix(':type: ')}: {lines[0]}"
 
 
 def _inline(self, node):
@@ -116,3 +127,4 @@ def setup(app):
     app.add_html_math_renderer("mathml", (_inline, None), (_display, None))
     # Before napoleon, which looks for the sections.
     app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("autodoc-process-docstring", _rejoin, priority=600)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnjax.checks import require_instance
 from nnjax.training.many_result import Many
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def pictures(many: Many, measure: str | None = None) -> dict[str, Figure]:
         >>> sorted(nnjax.many_plots.pictures(many))
         ['along-rate', 'learning']
     """
+    measure = _measure(many, measure)
     numeric = [n for n, v in many.grid.axes.items() if len(v) > 1 and _are_numbers(v)]
     figures = {f"along-{name}": along(many, name, measure) for name in numeric}
     if len(numeric) > 1:
@@ -70,7 +72,7 @@ def along(many: Many, name: str, measure: str | None = None) -> Figure:
         >>> nnjax.many_plots.along(many, "rate").axes[0].get_xscale()
         'linear'
     """
-    measure = measure or many.measure
+    measure = _measure(many, measure)
     axis, values = _axis(many, name)
     final = many.final(measure)
     per_value = []
@@ -115,7 +117,7 @@ def landscape(many: Many, across: str, up: str, measure: str | None = None) -> F
         >>> len(nnjax.many_plots.landscape(many, "rate", "l2").axes[0].texts)
         4
     """
-    measure = measure or many.measure
+    measure = _measure(many, measure)
     (i, xs), (j, ys) = _axis(many, across), _axis(many, up)
     ranked = many.ranked(many.final(measure), measure)
     values = np.moveaxis(ranked, (j, i), (0, 1)).reshape(len(ys), len(xs), -1).max(axis=2)
@@ -155,7 +157,7 @@ def learning_curves(many: Many, measure: str | None = None) -> Figure:
         >>> len(nnjax.many_plots.learning_curves(many, "validation_loss").axes[0].lines)
         2
     """
-    measure = measure or many.measure
+    measure = _measure(many, measure)
     ranks = many.ranked(many.final(measure), measure)
     best_first = np.argsort(-ranks.ravel(), kind="stable")[:_MOST]
     figure, panel = _panel()
@@ -180,9 +182,16 @@ def learning_curves(many: Many, measure: str | None = None) -> Figure:
     return figure
 
 
+def _measure(many: Many, measure: str | None) -> str:
+    require_instance(many, Many, "many", "what nnjax.train_many returns")
+    if measure is None:
+        return many.measure
+    return require_instance(measure, str, "measure", "a name in the history")
+
+
 def _axis(many: Many, name: str) -> tuple[int, Sequence[Any]]:
     axes = many.grid.axes
-    if name not in axes or not _are_numbers(axes[name]):
+    if not isinstance(name, str) or name not in axes or not _are_numbers(axes[name]):
         numeric = [n for n, values in axes.items() if _are_numbers(values)]
         raise ValueError(
             f"{name} is not an axis with numbers of this grid; expected one of {', '.join(numeric)}"

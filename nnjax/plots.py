@@ -363,7 +363,7 @@ def misread(
     count += f" ({kept} {most})" * (len(wrong) > most)
     first, _, rest = title.partition("\n")
     entitled = "\n".join(filter(None, (f"{first}: {count}" if first else count, rest)))
-    figure, axes = _images(len(shown), entitled, width=1.3)
+    figure, axes = _images(len(shown), entitled, width=1.3, text=0.4)
     for panel, i in zip(axes, shown, strict=True):
         image = x[i].squeeze() if x.ndim == 4 and x.shape[-1] == 1 else x[i]
         panel.imshow(image, cmap="gray_r")
@@ -437,10 +437,12 @@ def _figure(
     return figure, np.atleast_1d(np.asarray(figure.subplots(1, panels)))
 
 
-def _images(count: int, title: str, width: float = 0.8) -> tuple[Figure, list[Any]]:
+def _images(
+    count: int, title: str, width: float = 0.8, text: float = 0.15
+) -> tuple[Figure, list[Any]]:
     columns = int(np.ceil(np.sqrt(1.6 * count)))
     rows = -(-count // columns)
-    size = (max(4.0, width * columns + 0.5), max(2.5, (width + 0.15) * rows + 0.8))
+    size = (max(4.0, width * columns + 0.5), max(2.5, (width + text) * rows + 0.8))
     figure = _new_figure(size)
     _entitle(figure, title)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]

@@ -279,8 +279,8 @@ class Classifier(ClassifierMixin, _Estimator):
             self._train(x, y.astype(np.uint8), epochs, "multilabel")
             return
         if not np.isin(y, self.classes_).all():
-            new = np.setdiff1d(y, self.classes_)
-            raise ValueError(f"y holds the class {new.tolist()[0]!r}, which was not among the classes")
+            new = np.setdiff1d(y, self.classes_).tolist()[0]
+            raise ValueError(f"y holds the class {new!r}, which was not among the classes")
         weights = None
         if self.class_weight is not None:
             present = np.unique(y)

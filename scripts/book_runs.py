@@ -3,8 +3,9 @@
     python scripts/book_runs.py 3.4 3.7
 
 trains what figures 3.4 and 3.7 show and writes their numbers to nnjax/book/saved, from where
-`nnjax book` and the documentation read them. Without numbers it makes all of them: about an hour
-on two cores, most of it for the ladder of chapter 6. Figures of one run are made together.
+`nnjax book` and the documentation read them. Without numbers it makes all of them: about three
+quarters of an hour on two cores, most of it for the ladder of chapter 6. Figures that show the same
+run are made together.
 """
 
 from __future__ import annotations

@@ -291,6 +291,7 @@ def test_train_takes_a_feedback():
     """Gradients lead, feedback alignment follows, random features come last."""
     net, data, key = nnjax.mlp([6, 16, 3], activation=nnjax.tanh), digits(), jax.random.key(0)
     setting = {"optimizer": optax.sgd(0.3), "epochs": 30, "batch_size": 10, "key": key}
+    setting |= {"evaluate_on": ["test"]}
     losses = {}
     for rule in ("transpose", "feedback_alignment", "output_only"):
         fb = feedback.init(net, jax.random.key(1), rule, jnp.float64)

@@ -41,11 +41,11 @@ def results(net, x, y):
         yield per_example.clipped_gradient(net, params, bp, 1.0)
         yield nnjax.backward(net, params, bp, bp.errors[-1][None])
         yield curvature.kronecker_factors(net, params, bp)
-    data = nnjax.data.Dataset((x, y), None, (x, y))
+    data = nnjax.data.Dataset((x, y), (x, y), None)
     state, history = nnjax.train(
         net, data, optimizer=optax.sgd(0.5), epochs=1, batch_size=3, key=key
     )
-    yield state, history["test_loss"]
+    yield state, history["validation_loss"]
 for words in NETS:
     net = nnjax.architecture.parse(words, (6, 6, 1), 3)
     expected = list(results(net, x, y))
@@ -61,7 +61,7 @@ for words in NETS:
 
 OVER_A_MESH = """
 net = nnjax.architecture.parse("dense6 dropout0.5 dense4", (36,), 3)
-data = nnjax.data.Dataset((x, y), None, (x, y))
+data = nnjax.data.Dataset((x, y), (x, y), None)
 settings = dict(
     optimizer=optimizers.by_name("momentum", 0.1), epochs=2, batch_size=3, key=key,
     regularizer=nnjax.regularizers.L2(1.0),
@@ -74,7 +74,7 @@ for shape, names in MESHES:
         assert half.params[0].w.sharding.spec == P("neurons")
     state, got = nnjax.train(net, data, **settings, mesh=mesh, state=half)
     same(expected, state)
-    np.testing.assert_allclose(got["test_loss"], history["test_loss"][1:], rtol=1e-4)
+    np.testing.assert_allclose(got["validation_loss"], history["validation_loss"][1:], rtol=1e-4)
 """
 
 

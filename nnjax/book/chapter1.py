@@ -186,7 +186,7 @@ def valley(seed: int = 0) -> Numbers:
     Example:
         >>> from nnjax.book import chapter1
         >>> numbers = chapter1.valley()
-        >>> numbers["cost"]["all examples"][-1] < numbers["cost"]["all examples"][0]
+        >>> bool(numbers["cost"]["all examples"][-1] < numbers["cost"]["all examples"][0])
         True
     """
     rng = np.random.default_rng(seed)

@@ -454,7 +454,8 @@ def momentum(seed: int = 0) -> Numbers:
     Example:
         >>> from nnjax.book import chapter3
         >>> numbers = chapter3.momentum()
-        >>> numbers["cost"]["0.8"][-1] < numbers["cost"]["0.0"][-1] < numbers["cost"]["1.0"][-1]
+        >>> last = {mu: float(cost[-1]) for mu, cost in numbers["cost"].items()}
+        >>> last["0.8"] < last["0.0"] < last["1.0"]
         True
     """
     curvature = jnp.array([1.0, 30.0])

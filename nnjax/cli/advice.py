@@ -70,7 +70,7 @@ def _at_chance(data: Dataset, record: Record) -> str:
         if accuracy is None or part is None or np.ndim(part[1]) != 1:
             continue
         n = len(part[1])
-        chance = np.bincount(np.asarray(part[1])).max() / n
+        chance = np.unique(np.asarray(part[1]), return_counts=True)[1].max() / n
         if accuracy <= chance + 3 * math.sqrt(chance * (1 - chance) / n):
             return (
                 f"its {name} accuracy is {100 * accuracy:.1f} %, and always predicting the "

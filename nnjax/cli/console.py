@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ __all__ = [
     "busy",
     "complain",
     "epoch_line",
+    "folded",
     "loss_text",
     "printable",
     "result_line",
@@ -43,6 +45,29 @@ def printable(text: str) -> str:
 def show(text: str) -> None:
     """Print a text, its control characters as escapes, and flush: a reader may wait for it."""
     print(printable(text), flush=True)
+
+
+def folded(text: str, width: int) -> str:
+    """Return the lines of a working, those that are too long broken before " = " or " [".
+
+    Example:
+        >>> from nnjax.cli.console import folded
+        >>> print(folded("  z = w x + b = 2·3 + 1 = 7  [BP1]", 15))
+          z = w x + b
+              = 2·3 + 1
+              = 7
+              [BP1]
+    """
+    lines = []
+    for line in text.splitlines():
+        rows = [""]
+        for part in re.split(r"(?<=\S)(?= = |  \[)", line):
+            if rows[-1] and len(rows[-1] + part) > width:
+                rows.append(f"{'':6}{part.strip()}")
+            else:
+                rows[-1] += part
+        lines += rows
+    return "\n".join(lines)
 
 
 def complain(sentence: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnjax.cli.check import network
 from nnjax.cli.choices import Loss, Output
-from nnjax.cli.console import busy, show
+from nnjax.cli.console import busy, folded, show
 from nnjax.explain import Explanation
 from nnjax.files import write_atomically
 
@@ -51,7 +53,6 @@ class Explain:
     """Write it to this file, as a page to be stepped through."""
 
     def __call__(self) -> int:
-
         import jax
         import numpy as np
 
@@ -97,8 +98,12 @@ class Explain:
             print(json.dumps(working.to_dict(), ensure_ascii=False))
         elif self.latex:
             print(handout.latex(working), end="")
+        elif self.markdown:
+            print(handout.markdown(working))
+        elif sys.stdout.isatty():
+            print(folded(str(working), shutil.get_terminal_size().columns))
         else:
-            print(handout.markdown(working) if self.markdown else working)
+            print(working)
 
 
 def _numbers(given, name, count):

@@ -58,6 +58,7 @@ class Page:
             images=loaded.images,
             standardization=loaded.standardization,
             target_standardization=loaded.target_standardization,
+            features=loaded.features,
         )
         write_atomically(out, page.html().encode())
         show(str(out))
@@ -66,4 +67,6 @@ class Page:
 def _text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {entry}" for name, entry in value.items())
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return "yes" if value is True else str(value)

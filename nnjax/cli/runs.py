@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +55,12 @@ class Runs:
             show(json.dumps(rows + [{"run": k, "error": v} for k, v in damaged.items()]))
             return
         if rows:
-            show(_table(rows, shutil.get_terminal_size().columns))
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+            show(_table(rows, 1 + len(measured), width))
         for sentence in damaged.values():
             show(sentence)
 
 
-_RESULTS = 5  # columns: the name of the run, and what it has reached
 _SHOWN = ("epochs", "save_every", "data_dir")  # in a column of their own, or of no consequence
 
 
@@ -94,18 +95,18 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _table(rows: list[dict[str, Any]], width: int) -> str:
-    """One line per run; where that is too wide, the settings below it."""
+def _table(rows: list[dict[str, Any]], results: int, width: int) -> str:
+    """One line per run; where that is too wide, what comes after its results stands below it."""
     lines = _aligned([list(rows[0]), *([_cell(*item) for item in row.items()] for row in rows)])
     if max(map(len, lines)) <= width:
         return "\n".join(lines)
-    results = list(rows[0])[:_RESULTS]
-    lines = _aligned([results, *([_cell(name, row[name]) for name in results] for row in rows)])
+    names = list(rows[0])[:results]
+    lines = _aligned([names, *([_cell(name, row[name]) for name in names] for row in rows)])
     text = lines[:1]
     for line, row in zip(lines[1:], rows, strict=True):
         settings = [
             f"{name} {_cell(name, value)}"
-            for name, value in list(row.items())[_RESULTS:]
+            for name, value in list(row.items())[results:]
             if value not in (None, [])
         ]
         text.append(line)

@@ -111,6 +111,13 @@ class Sweep:
         config = config.for_data(data)
         asked = dataclasses.replace(asked, measure=config.measure)
         shape, n_out = data.train[0].shape[1:], config.n_out(data)
+        known = ["train_loss"]
+        known += [f"validation_{name}" for name in METRICS] if data.validation is not None else []
+        if asked.measure not in known:
+            raise ValueError(
+                f"measure is {asked.measure!r}; expected one of {', '.join(known)}"
+                + ("" if len(known) > 1 else f", since {config.data} has no validation data")
+            )
         content = {
             "train": config.to_json(),
             "input_shape": shape,
@@ -143,7 +150,7 @@ class Sweep:
                 epochs=asked.epochs,
                 optimizer=asked.optimizer,
                 schedule=asked.schedule,
-                evaluate_on=("validation",),
+                evaluate_on=("validation",) if data.validation is not None else (),
                 early_stopping=None
                 if asked.patience is None
                 else EarlyStopping(asked.patience, asked.measure),

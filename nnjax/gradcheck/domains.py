@@ -213,7 +213,8 @@ def convention(points: Iterable[Any]) -> Finding | None:
                 break
             predicted = change(g, p)
             off, size = norm(claimed - predicted), norm(predicted)
-            if off > 1e-2 * size or (off > LEAF_TOLERANCE * size and off > norm(point.noise[i])):
+            near = off <= LEAF_TOLERANCE * size
+            if not near and not (off <= 1e-2 * size and off <= norm(point.noise[i])):
                 break
             worst = max(worst, off / size if size else 0.0)
         else:

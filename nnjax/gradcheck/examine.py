@@ -188,12 +188,14 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
         return tuple(named or placed)
     exact = [finding for finding in placed if "place only" not in finding.name.lower()]
     line = (exact or placed)[0]
-    fitted = ("scaled", "L2 term", "L1 term", "a term", "a constant")
-    if len(exact) == len(placed) and all(f.name.startswith(fitted) for f in named):
+    unknown = line.factor is not None and f"factor {abs(line.factor):.6g}" in line.name
+    if exact and all(f.name.startswith("scaled") for f in named) and not unknown:
         return tuple(placed)  # which says where the number comes from
+    term = f" ({line.name})" if exact else ""  # what became of it, such as of a penalty
     return tuple(
         replace(
             finding,
+            name=finding.name + term * finding.name.startswith(("L2 term", "L1 term")),
             file=line.file,
             line=line.line,
             column=line.column,

@@ -27,7 +27,7 @@ Edge = tuple[int, int]
 
 # Directions to look along: as many as the gradient has numbers, up to these.
 MOST_DIRECTIONS = 320
-MOST_NUMBERS = 30_000_000
+MOST_NUMBERS = 10_000_000
 # What a claim may differ by, relative to the size of a leaf, and still be the one predicted.
 TOLERANCE = 1e-8
 
@@ -168,14 +168,15 @@ class Spot:
         return [i for i, claimed in enumerate(self.claimed) if claimed is not None]
 
     @property
-    def _directions(self) -> tuple[list[np.ndarray], np.ndarray]:
+    def directions(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """What moves each leaf, (K, *leaf), and for each direction which leaf it moves."""
         return self._once("directions", self._make_directions)
 
     def _make_directions(self):
         graph = self.graph
         sizes = [int(np.prod(graph.shape(leaf))) for leaf in graph.leaves]
         active = sum(int(np.prod(graph.shape(node))) for node in graph.active)
-        most = int(min(MOST_DIRECTIONS, max(32, MOST_NUMBERS // max(active, 1))))
+        most = int(min(MOST_DIRECTIONS, max(16, MOST_NUMBERS // max(active, 1))))
         counts = {i: sizes[i] for i in self.compared}
         share = most // max(len(counts), 1)
         if sum(counts.values()) > most:
@@ -199,7 +200,7 @@ class Spot:
     @property
     def leaf_of(self) -> np.ndarray:
         """For each direction, the leaf that it moves."""
-        return self._directions[1]
+        return self.directions[1]
 
     @property
     def whole(self) -> bool:
@@ -209,7 +210,7 @@ class Spot:
     def along(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
         """Return gradients, (C, *leaf) each, along the directions: (C, K), without weights."""
         out = np.zeros((len(leaves[0]), len(self.leaf_of)))
-        for leaf, directions in zip(leaves, self._directions[0], strict=True):
+        for leaf, directions in zip(leaves, self.directions[0], strict=True):
             if leaf.size:
                 out += leaf.reshape(len(leaf), -1) @ directions.reshape(len(out.T), -1).T
         return out
@@ -294,7 +295,7 @@ class Spot:
 
     def _make_tangents(self):
         with np.errstate(all="ignore"):
-            found = self.graph.forward(self._directions[0])
+            found = self.graph.forward(self.directions[0])
         return {
             node: tangent.reshape(len(tangent), -1) * self.weights[:, None]
             for node, tangent in found.items()

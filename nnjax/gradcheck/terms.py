@@ -144,6 +144,9 @@ def _spots(f, points, argnums) -> list[Spot]:
             break
     else:
         return []
+    for spot in spots[1:]:
+        if spot.compared == spots[0].compared:  # once is enough for what may be large
+            spot.shared["directions"] = spots[0].directions
     kinds = [[(e.name, e.inputs) for e in spot.graph.equations] for spot in spots]
     return [s for s, kind in zip(spots, kinds, strict=True) if kind == kinds[0] and s.compared]
 

@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
+from nnjax.notation import number
 from nnjax.page.html import Html, element, table
 
 __all__ = ["chart", "ticks"]
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40  # margins
+LEFT, RIGHT, TOP, BOTTOM = 68, 12, 12, 40  # margins
 DASHES = ("", "7 4", "2 3", "7 3 2 3")
 MOST = 50  # rows in the table of values
 
@@ -62,11 +63,12 @@ def chart(
     for mark in marks:
         y = up(mark)
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(element("text", f"{mark:g}", x=LEFT - 6, y=y + 4, text_anchor="end"))
-    for mark in ticks(first, last):
-        if first <= mark <= last and (mark == round(mark) or last - first < 3):
-            text = element("text", f"{mark:g}", x=across(mark), y=HEIGHT - BOTTOM + 18)
-            parts.append(Html(text.replace("<text", '<text text-anchor="middle"')))
+        parts.append(element("text", number(mark), x=LEFT - 6, y=y + 4, text_anchor="end"))
+    inside = [mark for mark in ticks(first, last) if first <= mark <= last]
+    whole = [mark for mark in inside if mark == round(mark)]  # half an epoch is an odd number
+    for mark in whole if len(whole) > 1 else inside:
+        place = {"x": across(mark), "y": HEIGHT - BOTTOM + 18}
+        parts.append(element("text", number(mark), text_anchor="middle", **place))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     turned = {"x": 14, "y": middle, "transform": f"rotate(-90 14 {middle})"}
     parts.append(element("text", label, text_anchor="middle", **turned))
@@ -152,4 +154,4 @@ def _plain(value: float) -> float | None:
 
 
 def _text(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "–"
+    return number(f"{value:.4g}") if math.isfinite(value) else "–"

@@ -30,7 +30,7 @@ function tiles(shape) {
 
 function paint(canvas, values, { height, width, count }, index) {
   const gap = height * width > 1 ? 1 : 0;
-  const columns = Math.ceil(Math.sqrt((gap ? 1.8 : 5) * count));
+  const columns = Math.min(count, Math.ceil(gap ? Math.sqrt(1.8 * count) : Math.max(16, Math.sqrt(5 * count))));
   const rows = Math.ceil(count / columns);
   canvas.width = columns * (width + gap) - gap;
   canvas.height = rows * (height + gap) - gap;
@@ -136,38 +136,51 @@ function showLayers(result, animate) {
 
 // ---------------------------------------------------------------- the answer
 
-// What a reader is told of the outputs: of a single one, a > ½ is class 1.
-function ranking(a) {
-  if (a.length === 1) return a[0] > 0.5 ? [1, 0] : [0, 1];
-  return [...a.keys()].sort((i, k) => a[k] - a[i]);
-}
-const outputOf = (a, k) => (a.length > 1 ? a[k] : k ? a[0] : 1 - a[0]);
+// What a reader is told of the outputs. Of classes: of a single output, a > ½ is class 1. Of several
+// labels at once: each by itself. Of a regression: the numbers, in the units of the targets.
+const CLASSES = DATA.task === "classification";
+const NUMBERS = DATA.task === "regression";
 
-const bars = (() => {
-  const count = Math.max(net.layers.at(-1).outShape[0], 2);
-  return Array.from({ length: count }, (_, k) => {
+function outputOf(a, k) {
+  if (CLASSES && a.length === 1) return k ? a[0] : 1 - a[0];
+  return DATA.targets ? DATA.targets.mean[k] + DATA.targets.deviation[k] * a[k] : a[k];
+}
+
+const textOf = (output) => (NUMBERS ? digits(output) : percent(output));
+
+function answerOf(a) {
+  const names = [...bars.keys()];
+  const text = (k) => `${nameOf(k)} (${textOf(outputOf(a, k))})`;
+  if (CLASSES) {
+    const [best, next] = names.sort((i, k) => outputOf(a, k) - outputOf(a, i));
+    return `${text(best)}, then ${text(next)}`;
+  }
+  if (NUMBERS) return names.map((k) => textOf(outputOf(a, k))).join(", ");
+  return names.filter((k) => a[k] > 0.5).map(text).join(", ") || "None of the labels";
+}
+
+const bars = Array.from(
+  { length: Math.max(net.layers.at(-1).outShape[0], CLASSES ? 2 : 1) },
+  (_, k) => {
     const [fill, before, value] = [make("i"), make("u"), make("span")];
-    const bar = make("span", { className: "bar" }, fill, before);
+    const bar = make("span", { className: "bar", hidden: NUMBERS }, fill, before);
     const item = make("li", {}, make("span", { textContent: nameOf(k) }), bar, value);
     find("bars").append(item);
     return { fill, before, value, item };
-  });
-})();
+  },
+);
 
 function showAnswer(a, before) {
   const along = (output) => `${100 * Math.min(Math.max(output, 0), 1)}%`; // of the bar
   bars.forEach(({ fill, before: mark, value, item }, k) => {
     const output = a ? outputOf(a, k) : 0;
     fill.style.width = along(output);
-    value.textContent = a ? percent(output) : "";
+    value.textContent = a ? textOf(output) : "";
     mark.hidden = !before;
     if (before) mark.style.left = along(outputOf(before, k));
     item.classList.toggle("target", state.target === k);
   });
-  if (!a) return;
-  const [best, next] = ranking(a);
-  const text = (k) => `${nameOf(k)} (${percent(outputOf(a, k))})`;
-  find("answer").textContent = `${text(best)}, then ${text(next)}`;
+  if (a) find("answer").textContent = answerOf(a);
 }
 
 function targetVector(k) {
@@ -184,10 +197,12 @@ function update({ before = null, animate = false } = {}) {
   const sigma = net.layers.at(-1).activation;
   state.passed = passed;
   showAnswer(passed?.activations.at(-1), before);
-  find("step").disabled = !y;
-  find("reset").disabled = state.steps === 0;
   state.loss = y && net.loss.at(sigma, passed.weightedInputs.at(-1), passed.activations.at(-1), y);
-  find("loss").textContent = y ? `Loss C = ${digits(state.loss)}` : "";
+  if (find("step")) {
+    find("step").disabled = !y;
+    find("reset").disabled = state.steps === 0;
+    find("loss").textContent = y ? `Loss C = ${digits(state.loss)}` : "";
+  }
   requestAnimationFrame(() => {
     if (passed === state.passed) showLayers(y ? backprop(net, params, x, y) : passed, animate);
   });
@@ -201,9 +216,8 @@ function setInput(x, message = "") {
 
 // ---------------------------------------------------------------- teaching
 
-if (net.learns) {
-  const count = bars.length;
-  for (let k = 0; k < count; k++) find("target").append(make("option", { value: k, textContent: nameOf(k) }));
+if (find("teach") && net.learns) {
+  for (const k of bars.keys()) find("target").append(make("option", { value: k, textContent: nameOf(k) }));
   find("target").addEventListener("change", ({ target }) => {
     state.target = target.value === "" ? null : Number(target.value);
     update({ animate: true });
@@ -224,7 +238,7 @@ if (net.learns) {
     find("answer").focus(); // the button is disabled now
   });
 } else {
-  find("teach").replaceChildren("This network has perceptrons, whose derivative is 0: no error flows back through them.");
+  find("teach")?.replaceChildren("This network has perceptrons, whose derivative is 0: no error flows back through them.");
 }
 
 // ---------------------------------------------------------------- the drawing

@@ -45,7 +45,7 @@ def picture(pixels: np.ndarray, alt: str, scale: int = 1) -> Html:
     Example:
         >>> import numpy as np
         >>> from nnjax.page.pictures import picture
-        >>> picture(np.zeros((2, 3), np.uint8), "nothing", scale=2)[-43:]
+        >>> picture(np.zeros((2, 3), np.uint8), "nothing", scale=2).split(" ", 2)[2]
         'alt="nothing" width="6" height="4" class="pixels">'
     """
     source = "data:image/png;base64," + base64.b64encode(png(pixels)).decode()

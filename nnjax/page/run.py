@@ -16,11 +16,12 @@ from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import ClassEvaluation, evaluate, evaluate_classes
 from nnjax.layers import Affine
 from nnjax.network import Network, Params, feedforward
+from nnjax.notation import number
 from nnjax.page.charts import chart
 from nnjax.page.html import Html, document, element, table
 from nnjax.page.network import described
 from nnjax.page.pictures import diverging, grey, picture, tiled
-from nnjax.tasks import METRICS, Classification, Regression, task_of
+from nnjax.tasks import METRICS, Classification, Regression, Task, task_of
 
 __all__ = ["RunPage"]
 
@@ -46,6 +47,7 @@ class RunPage:
         images: the form of the training images, for drawings; None without.
         standardization: mean and deviation that the inputs were standardised by, or None.
         target_standardization: mean and deviation that the targets were standardised by, or None.
+        features: the names of the columns of a table; empty for their numbers.
 
     Example:
         >>> import jax, numpy as np, nnjax
@@ -68,6 +70,7 @@ class RunPage:
     images: ImageFormat | None = None
     standardization: tuple[Any, Any] | None = None
     target_standardization: tuple[Any, Any] | None = None
+    features: Sequence[str] = ()
 
     def html(self) -> str:
         """Return the page.
@@ -97,7 +100,7 @@ class RunPage:
         if self.examples is None:
             return None, {}
         x, y = self.examples
-        task = task_of(self.net, y)
+        task = self._task()
         if isinstance(task, Classification):
             result = evaluate_classes(self.net, self.params, x, y)
             return result, {"accuracy": result.accuracy, "loss": result.loss}
@@ -109,7 +112,7 @@ class RunPage:
     def _facts(self, measured: Mapping[str, float]) -> Html:
         facts = []
         for i, (name, value) in enumerate(measured.items()):
-            text = _percent(value) if METRICS[name].unit == "%" else f"{value:.4g}"
+            text = _percent(value) if METRICS[name].unit == "%" else number(f"{value:.4g}")
             count = "the" if i or self.examples is None else f"{len(self.examples[0]):,}"
             facts.append((text, f"{METRICS[name].label} on {count} {self.part} examples"))
         epochs = len(next(iter(self.history.values()), ()))
@@ -300,16 +303,11 @@ class RunPage:
             heading, source = "Draw a digit", _PAD
         else:
             heading, source = "Try your own numbers", self._fields()
-        off = element(
-            "noscript",
-            element(
-                "p",
-                "This part needs JavaScript; everything below can be read without.",
-                class_="note",
-            ),
-        )
-        desk = element("div", source, _ANSWER, id="desk", class_="desk")
-        words = element("summary", "Every layer: activations, errors and gradients")
+        off = element("noscript", element("p", _SCRIPTS_OFF, class_="note"))
+        teach = _TEACH if isinstance(self._task(), Classification) else ""
+        desk = element("div", source, element("div", *_ANSWER, teach), id="desk", class_="desk")
+        back = ", errors and gradients" if teach else ""
+        words = element("summary", f"Every layer: activations{back}")
         layers = element("ol", id="layers", class_="layers")
         inside = element("details", words, layers, open="")
         section = element("section", element("h2", heading), off, desk, inside, class_="screen")
@@ -342,8 +340,9 @@ class RunPage:
             mean, deviation = (np.asarray(v, float) for v in self.standardization)
             start = start * deviation + mean
         kind = {"type": "number", "step": "any"}
+        names = self.features or [f"input {k + 1}" for k in range(n)]
         fields = [
-            element("label", f"input {k + 1}", element("input", value=f"{v:.6g}", **kind))
+            element("label", names[k], element("input", value=f"{v:.6g}", **kind))
             for k, v in enumerate(start)
         ]
         return element(
@@ -359,7 +358,11 @@ class RunPage:
             "picture": None,
             "examples": [],
             "standardization": None,
+            "task": self._task().name,
+            "targets": None,
         }
+        if self.target_standardization is not None:
+            data["targets"] = _lists(self.target_standardization, self.net.n_out)
         scripts = ["charts.js", "network.js", "picture.js", "draw.js"]
         if shape := self._picture_shape():
             assert self.images is not None
@@ -368,17 +371,12 @@ class RunPage:
                 self._example(image) for image in misread[:10]
             ] + self._first_examples()
         elif self.standardization is not None:
-            n = self._example_shape()[0]
-            names = ("mean", "deviation")
-            data["standardization"] = {
-                name: np.broadcast_to(np.asarray(v, float), (n,)).tolist()
-                for name, v in zip(names, self.standardization, strict=True)
-            }
+            data["standardization"] = _lists(self.standardization, self._example_shape()[0])
         return scripts, data
 
     def _first_examples(self) -> list[dict[str, str]]:
         """Return the first example of each class."""
-        if self.examples is None:
+        if self.examples is None or not isinstance(self._task(), Classification):
             return []
         x, y = (np.asarray(v) for v in self.examples)
         classes, first = np.unique(y, return_index=True)
@@ -397,6 +395,9 @@ class RunPage:
 
     def _names(self, count: int) -> list[str]:
         return list(self.classes) or [str(k) for k in range(count)]
+
+    def _task(self) -> Task:
+        return task_of(self.net, None if self.examples is None else self.examples[1])
 
     def _learns(self) -> bool:
         return all(layer.activation.name not in ("step", "sign") for layer in self.net.layers)
@@ -428,6 +429,12 @@ def _percent(share: float) -> str:
 
 def _norm(values: Any) -> float:
     return float(np.linalg.norm(np.asarray(values, float)))
+
+
+def _lists(scale: tuple[Any, Any], n: int) -> dict[str, list[float]]:
+    """Return mean and deviation, one of each for n numbers."""
+    values = (np.broadcast_to(np.asarray(v, float), (n,)).tolist() for v in scale)
+    return dict(zip(("mean", "deviation"), values, strict=True))
 
 
 def _by(shape: Sequence[int]) -> str:
@@ -496,10 +503,8 @@ _TEACH = element(
     id="teach",
 )
 
-_ANSWER = element(
-    "div",
+_ANSWER = (
     element("h3", "The network's answer"),
     element("p", id="answer", class_="answer", aria_live="polite", tabindex=-1),
     element("ul", id="bars", class_="bars"),
-    _TEACH,
 )

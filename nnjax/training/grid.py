@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import optax
 
-from nnjax.checks import FINITE, require_number, require_size
+from nnjax.checks import FINITE, require_instance, require_number, require_size
 from nnjax.layers.dropout import Dropout
 from nnjax.network import require_network
 from nnjax.regularizers import L1, L2, MaxNorm, Regularizer
@@ -191,7 +191,7 @@ def seed_numbers(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 def _several(value: Any) -> bool:
     if isinstance(value, np.ndarray | jax.Array):
-        return value.ndim > 0
+        return value.ndim == 1
     return isinstance(value, list | tuple | range) and not hasattr(value, "update")
 
 
@@ -217,7 +217,7 @@ def _check(settings: Settings) -> None:
 
 def _check_optimizer(settings: Settings) -> None:
     made: Any = settings["optimizer"]
-    schedule = settings["schedule"]
+    schedule = require_instance(settings["schedule"], str, "schedule", "the name of one")
     options = {k: v for k, v in settings.items() if k not in (*_KINDS, *_OWN, "rate")}
     if isinstance(made, str) and made not in optimizers.OPTIMIZERS:
         optimizers.by_name(made, 0.0)  # says which there are
@@ -230,6 +230,9 @@ def _check_optimizer(settings: Settings) -> None:
         if "rate" not in settings:
             raise ValueError("the grid has no learning rate; add one, such as {'rate': [0.1, 0.3]}")
         optimizers.schedule(schedule, settings["rate"], 1)
+        for name, value in options.items():
+            expected = "a finite number, or several of them"
+            require_number(value, f"{name} in the grid", expected, -FINITE, FINITE)
         optimizers.require_optimizer(make(float(settings["rate"]), **options))
         return
     optimizers.require_optimizer(made)

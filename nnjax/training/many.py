@@ -172,6 +172,12 @@ def many_epochs(
     whole = Grid.of(given | dict(grid))
     whole = dataclasses.replace(whole, axes={n: whole.axes[n] for n in grid if n in whole.axes})
     require_size(epochs, "epochs")
+    require_dataset(data)
+    if early_stopping is not None:
+        expected = "None or a nnjax.training.EarlyStopping"
+        require_instance(early_stopping, EarlyStopping, "early_stopping", expected)
+    if not callable(restore):
+        raise TypeError(f"restore is {restore!r}; expected a function of the progress")
     if refine is not None:
         require_size(refine, "refine", 2)
     numbers = seed_numbers(seeds)
@@ -181,7 +187,6 @@ def many_epochs(
     programs = []
     for group in whole.groups:
         first = group.settings[0]
-        require_dataset(data)
         steps = epochs * -(-len(data.train[0]) // first["batch_size"])
         arguments = Arguments(
             first["net"],
@@ -343,9 +348,7 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
-def _run(
-    net, recipe, rule, performances, mesh, side_by_side, rates, epoch, numbers, networks, data
-):
+def _run(net, recipe, rule, measured, mesh, side_by_side, rates, epoch, numbers, networks, data):
     """Return the networks (S, C, ...) after an epoch, and what was measured, each (S, C)."""
 
     def every(rates, epoch, numbers, networks, data):

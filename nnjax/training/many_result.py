@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from nnjax.checks import require_instance
 from nnjax.evaluation import predict
-from nnjax.network import Network, feedforward
+from nnjax.network import Network, check_params, feedforward
 from nnjax.tasks import TASKS
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState
@@ -216,7 +217,7 @@ class Many:
         NaN where a network diverged, or was not trained. With early stopping it is the measure
         after the best epoch.
         """
-        if measure not in self.history:
+        if not isinstance(measure, str) or measure not in self.history:
             raise ValueError(
                 f"measure is {measure!r}, which was not measured; available: "
                 f"{', '.join(self.history)}"
@@ -342,8 +343,9 @@ class Many:
         groups = [{part: getattr(group, part) for part in parts} for group in self.groups]
         return {"epoch": np.int32(self.epoch), "groups": groups}
 
-    def with_progress(self, progress: dict[str, Any]) -> Many:
+    def with_progress(self, progress: Mapping[str, Any]) -> Many:
         """Return the networks as they were when this `progress` was taken."""
+        require_instance(progress, Mapping, "progress", "that of a Many of the same networks")
         groups = tuple(
             group._replace(
                 states=saved["states"],
@@ -366,7 +368,7 @@ def ensemble(net: Network, params: Any, x: ArrayLike, how: str = "mean") -> jax.
             for each class, whose largest is the majority.
 
     Raises:
-        ValueError: if `how` is neither.
+        ValueError, TypeError: if `how` is neither, or an argument does not fit.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -377,8 +379,12 @@ def ensemble(net: Network, params: Any, x: ArrayLike, how: str = "mean") -> jax.
         >>> ensemble(net, params, jnp.eye(3), "vote").sum(axis=1).tolist()
         [1.0, 1.0, 1.0]
     """
-    if how not in ("mean", "vote"):
+    if not isinstance(how, str) or how not in ("mean", "vote"):
         raise ValueError(f"how is {how!r}; expected 'mean' or 'vote'")
+    leaves = jax.tree.leaves(params)
+    if not leaves or not all(np.ndim(leaf) and len(leaf) == len(leaves[0]) for leaf in leaves):
+        raise TypeError("params are not stacked; expected parameters with a first axis of networks")
+    check_params(net, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], params))
     if how == "mean":
         return jnp.mean(jax.lax.map(lambda p: feedforward(net, p, x), params), axis=0)
 

@@ -60,3 +60,12 @@ def test_the_optimizers_named_in_the_help_are_there():
 def test_a_damaged_configuration_is_refused(changed, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         TrainConfig.from_json(TrainConfig().to_json() | changed)
+
+
+def test_precision_is_what_is_computed_in():
+    digits = TrainConfig().dataset()
+    for precision, expected in (("float32", None), ("bfloat16", "bfloat16")):
+        config = TrainConfig(precision=precision)
+        net = config.network((8, 8, 1), 10)
+        assert config.arguments(net, digits)["compute_dtype"] == expected
+    assert "in\N{NO-BREAK SPACE}bfloat16" in config.title

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +200,7 @@ def test_a_run_is_loaded(trained):
     assert run.input_shape == (8, 8, 1)
 
 
-def test_runs_are_listed_with_what_differs(trained, here, capsys):
+def test_runs_are_listed_with_what_differs(trained, here, capsys, monkeypatch):
     shutil.copytree(trained, here / "runs")
     shutil.copytree("runs/conv", "runs/damaged")
     Path("runs/damaged/history.jsonl").write_text("5\n")
@@ -215,7 +216,10 @@ def test_runs_are_listed_with_what_differs(trained, here, capsys):
     config["config"]["train"]["distort"]["shift"] = 1
     config.pop("sha256")  # as a version before digests wrote it
     Path("runs/conv/config.json").write_text(json.dumps(config))
-    assert main(["runs"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True)
+        patch.setenv("COLUMNS", "80")
+        assert main(["runs"]) == 0
     lines = capsys.readouterr().out.splitlines()[:-1]
     assert max(map(len, lines)) <= 80
     assert [line.strip() for line in lines[2::2]] == [

@@ -85,6 +85,7 @@ def test_a_sweep_that_was_killed_continues_bit_for_bit(sweep, tmp_path, monkeypa
         (["--devices", "99"], "devices is 99, but JAX has"),
         (["--feedback", "feedback_alignment"], "a sweep trains by backpropagation; leave out"),
         (["--dropout", "0.5"], "the network has no Dropout layer; add one"),
+        (["--measure", "speed"], "measure is 'speed'; expected one of train_loss, validation"),
         (["--rate", "0.1", "0.1"], "the grid holds a value of rate twice"),
     ],
 )

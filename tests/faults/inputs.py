@@ -40,9 +40,13 @@ def examples() -> dict[str, Any]:
     images = jnp.ones((2, 5, 5, 1))
     factors = nnjax.curvature.kronecker_factors(net, params, bp)
     a = nnjax.feedforward(net, params, x)
+    many = nnjax.train_many(net, data, {"rate": [0.1, 0.3]}, seeds=1, epochs=1, batch_size=3)
     history = {"epoch": np.arange(2), "train_loss": np.array([0.5, 0.25]), "n": np.ones((2, 3))}
     return {
         "net": net, "params": params, "x": x, "y": y, "key": key, "eta": 0.1, "bp": bp,
+        "grid": {"rate": [0.1, 0.3]}, "train_many.seeds": 1, "many_epochs.seeds": 1, "many": many,
+        "ensemble.params": jax.tree.map(lambda leaf: leaf[None], params), "across": "rate",
+        "up": "rate", "along.name": "rate",
         "seeds": bp.errors[-1][None], "vector": params, "factors": factors, "grads": bp.grads,
         "damping": 0.1, "clip_norm": 1.0, "weights": jnp.ones(6), "a": a, "these": bp.errors,
         "those": bp.errors, "rule": "feedback_alignment", "sizes": [4, 3, 2], "data": data,
@@ -177,8 +181,19 @@ def to_options(trials: int, work: Path, seed: int = 0) -> Tally:
     x = np.random.default_rng(0).uniform(size=(30, 4)).astype(np.float32)
     np.savez(work / "data.npz", x_train=x, y_train=(x[:, 0] > 0.5).astype(int))
     usual = {
+        **{name: [name] for name in COMMANDS},
         "train": ["train", "--data", str(work / "data.npz"), "--epochs", "1"],
-        **{name: [name] for name in COMMANDS if name != "train"},
+        "sweep": [
+            "sweep",
+            "--data",
+            str(work / "data.npz"),
+            "--measure",
+            "train_loss",
+            "--epochs",
+            "1",
+            "--seeds",
+            "1",
+        ],
     }
     cases = [
         (name, option, bad)
@@ -189,7 +204,7 @@ def to_options(trials: int, work: Path, seed: int = 0) -> Tally:
     chosen = cases if trials >= len(cases) else random.Random(seed).sample(cases, trials)
     for number, (name, option, bad) in enumerate(chosen):
         argv = [*usual[name], option, bad]
-        if name == "train":
+        if name in ("train", "sweep"):
             argv += ["--out", str(work / f"run-{number}")]
         try:
             status, _, err = run(*argv)

@@ -119,7 +119,7 @@ def test_a_missing_penalty_is_told_by_its_sign():
 
     report = check_gradient(penalised, right, W, X)
     (finding,) = report.mistakes
-    assert finding.name == "L2 term missing"
+    assert finding.name == "L2 term missing (left out)"
     assert finding.factor == pytest.approx(-0.1)
     assert "− 0.1 · w['a']" in finding.have
 

@@ -156,6 +156,18 @@ def test_numbers_are_typed_in(opened):
     assert tab.inner_text("#answer") == "Every field takes a number"
 
 
+def test_a_number_is_in_the_units_of_the_targets(opened):
+    x, y = np.eye(4, 3, dtype=np.float32), np.array([1.5, -2.0, 0.25, 7.0], np.float32)
+    net = nnjax.mlp([3, 1], output=nnjax.identity, loss=nnjax.quadratic)
+    params = nnjax.init(net, jax.random.key(0))
+    scale = (100.0, 10.0)
+    page = RunPage("Numbers", net, params, examples=(x, y), target_standardization=scale)
+    tab = opened(page.html())
+    tab.locator("#fields input").first.fill("3")
+    a = float(nnjax.feedforward(net, params, np.array([[3, 0, 0]], np.float32))[0, 0])
+    assert float(tab.inner_text("#answer")) == pytest.approx(100 + 10 * a, rel=1e-3)
+
+
 def test_a_working_is_stepped_through_by_keyboard(opened):
     net = nnjax.mlp([2, 2, 1], loss=nnjax.quadratic)
     params = nnjax.init(net, jax.random.key(0))

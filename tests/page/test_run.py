@@ -122,6 +122,17 @@ def test_a_table_has_a_field_for_each_input():
     assert data["standardization"] == {"mean": [1, 2, 3], "deviation": [2, 2, 2]}
 
 
+def test_a_regression_is_measured_by_its_own_metrics():
+    x, y = np.eye(4, 3, dtype=np.float32), np.array([1.5, -2.0, 0.25, 7.0], np.float32)
+    net = nnjax.mlp([3, 1], output=nnjax.identity, loss=nnjax.quadratic)
+    page = page_of(net, x, y, features=["age", "size", EVIL], target_standardization=(100.0, 10.0))
+    reader = Reader(page.html())
+    assert "RMSE on 4 test examples" in reader.text
+    for words in ("accuracy on", "Confusion", "Right class"):
+        assert words not in reader.text
+    assert f"agesize{EVIL}" in reader.text
+
+
 def test_a_network_of_ones_own_has_a_page_that_says_what_is_missing():
     own = type("Swish", (nnjax.activations.Tanh,), {})()
     x, y = np.zeros((4, 3), np.float32), np.arange(4) % 2
@@ -154,7 +165,8 @@ def test_the_command_writes_a_page_and_nothing_else_over(tmp_path, capsys):
         assert main(["page", str(run)]) == 0
         assert capsys.readouterr().out.strip() == str(run / "page.html")
     text = Reader((run / "page.html").read_text("utf-8")).text
-    assert "digits: dense8" in text
+    assert "dense8:relu" in text
+    assert "8 hidden neurons" in text
     assert main(["page", str(run), "--out", str(run / "config.json")]) == 2
     sentence = "config.json exists and is not a page written by nnjax; choose another --out"
     assert sentence in capsys.readouterr().err
