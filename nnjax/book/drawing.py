@@ -65,8 +65,6 @@ def images(
 ) -> list[Any]:
     """Draw grey images in a grid, each below its title; return their axes."""
     rows = -(-len(pictures) // columns)
-    figure.set_layout_engine("none")  # the usual one takes long for many axes
-    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.05, top=0.86, hspace=0.55)
     axes = panels(figure, rows, columns)
     for panel in axes:
         panel.set_axis_off()
