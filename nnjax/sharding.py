@@ -26,8 +26,8 @@ def spec(array: jax.Array) -> PartitionSpec:
     Example:
         >>> import jax.numpy as jnp
         >>> from nnjax.sharding import spec
-        >>> spec(jnp.ones((3, 2)))
-        PartitionSpec(None, None)
+        >>> tuple(spec(jnp.ones((3, 2))))
+        (None, None)
     """
     return jax.typeof(array).sharding.spec
 
@@ -37,8 +37,8 @@ def replicated(*args: Any) -> PartitionSpec:
 
     Example:
         >>> from nnjax.sharding import replicated
-        >>> replicated()
-        PartitionSpec()
+        >>> tuple(replicated())
+        ()
     """
     return PartitionSpec()
 
@@ -54,8 +54,8 @@ def like_examples(net: Any, params: Any, examples: Any, *rest: Any) -> Partition
     Example:
         >>> import jax.numpy as jnp
         >>> from nnjax.sharding import like_examples
-        >>> like_examples(None, None, jnp.ones((3, 2)))
-        PartitionSpec(None,)
+        >>> tuple(like_examples(None, None, jnp.ones((3, 2))))
+        (None,)
     """
     x = examples.activations[0] if hasattr(examples, "activations") else examples
     return PartitionSpec(spec(x)[0])
@@ -68,8 +68,8 @@ def like_params(net: Any, params: Any, *rest: Any) -> Any:
         >>> import jax, nnjax
         >>> from nnjax.sharding import like_params
         >>> net = nnjax.mlp([3, 2])
-        >>> like_params(net, nnjax.init(net, jax.random.key(0)))[0].b
-        PartitionSpec(None,)
+        >>> tuple(like_params(net, nnjax.init(net, jax.random.key(0)))[0].b)
+        (None,)
     """
     return jax.tree.map(spec, params)
 

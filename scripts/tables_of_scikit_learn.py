@@ -63,7 +63,8 @@ def ours(name: str, path: Path, folder: Path, seed: int) -> float:
     told = StringIO()
     with redirect_stdout(told):
         status = nnjax_command([*command(name, path), "--seed", str(seed), "--quiet", "--out", out])
-        told.truncate(0), told.seek(0)
+        told.truncate(0)
+        told.seek(0)
         status = status or nnjax_command(["evaluate", out, "--json"])
     if status:
         raise ValueError(f"nnjax train failed on {path}")

@@ -105,10 +105,11 @@ def trained(
     Adam, its rate along one cycle up to 0.003, mini-batches of 100.
 
     Example:
-        >>> import nnjax
+        >>> import jax, nnjax
         >>> from nnjax.book.chapter6 import Rung, trained
         >>> rung = Rung("small", "conv4k3 pool2", 0.0, epochs=1)
-        >>> trained(rung, nnjax.data.load("digits"), seed=0).history["epoch"].tolist()
+        >>> with jax.numpy_dtype_promotion("standard"):  # the schedule of optax wants it
+        ...     trained(rung, nnjax.data.load("digits"), seed=0).history["epoch"].tolist()
         [0]
     """
     net = rung.network(data)

@@ -272,7 +272,7 @@ def _without_frame(grey: np.ndarray) -> np.ndarray:
         cut.append(inside[0] + 1)  # one more, for a soft edge
     top, bottom, left, right = cut
     within = np.s_[top : len(grey) - bottom, left : grey.shape[1] - right]
-    return grey[within] if _edge(dark[within]).mean() < 0.4 else grey
+    return grey[within] if _edge(dark[within]).mean() < 0.5 else grey
 
 
 def _with_margin(grey: np.ndarray, margin: int) -> np.ndarray:

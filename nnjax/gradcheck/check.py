@@ -505,7 +505,7 @@ def _without_epsilon(points: Sequence[Point]) -> Finding | None:
     """Return what is left out where the claim is right but for small constants that f adds."""
     worst, graph = 0.0, None
     for point in points:
-        if max(point.rows[i].relative_error for i in point.wrong) > 1e-2:
+        if max((point.rows[i].relative_error for i in point.wrong), default=0.0) > 1e-2:
             return None
         graph = point.problem.graph(point.args, epsilon=1e-3)
         if graph is None or not graph.left_out:

@@ -157,8 +157,11 @@ class Problem:
         return self._programs[signature]
 
     def _signature(self, args, arrays):
-        shapes = tuple((np.shape(array), str(jnp.result_type(array))) for array in arrays)
-        return shapes, jax.tree.structure(args)
+        kinds = tuple(
+            array if isinstance(array, str) else (np.shape(array), str(jnp.result_type(array)))
+            for array in arrays
+        )
+        return kinds, jax.tree.structure(args)
 
     @cached_property
     def _programs(self) -> dict:

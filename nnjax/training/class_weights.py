@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.network import Network
@@ -91,7 +92,7 @@ def weights_of_classes(net: Network, class_weight: Any, y: ArrayLike | None) -> 
             )
         counts = jnp.sum(_shares(net, y), axis=0)
         occurring = jnp.sum(counts > 0).astype(counts.dtype)
-        return len(y) / (occurring * jnp.where(counts > 0, counts, jnp.ones_like(counts)))
+        return np.shape(y)[0] / (occurring * jnp.where(counts > 0, counts, jnp.ones_like(counts)))
     if len(class_weight) > m:
         raise ValueError(
             f"class_weight holds a weight for class {len(class_weight) - 1}; this network has "

@@ -692,7 +692,7 @@ def test_an_architecture_that_does_not_parse_is_shown_where(here, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("", "no command given; expected one of train, predict, "),
+        ("", "no command given; expected one of train, sweep, predict, "),
         ("trian", r"unknown command 'trian' \(did you mean 'train'\?\); expected one of train, "),
         ("--train", r"Unrecognized options: --train \(did you mean --train-size\?\)"),
         ("predict", "nnjax predict requires an argument: folder of a run, as saved by nnjax train"),

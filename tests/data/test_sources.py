@@ -162,7 +162,8 @@ def test_unknown_names(tmp_path):
         load("digits", data_dir=tmp_path)
     (tmp_path / "data.txt").touch()
     with pytest.raises(
-        ValueError, match=r"data\.txt: expected a folder with IDX files, or a \.npz"
+        ValueError,
+        match=r"data\.txt: expected a folder with IDX files or pictures by class, or a \.npz",
     ):
         load(tmp_path / "data.txt")
 

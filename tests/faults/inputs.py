@@ -69,7 +69,9 @@ def examples() -> dict[str, Any]:
         "biases": nnjax.initializers.Constant(0.0), "require_size.value": 3,
         "require_activation.value": nnjax.relu, "check": lambda *args: args, "array": x,
         "forward": lambda x: (jnp.sin(x), x), "backward": lambda g, x: g * jnp.cos(x),
-        "terms": ["1", "2"], "kind": object, "dtype": jnp.float32,
+        "terms": ["1", "2"], "task": "classification",
+        "from_jax.function": jax.nn.silu, "function_name.function": jnp.sin, "word": "dense3",
+        "extra": "plots", "known": ["dense3"], "kind": object, "dtype": jnp.float32,
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def problem() -> tuple[nnjax.Network, nnjax.data.Dataset]:
 
 def settings(seed: int, epochs: int) -> dict:
     return {
-        "optimizer": optax.adam(1e-3), "epochs": epochs, "batch_size": 20,
+        "optimizer": optax.sgd(0.1), "epochs": epochs, "batch_size": 20,
         "key": jax.random.key(seed),
     }  # fmt: skip
 
