@@ -1,12 +1,15 @@
 """Settings for every test: strict dtypes, no silent broadcasting of ranks, fixed examples."""
 
+from pathlib import Path
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-for name, examples in (("full", 200), ("usual", 50), ("quick", 25)):
+for name, examples in (("full", 200), ("usual", 20), ("quick", 10)):
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,
@@ -16,3 +19,15 @@ for name, examples in (("full", 200), ("usual", 50), ("quick", 25)):
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
 hypothesis.settings.load_profile("usual")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs():
+    """Forget the compiled programs before they use up the maps of memory that Linux gives a process.
+
+    Each takes a few of 65,530; without one more, XLA ends the process with a segmentation fault.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > 30_000:
+        jax.clear_caches()

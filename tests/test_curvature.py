@@ -424,6 +424,7 @@ def test_a_missing_dropout_key_is_noticed():
     curvature.ggn_diagonal(setup.net, setup.params, at_inference)
 
 
+@pytest.mark.slow
 def test_layers_that_are_not_affine_have_no_kronecker_factors():
     class Gate(nnjax.Layer):
         def out_shape(self, in_shape):

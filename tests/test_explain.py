@@ -56,6 +56,7 @@ def test_the_numbers_are_those_of_backprop(loss, n):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [nnjax.quadratic, nnjax.cross_entropy, nnjax.log_likelihood])
 @pytest.mark.parametrize("output", [nnjax.sigmoid, nnjax.softmax, nnjax.Softmax(2.0)])
 def test_the_numbers_put_in_give_the_value_that_is_written(loss, output):

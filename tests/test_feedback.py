@@ -318,6 +318,7 @@ def test_train_goes_on_with_feedback_weights_that_learn():
         nnjax.train(net, data, epochs=1, **(setting | {"feedback": "dfa"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [name for name in feedback.RULES if name != "transpose"])
 def test_feedback_weights_of_another_dtype_leave_the_updates_theirs(rule):
     params, x, y = setup(DENSE)

@@ -45,7 +45,7 @@ def close(one, two):
 
 
 @pytest.mark.parametrize(("image", "filters", "kernel", "stride", "padding"), SHAPES)
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_conv_and_its_gradients_are_those_of_lax(image, filters, kernel, stride, padding, n):
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (n, *image))

@@ -222,6 +222,7 @@ def test_clipping_leaves_zero_gradients_alone():
     assert not any(bool(jnp.any(leaf)) for leaf in jax.tree.leaves(clipped))
 
 
+@pytest.mark.slow
 def test_noise_added_by_optax_is_that_of_optax_on_all_rows(setup):
     bound, noise_multiplier, key = 0.5, 0.8, jax.random.key(3)
     dp = optax.contrib.differentially_private_aggregate
@@ -263,6 +264,7 @@ def test_gradient_noise_estimates_are_unbiased():
         assert jnp.mean(found.trace) == pytest.approx(spread, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["not affine", "conv, many positions"])
 def test_chunks_that_leave_a_rest(name, monkeypatch):
     """With room for 40 or 100 numbers at once, chunks of one, of several, and a rest come up."""

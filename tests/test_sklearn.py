@@ -44,6 +44,7 @@ def test_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 def test_classes_with_names_in_a_pipeline_and_a_grid_search():
     model = make_pipeline(StandardScaler(), Classifier(**SMALL))
     search = GridSearchCV(model, {"classifier__l2": [0.0, 1.0]}, cv=2).fit(X, NAMES)

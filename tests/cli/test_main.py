@@ -800,7 +800,14 @@ def test_a_file_size_limit_leaves_no_half_written_file(here):
     assert left == {"config.json", "history.jsonl"}  # what was measured is not lost
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_keeps_what_is_trained(here, number):
     with command("train", "--hidden", "16", "--epochs", "1000000") as process:
         for line in process.stdout:

@@ -108,6 +108,7 @@ def test_mnist_form_is_what_prepare_returns(pictures):
     np.testing.assert_array_equal(ImageFormat("uint8", 0.0, 255.0).converted(prepared), prepared)
 
 
+@pytest.mark.slow
 def test_options_for_tables(tmp_path, capsys):
     from nnjax.cli.loaded import load_run
 

@@ -83,6 +83,7 @@ def test_plot_draws_one_run(trained, here, capsys):
     assert files[0].exists()
 
 
+@pytest.mark.slow
 def test_plot_draws_several_runs(trained, here, capsys):
     runs = [str(trained / "dense"), str(trained / "conv")]
     assert main(["plot", *runs, "--format", "svg", "--out", "drawn", "--part", "validation"]) == 0
@@ -117,6 +118,7 @@ def test_plot_says_where_it_cannot_write(trained, here, capsys):
     assert re.fullmatch(r"nnjax: file: .*\n", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_do_not_share_pictures(trained, here, capsys):
     for parent in ("a", "b"):
         shutil.copytree(trained / "conv", here / parent / "run")

@@ -6,7 +6,6 @@ import pytest
 from faults import inputs, process, stops
 
 QUICK = {
-    stops.at_every_operation: 3,
     stops.flipped_bits: 16,
     inputs.to_functions: 100,
     inputs.to_options: 4,
@@ -28,6 +27,12 @@ def usual_settings(request, monkeypatch, tmp_path):
 def test_nothing_ends_badly(campaign, tmp_path):
     tally = campaign(QUICK[campaign], tmp_path)
     assert sum(tally.counts.values()) > 0
+    assert not tally.bad, "\n".join(tally.bad)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_within_a_file_operation_is_resumed(tmp_path):
+    tally = stops.at_every_operation(6, tmp_path)
     assert not tally.bad, "\n".join(tally.bad)
 
 

@@ -150,6 +150,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda f: f.__name__)
 def test_the_next_mirror_has_its_turn(cache, monkeypatch, answer):
     with server(answer) as hostile, server(good) as honest:

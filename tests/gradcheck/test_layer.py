@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import pytest
+from thinning import thinned
 
 import nnjax
 from nnjax import Dense
@@ -24,7 +25,7 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize("layer", RIGHT, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("layer", thinned(RIGHT, lambda layer: type(layer).__name__))
 def test_the_layers_of_nnjax_are_right(layer):
     assert check_layer(layer).verdict == "RIGHT"
     if layer.random:
@@ -56,6 +57,7 @@ class ToAll(MaxPool):
         return delta.repeat(2, 0).repeat(2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "shape", "leaf", "name"),
     [

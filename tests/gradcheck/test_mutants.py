@@ -464,7 +464,7 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize("style", ["batch", "book"])
-@pytest.mark.parametrize("case", thinned(MUTANTS, lambda case: f"{case[0]}, {case[1]}", 4))
+@pytest.mark.parametrize("case", thinned(MUTANTS, lambda case: f"{case[0]}, {case[1]}", 8))
 def test_planted_mistakes_are_named(case, style):
     name, where, net, steps = case
     if name.endswith("*") and style == "book":
@@ -580,6 +580,7 @@ def penalised(term, on_biases=None):
     return {"finish": finish}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "regularizer", "steps"),
     [
@@ -903,7 +904,7 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("case", thinned(LAYERS, lambda case: case[0], 6))
+@pytest.mark.parametrize("case", thinned(LAYERS, lambda case: case[0], 12))
 def test_mistakes_in_layers_are_named(case):
     name, net, i, functions = case
     report = check_backprop(net, with_layer(net, i, **functions))
@@ -911,6 +912,7 @@ def test_mistakes_in_layers_are_named(case):
     assert [finding.name for finding in report.mistakes] == [name], report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pull_back"),
     [
@@ -934,12 +936,14 @@ def test_a_convolution_that_hands_back_to_the_wrong_place_is_named(name, pull_ba
     assert [finding.name for finding in report.mistakes] == [name], report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [CONV, STRIDED, POOLED], ids=["conv", "strided", "pooled"])
 def test_right_convolutional_networks_are_right(net):
     report = check_backprop(net, lambda params, x, y: nnjax.backprop(net, params, x, y))
     assert report.verdict == "RIGHT"
 
 
+@pytest.mark.slow
 def test_another_one_of_tied_entries_is_a_convention_and_is_named():
     report = check_backprop(POOLED, with_layer(POOLED, 1, **max_to(last_tied)))
     assert report.verdict == "CONVENTION"
@@ -950,6 +954,7 @@ def test_another_one_of_tied_entries_is_a_convention_and_is_named():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pull_back"),
     [

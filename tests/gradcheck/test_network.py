@@ -79,6 +79,7 @@ def test_the_report_fits_on_a_screen():
     assert any(line.split()[:1] == ["expected"] for line in lines)
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_of_five_layers_of_a_hundred_is_named():
     net = nnjax.mlp([100] * 6, loss=nnjax.quadratic)
 

@@ -14,6 +14,7 @@ from nnjax.gradcheck import check_backprop, check_gradient
 from nnjax.losses import cross_entropy, log_likelihood, quadratic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [quadratic, cross_entropy, log_likelihood], ids=str)
 @pytest.mark.parametrize("activation", [sigmoid, tanh, relu, LeakyReLU(0.2), absolute], ids=str)
 def test_networks_at_many_points(loss, activation):
@@ -84,6 +85,7 @@ def test_saturated_neurons():
         assert report.ok, report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_tied_pools_of_tiny_and_huge_gradients(scale):
     rng, function = np.random.default_rng(2), pooled_by(scale)

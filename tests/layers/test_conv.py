@@ -60,7 +60,6 @@ def errors(layer, params, x, delta):
     return [relative_errors(c, expected) for c in (by_hand(layer, params, x, delta), turned)]
 
 
-@settings(max_examples=30)
 @given(convolutions())
 def test_equals_autodiff_of_the_library(case):
     layer, in_shape, n = case
@@ -142,6 +141,7 @@ def test_places_that_share_a_row_of_patches(width, filters, channels, stride, pl
         assert max(map(float, found)) <= TIGHT, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2, 4])
@@ -343,6 +343,7 @@ def test_a_layer_called_by_itself_refuses_too(layer, w_shape, shape, message):
         layer.forward(params, jnp.zeros(shape), None)
 
 
+@pytest.mark.slow
 def test_a_step_on_several_devices_is_the_step_on_one():
     """Each device works through pieces; the gradients are averaged over devices by `pmean`."""
     program = """

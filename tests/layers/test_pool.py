@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lax_reference import by_autodiff, by_hand, hand, normal, pairs, quick, whole
 from strategies import relative_errors
@@ -33,7 +33,6 @@ def errors(layer, x, delta):
     return relative_errors((z, g), expected), relative_errors((z, g), (own_z, *vjp(delta)))
 
 
-@settings(max_examples=30)
 @given(poolings(), st.booleans())
 def test_equals_autodiff_of_the_library(case, ties):
     layer, in_shape, n = case

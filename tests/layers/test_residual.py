@@ -108,6 +108,7 @@ def wrong(stopped, kept):
     return jax.grad(cost)
 
 
+@pytest.mark.slow
 def test_a_way_that_is_left_out_is_named():
     block = Residual(Dense(4, tanh))
     net = Network(5, [Dense(4, tanh), block, Dense(3)], nnjax.quadratic)

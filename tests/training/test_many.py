@@ -100,6 +100,7 @@ def test_ensembles_are_the_mean_of_the_outputs_or_the_majority(many):
         many.ensemble(X, rate=1e9, dropout=0.0, mu=0.5)
 
 
+@pytest.mark.slow
 def test_side_by_side_and_over_devices_they_are_the_same(many, monkeypatch):
     mesh = jax.make_mesh((1,), ("networks",))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -85,6 +85,7 @@ def test_all_monitors_are_one_program_that_is_compiled_once():
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_two_monitors_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two monitors give the name dead; rename one of them"):
         measure(NET, ["dead", lambda net, params, data: {"dead": jnp.zeros(())}], PARAMS, DATA)
