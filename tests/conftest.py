@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("usual")
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_programs():
-    """Forget the compiled programs before they use up the maps of memory that Linux gives a process.
+    """Forget the compiled programs before they use up the maps of memory of a process on Linux.
 
     Each takes a few of 65,530; without one more, XLA ends the process with a segmentation fault.
     """
