@@ -29,7 +29,8 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build", "jupyter_execute"]
-suppress_warnings = ["myst.header", "config.cache"]
+# Several classes have attributes of one name, such as `net`: no link is better than a wrong one.
+suppress_warnings = ["myst.header", "config.cache", "ref.python"]
 default_role = "literal"  # `x` in a docstring
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -41,7 +42,16 @@ nb_execution_in_temp = True
 nb_execution_timeout = 240
 nb_merge_streams = True
 
-autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": True,
+    "show-inheritance": True,
+    # scikit-learn adds these to its estimators, with links into its own manual
+    "exclude-members": ", ".join(
+        f"set_{name}_request"
+        for name in ("fit", "partial_fit", "predict", "score", "predict_proba")
+    ),
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has them
 autodoc_preserve_defaults = True
