@@ -33,7 +33,7 @@ def test_equals_autodiff_of_the_formula(shape, offset, seed):
         ours, theirs = (f(layer, params, x, delta) for f in (hand, autodiff))
         assert max(map(float, jax.tree.leaves(relative_errors(ours, theirs)))) <= 1e-10
         one = jax.vmap(lambda x, d: layer.gradients(layer.forward(params, x, None)[1], d))(x, delta)
-        np.testing.assert_allclose(one.gamma.sum(0), ours[2].gamma, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(one.gamma.sum(0), ours[2].gamma, rtol=1e-10, atol=1e-12)
 
 
 def test_equals_pytorch():
