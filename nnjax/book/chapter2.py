@@ -145,9 +145,9 @@ def _draw_network(axes, values, weights, arrow, colors):
         top = 1.0 if values[l] is None else 1.5 * np.abs(values[l]).max()
         for j, (x, y) in enumerate(layer):
             value = None if values[l] is None else values[l][j]
-            color = "white" if value is None else shade(0.5 + 0.5 * value / top)
+            color = (1.0, 1.0, 1.0) if value is None else shade(0.5 + 0.5 * value / top)[:3]
             axes.plot(x, y, "o", ms=26, mec="0.2", mfc=color, zorder=2)
-            light = value is None or float(np.sum(color[:3])) > 1.5
+            light = float(np.sum(color)) > 1.5
             text = "x" if value is None else f"{value:.4f}".replace("-", "−")
             axes.text(x, y, text, ha="center", va="center", fontsize=6, zorder=3,
                       color="black" if light else "white")  # fmt: skip
