@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from nnjax.display import heading, shape_text, table
+from nnjax.display import table_of_pass
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
 from nnjax.network import (
@@ -66,9 +66,9 @@ class Backprop(NamedTuple):
     targets: jax.Array
     key: chex.PRNGKey | None = None
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         """Return for a notebook what was computed in each layer: shapes, and sizes."""
-        return _layers_as_html(self, self.grads, "∂C/∂(w, b)")
+        return table_of_pass(self, self.grads, "∂C/∂(w, b)")
 
 
 class FeedbackPass(NamedTuple):
@@ -89,9 +89,9 @@ class FeedbackPass(NamedTuple):
     targets: jax.Array
     key: chex.PRNGKey | None = None
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         """Return for a notebook what was computed in each layer: shapes, and sizes."""
-        return _layers_as_html(self, self.updates, "update of (w, b)")
+        return table_of_pass(self, self.updates, "update of (w, b)")
 
 
 @overload
@@ -209,16 +209,3 @@ def errors_of_layers(
         delta = net.layers[l - 1].activation.pull_back(z[l - 1], a[l], g)  #         BP2: ⊙ σ'(z)
         errors.append(delta)
     return tuple(reversed(errors))
-
-
-def _layers_as_html(passed: Backprop | FeedbackPass, changes: Any, change: str) -> str:
-    rows = [("layer", "activations a", "errors δ", "mean ‖δ‖", f"‖{change}‖")]
-    for l, (a, delta, own) in enumerate(
-        zip(passed.activations[1:], passed.errors, changes, strict=True), start=1
-    ):
-        size = jnp.linalg.norm(delta.reshape(len(delta), -1), axis=1).mean()
-        squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(own)]
-        norm = f"{jnp.sqrt(sum(squares)):.3g}" if squares else ""
-        rows.append((str(l), shape_text(a.shape), shape_text(delta.shape), f"{size:.3g}", norm))
-    n = len(passed.targets)
-    return heading(f"loss C = {passed.loss:.6g}, the mean over {n} examples") + table(rows)

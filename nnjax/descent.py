@@ -92,8 +92,8 @@ def loss_and_gradient(
 ) -> tuple[jax.Array, Any]:
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
 
-    With a feedback, its updates take the place of the gradient. With weights c (n,) the loss is
-    the mean of c_x C_x: an example of weight 0 has no part in it.
+    With a feedback, its updates take the place of the gradient. With weights w_x (n,) the loss is
+    the mean of w_x C_x: an example of weight 0 has no part in it.
 
     The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
     as convolutions do for patches, the mini-batch is worked through in pieces and the gradients

@@ -10,7 +10,11 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["heading", "preformatted", "shape_text", "table"]
+import jax
+import jax.core
+import jax.numpy as jnp
+
+__all__ = ["heading", "is_number", "preformatted", "shape_text", "table", "table_of_pass"]
 
 
 def table(rows: Iterable[Sequence[Any]], numbers_from: int = 1) -> str:
@@ -71,3 +75,49 @@ def shape_text(sizes: Iterable[int]) -> str:
         ('28 x 28 x 1', 'scalar')
     """
     return " x ".join(map(str, sizes)) or "scalar"
+
+
+def is_number(value: Any) -> bool:
+    """Whether an array can be shown as one number: under `vmap` and `jit` results hold no numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.display import is_number
+        >>> is_number(jnp.array(0.5)), is_number(jnp.zeros(2))
+        (True, False)
+    """
+    return jnp.ndim(value) == 0 and not isinstance(value, jax.core.Tracer)
+
+
+def table_of_pass(passed: Any, changes: Any, change: str) -> str | None:
+    """Return the layers of a `Backprop` or `FeedbackPass`: shapes, and sizes.
+
+    Args:
+        passed: one backward pass.
+        changes: the gradient or the updates, one entry per layer.
+        change: what they are called.
+
+    Returns:
+        None for passes stacked by `jax.vmap`, which a notebook then shows as any other tuple.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nnjax
+        >>> from nnjax.display import table_of_pass
+        >>> net = nnjax.mlp([3, 2])
+        >>> params = nnjax.init(net, jax.random.key(0))
+        >>> bp = nnjax.backprop(net, params, jnp.eye(3), jnp.array([0, 1, 1]))
+        >>> table_of_pass(bp, bp.grads, "∂C/∂(w, b)").count("<tr>")
+        2
+    """
+    if not is_number(passed.loss):
+        return None
+    rows = [("layer", "activations a", "errors δ", "mean ‖δ‖", f"‖{change}‖")]
+    for l, (a, delta, own) in enumerate(
+        zip(passed.activations[1:], passed.errors, changes, strict=True), start=1
+    ):
+        size = jnp.linalg.norm(delta.reshape(len(delta), -1), axis=1).mean()
+        squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(own)]
+        norm = f"{jnp.sqrt(sum(squares)):.3g}" if squares else ""
+        rows.append((str(l), shape_text(a.shape), shape_text(delta.shape), f"{size:.3g}", norm))
+    n = len(passed.targets)
+    return heading(f"loss C = {passed.loss:.6g}, the mean over {n} examples") + table(rows)

@@ -74,6 +74,21 @@ def test_a_notebook_shows_tables(name):
     assert set(expected) <= set(texts)
 
 
+def test_stacked_and_traced_results_have_no_table_of_their_own():
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), PARAMS)
+    stacked = jax.vmap(lambda params: nnjax.backprop(NET, params, X, Y))(several)
+    assert stacked._repr_html_() is None
+    states = jax.vmap(lambda key: initial_state(NET, optax.sgd(0.1), key))(
+        jax.random.split(jax.random.key(0))
+    )
+    assert states._repr_html_() is None
+
+    def shown(params):
+        return nnjax.backprop(NET, params, X, Y)._repr_html_() is None
+
+    assert jax.eval_shape(lambda params: jnp.full((), shown(params)), PARAMS).shape == ()
+
+
 def test_history_is_a_tree_of_arrays():
     one = history([{"loss": 0.5, "epoch": 0}])
     assert jax.tree.map(lambda a: 2 * a, one) == {"loss": 1.0, "epoch": 0}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.cli.config import TrainConfig
+from nnjax.data.dataset import Dataset
 from nnjax.data.image_format import ImageFormat
 from nnjax.data.tables import standardized, unstandardized
 from nnjax.display import heading
@@ -20,9 +21,10 @@ from nnjax.layers.base import Shape
 from nnjax.network import Network, Params, init
 from nnjax.tasks import Task
 from nnjax.training import History, history
+from nnjax.training.checkpoint import digest
 from nnjax.training.run import Run
 
-__all__ = ["LoadedRun", "load_run"]
+__all__ = ["LoadedRun", "description", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,37 @@ class LoadedRun:
     @property
     def _template(self) -> Params:
         return jax.eval_shape(lambda key: init(self.net, key), jax.random.key(0))
+
+
+def description(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """Return what a run folder says of the network and its data: what `load_run` reads.
+
+    Args:
+        config: what the run is asked for, `TrainConfig.for_data(data)`.
+        data: its data set.
+
+    Example:
+        >>> import nnjax
+        >>> from nnjax.cli.config import TrainConfig
+        >>> from nnjax.cli.loaded import description
+        >>> data = nnjax.data.load("digits")
+        >>> said = description(TrainConfig().for_data(data), data)
+        >>> said["input_shape"], said["n_out"]
+        ((8, 8, 1), 10)
+    """
+    x, _ = data.train
+    return {
+        "train": config.to_json(),
+        "input_shape": x.shape[1:],
+        "n_out": config.n_out(data),
+        "data_sha256": digest(data),
+        "classes": data.classes,
+        "standardization": data.standardization,
+        "target_standardization": data.target_standardization,
+        "features": data.features,
+        "pictures": data.pictures,
+        "images": ImageFormat.of(x)._asdict() if x.ndim == 4 else None,
+    }
 
 
 def load_run(folder: str | os.PathLike[str]) -> LoadedRun:

@@ -21,11 +21,11 @@ from nnjax.cli.choices import Schedule
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import loss_text, printable, show
 from nnjax.cli.devices import mesh_of
+from nnjax.cli.loaded import description
 from nnjax.cli.options import DataOptions, NetworkOptions
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.cli.train import free_folder, new_run, use
 from nnjax.data import Dataset
-from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.files import write_atomically
 from nnjax.losses import targets
@@ -118,19 +118,7 @@ class Sweep:
                 f"measure is {asked.measure!r}; expected one of {', '.join(known)}"
                 + ("" if len(known) > 1 else f", since {config.data} has no validation data")
             )
-        content = {
-            "train": config.to_json(),
-            "input_shape": shape,
-            "n_out": n_out,
-            "data_sha256": checkpoint.digest(data),
-            "classes": data.classes,
-            "standardization": data.standardization,
-            "target_standardization": data.target_standardization,
-            "features": data.features,
-            "pictures": data.pictures,
-            "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
-            "sweep": asked._to_json(),
-        }
+        content = description(config, data) | {"sweep": asked._to_json()}
         if run is not None and run.config["data_sha256"] != content["data_sha256"]:
             raise ValueError(
                 f"the data set {config.data} is not the one that {run.folder} was begun with; "

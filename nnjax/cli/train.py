@@ -24,7 +24,7 @@ from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show
 from nnjax.cli.devices import mesh_of
 from nnjax.cli.distributed import Cluster
-from nnjax.cli.loaded import load_run
+from nnjax.cli.loaded import description, load_run
 from nnjax.cli.options import (
     GROUPS,
     DataOptions,
@@ -35,7 +35,6 @@ from nnjax.cli.options import (
 )
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.data import Dataset
-from nnjax.data.image_format import ImageFormat
 from nnjax.evaluation import evaluate
 from nnjax.network import Network
 from nnjax.training import (
@@ -47,7 +46,6 @@ from nnjax.training import (
     train_epochs,
 )
 from nnjax.training.augmentation import Distortion
-from nnjax.training.checkpoint import digest
 from nnjax.training.devices import on_one_device
 from nnjax.training.monitors import directions
 from nnjax.training.run import Run, plain_json
@@ -142,19 +140,7 @@ class Train:
         net = config.network(shape, n_out)
         arguments = config.arguments(net, data)
         start = None if self.source is None else load_run(self.source).params
-        content = {
-            "train": config.to_json(),
-            "input_shape": shape,
-            "n_out": n_out,
-            "data_sha256": digest(data),
-            "classes": data.classes,
-            "standardization": data.standardization,
-            "target_standardization": data.target_standardization,
-            "features": data.features,
-            "pictures": data.pictures,
-            "images": ImageFormat.of(data.train[0])._asdict() if len(shape) == 3 else None,
-            "tensorboard": self.output.tensorboard,
-        }
+        content = description(config, data) | {"tensorboard": self.output.tensorboard}
         with self._run(content) as run:
             keeper = _Keeper(run, content, config)
             if self.resume is not None:

@@ -167,10 +167,9 @@ class Library:
                 strict=True,
             )
         ]
+        # As input channels J / G, as output channels (G, C / G).
         turned = w[:, ::-1, ::-1, :].reshape(geometry.groups, -1, *w.shape[1:])
-        turned = jnp.moveaxis(
-            turned, 0, -2
-        )  # as input channels J / G, as output channels (G, C / G)
+        turned = jnp.moveaxis(turned, 0, -2)
         turned = turned.reshape(*turned.shape[:3], -1)
         return _by_example(
             lambda delta: jax.lax.conv_general_dilated(

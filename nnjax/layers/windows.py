@@ -120,9 +120,8 @@ def fold(
         [1.0, 2.0, 2.0, 1.0, 0.0]
     """
     axis %= pieces[0].ndim
-    if (
-        stride == len(pieces) and dilation == 1
-    ):  # windows that tile the axis: their inputs lie side by side
+    # Windows that tile the axis: their inputs lie side by side.
+    if stride == len(pieces) and dilation == 1:
         tiles = jnp.stack(pieces, axis + 1)
         shape = tiles.shape
         tiles = tiles.reshape(*shape[:axis], shape[axis] * stride, *shape[axis + 2 :])
@@ -183,9 +182,8 @@ def unfold(a: jax.Array, size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> j
     """
     *lead, height, width, channels = a.shape
     n_windows = count(width, extent(size[1], dilation[1]), stride[1])
-    if (
-        n_windows <= _RUNS and dilation[1] == 1
-    ):  # what a window holds of one row of the image is one run of numbers
+    # What a window holds of one row of the image is one run of numbers.
+    if n_windows <= _RUNS and dilation[1] == 1:
         rows = a.reshape(*lead, height, width * channels)
         bands = shifted(rows, -2, size[0], stride[0], dilation[0])
         bands = jnp.stack(bands, axis=-2)  # (..., oh, kh, W·C)

@@ -18,7 +18,7 @@ import optax
 
 from nnjax.checks import require_instance
 from nnjax.data.dataset import Dataset, require_dataset
-from nnjax.display import heading, shape_text, table
+from nnjax.display import heading, is_number, shape_text, table
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
 from nnjax.sharding import automatic, replicated, spec
@@ -50,8 +50,10 @@ class TrainState(NamedTuple):
     stopping: Any = ()
     feedback: Feedback | None = None
 
-    def _repr_html_(self) -> str:
-        """Return for a notebook what is trained, and for how long."""
+    def _repr_html_(self) -> str | None:
+        """Return for a notebook what is trained, and for how long; None for stacked states."""
+        if not is_number(self.epoch):
+            return None
         leaves, _ = jax.tree.flatten_with_path(self.params)
         rows = [("parameter", "shape", "norm")]
         rows += [
@@ -86,8 +88,8 @@ def run_epoch(
         state: from `initial_state`, or from an earlier epoch.
         data: the data set, on the device; its training part is what is learned from, the others
             are there for the monitors.
-        listener: the number of one who is told how far the epoch is, from
-            `nnjax.training.progress.listening`; None: nobody is.
+        listener: the number of a function that gets the fraction of the epoch that is done, from
+            `nnjax.training.progress.listening`; None: there is none.
 
     Returns:
         The state; the running mean over the mini-batches of the loss, without the penalty, in
