@@ -97,6 +97,7 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_only_a_sweep_is_continued(tmp_path, capsys):
     run = ["train", "--epochs", "1", "--hidden", "--train-size", "40", "--out", str(tmp_path / "t")]
     assert main(run) == 0

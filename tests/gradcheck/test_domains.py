@@ -31,7 +31,11 @@ def test_points_outside_of_the_domain_are_drawn_again_nearer():
     ("f", "claimed"),
     [
         (logdet, INV),
-        (lambda s: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(s)))), lambda s: INV(s) / 2),
+        pytest.param(
+            lambda s: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(s)))),
+            lambda s: INV(s) / 2,
+            marks=pytest.mark.slow,
+        ),
         (lambda s: np.sum(np.log(np.diag(np.linalg.cholesky(s)))), lambda s: INV(s) / 2),
     ],
     ids=["slogdet", "cholesky", "numpy"],

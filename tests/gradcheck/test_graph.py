@@ -151,6 +151,7 @@ def test_nothing_is_carried_back_through_constants():
     ],
 )
 @pytest.mark.parametrize("most", [4_000_000, 0], ids=["numpy", "jax"])
+@pytest.mark.slow
 def test_passages_are_those_of_jax(monkeypatch, f, shapes, most):
     monkeypatch.setattr("nnjax.gradcheck.rules.MOST_NUMBERS", most)
     rng = np.random.default_rng(0)
