@@ -78,7 +78,7 @@ class Setup:
         return nnjax.network.forward(self.net, params, self.x, self.key)
 
 
-SLOW = ("softmax", "softmax, quadratic")
+SLOW = ("softmax", "sigmoid", "dropout", "softmax, quadratic")
 
 
 @pytest.fixture(
@@ -208,6 +208,7 @@ def test_kronecker_factors_are_exact_for_one_example():
         assert_same(product, block)
 
 
+@pytest.mark.slow
 def test_kronecker_factors_are_exact_for_linear_networks_and_not_for_others():
     linear = net_of(
         [nnjax.Dense(5, nnjax.identity), nnjax.Dense(4, nnjax.identity)],

@@ -55,7 +55,7 @@ def assert_close(a, b):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("dense", marks=pytest.mark.slow), "conv", "residual"]
+    "name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("dense", "conv")), "residual"]
 )
 def test_with_the_weights_themselves_it_is_backpropagation_bit_for_bit(name):
     net = NETS[name]
@@ -145,6 +145,7 @@ def test_every_rule_serves_convolutions_pools_and_dropout(rule):
     assert all(hidden) if rule != "output_only" else not any(hidden)
 
 
+@pytest.mark.slow
 def test_a_direct_rule_reaches_a_layer_through_the_pool_behind_it():
     """Conv 1 gets B^3 δ^L, which lies at the input of conv 2, through the max-pool and σ'."""
     params, x, y = setup(CONV)

@@ -72,7 +72,9 @@ def test_a_gradient_of_a_gradient():
         assert all(close(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize(("size", "stride"), [(2, None), ((3, 2), (1, 2)), (3, 2)])
+@pytest.mark.parametrize(
+    ("size", "stride"), [pytest.param(2, None, marks=pytest.mark.slow), ((3, 2), (1, 2)), (3, 2)]
+)
 def test_max_pool_and_its_gradient_are_those_of_lax(size, stride):
     def by_lax(x):
         window = pair(size, "size")

@@ -77,7 +77,13 @@ NETS = {
         nnjax.Conv(2, 2, padding=(1, 0), activation=nnjax.sigmoid),
     ),
 }
-SLOW = ("dense, one layer", "conv, groups, dilation", "conv, one position")
+SLOW = (
+    "dense",
+    "dense, one layer",
+    "conv, groups, dilation",
+    "conv, one position",
+    "conv, few positions",
+)
 CASES = [
     *(pytest.param((name, 5), marks=[pytest.mark.slow] * (name in SLOW)) for name in NETS),
     ("conv, many positions", 1),
@@ -170,7 +176,9 @@ def test_rows_are_those_of_autodiff_and_sum_to_the_batch_gradient(case):
     assert_same(case.bp.grads, auto)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 9])
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_reduced_in_chunks(setup, chunk):
     def signs(g):
         return {"signs": jax.tree.map(jnp.sign, g), "norm": optax.tree.norm(g)}

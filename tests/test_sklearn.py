@@ -79,6 +79,7 @@ def test_several_labels():
         Classifier(**SMALL, class_weight="balanced").fit(X, labels)
 
 
+@pytest.mark.slow
 def test_a_regression_in_its_own_units():
     y = 1e6 + 1e4 * X[:, 0]
     model = Regressor(**SMALL).fit(X, y)

@@ -172,7 +172,11 @@ def test_evaluate_prints_json(trained, capsys):
 
 
 @pytest.mark.parametrize(
-    ("measure", "best"), [("validation_accuracy", np.argmax), ("validation_loss", np.argmin)]
+    ("measure", "best"),
+    [
+        pytest.param("validation_accuracy", np.argmax, marks=pytest.mark.slow),
+        ("validation_loss", np.argmin),
+    ],
 )
 def test_the_best_checkpoint_is_evaluated(here, capsys, measure, best):
     argv = "train --hidden 16 --epochs 3 --rate 3 --save-every 1 --patience 5 --out run"

@@ -30,7 +30,7 @@ def test_points_outside_of_the_domain_are_drawn_again_nearer():
 @pytest.mark.parametrize(
     ("f", "claimed"),
     [
-        (logdet, INV),
+        pytest.param(logdet, INV, marks=pytest.mark.slow),
         pytest.param(
             lambda s: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(s)))),
             lambda s: INV(s) / 2,

@@ -49,7 +49,7 @@ def example(f):
     return rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 3))
 
 
-@pytest.mark.parametrize("f", [nested, mixed])
+@pytest.mark.parametrize("f", [nested, pytest.param(mixed, marks=pytest.mark.slow)])
 def test_backward_is_the_gradient(f):
     args = example(f)
     graph = graph_of(f, *args)

@@ -91,6 +91,7 @@ def test_pull_back_is_full_correlation_with_the_turned_kernel(kernel, size, chan
                 np.testing.assert_allclose(grads.w[:, i, k], correlated, rtol=TIGHT, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_gradients_of_one_example_and_of_a_batch():
     layer = nnjax.Conv(3, (2, 3), stride=2, padding=1)
     with jax.enable_x64(True):
@@ -117,10 +118,11 @@ def test_wide_images_are_unfolded_the_same():
 @pytest.mark.parametrize(
     ("width", "filters", "channels", "stride", "places"),
     [
-        (14, 20, 1, 1, 4),
+        pytest.param(14, 20, 1, 1, 4, marks=pytest.mark.slow),
         pytest.param(11, 20, 1, 1, 3, marks=pytest.mark.slow),
         pytest.param(12, 20, 1, 1, 2, marks=pytest.mark.slow),
-        (13, 20, 1, 1, 1),  # 11 places: they cannot be shared out evenly
+        # 11 places: they cannot be shared out evenly
+        pytest.param(13, 20, 1, 1, 1, marks=pytest.mark.slow),
         (17, 26, 1, 2, 2),  # 8 places, 4 of which would have too many outputs
         pytest.param(14, 20, 5, 1, 1, marks=pytest.mark.slow),  # many weights
     ],
@@ -232,7 +234,8 @@ def test_same_padding_is_the_library_rule():
 BOOK = "conv20k5 pool2 conv40k5 pool2 dense100"
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 4])
 def test_a_mini_batch_in_pieces_gives_the_same(size, monkeypatch):
     net = nnjax.architecture.parse("conv2k3 dropout0.3 pool2 dense4 dropout0.5", (8, 8, 1), 3)
     with jax.enable_x64(True):

@@ -45,6 +45,7 @@ def orders(key, epochs, n):
         yield np.asarray(jax.random.permutation(shuffle_key, n))
 
 
+@pytest.mark.slow
 def test_l2_shrinks_the_weights_before_it_moves_them():
     """w → (1 − ηλ/n) w − η ∂C₀/∂w, b → b − η ∂C₀/∂b, with n = 23, not 5 (eqs. 91 to 94)."""
     eta, lmbda, n = 0.3, 2.0, 23

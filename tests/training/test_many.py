@@ -114,6 +114,7 @@ def test_side_by_side_and_over_devices_they_are_the_same(many, monkeypatch):
 PLAIN = nnjax.mlp([5, 3])
 
 
+@pytest.mark.slow
 def test_what_differs_in_numbers_is_compiled_once_and_networks_of_other_shapes_are_grouped():
     traced = []
 

@@ -45,7 +45,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", thinned(KINDS, str))
+@pytest.mark.parametrize("kind", thinned(KINDS, str, 6))
 def test_optimizers_that_differ_in_their_rate_share_one_program(kind):
     """They are traced once, and each still learns at its own rate."""
     kind = KINDS[kind]
