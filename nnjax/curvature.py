@@ -208,7 +208,7 @@ def kronecker_factors(
             K-FAC proper, `bp.errors[-1][None]` the empirical one.
 
     Returns:
-        One entry a layer: `KroneckerFactors(a, g)`, or () where there are no parameters.
+        One entry per layer: `KroneckerFactors(a, g)`, or () where there are no parameters.
 
     Raises:
         ValueError, TypeError: if params, bp or seeds do not fit the network, or see `exact_seeds`.

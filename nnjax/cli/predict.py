@@ -53,16 +53,15 @@ class Predict:
             except (OSError, ValueError) as error:
                 refused[str(path)] = str(error)
                 inputs.append((str(path), None))
-        told = iter(())
+        outputs = iter(())
         if rows := [x for _, x in inputs if x is not None]:
             with busy("classifying"):
-                told = iter(
-                    np.asarray(feedforward(loaded.net, params, jnp.asarray(np.stack(rows))))
-                )
+                batch = jnp.asarray(np.stack(rows))
+                outputs = iter(np.asarray(feedforward(loaded.net, params, batch)))
         entries = []
         for name, x in inputs:
-            said = {"error": refused[name]} if x is None else _entry(loaded, next(told))
-            entries.append({kind: name, **said})
+            entry = {"error": refused[name]} if x is None else _entry(loaded, next(outputs))
+            entries.append({kind: name, **entry})
         if self.json:
             show(json.dumps(entries))
         else:

@@ -235,7 +235,7 @@ BOOK = "conv20k5 pool2 conv40k5 pool2 dense100"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [2, 4])
 def test_a_mini_batch_in_pieces_gives_the_same(size, monkeypatch):
     net = nnjax.architecture.parse("conv2k3 dropout0.3 pool2 dense4 dropout0.5", (8, 8, 1), 3)
     with jax.enable_x64(True):
@@ -264,6 +264,8 @@ def test_pieces_divide_the_mini_batch_if_they_can():
     sizes = {n: microbatch_size(net, n) for n in (10, 100, 101, 4096, 50_000)}
     assert sizes == {10: 10, 100: 25, 101: 26, 4096: 32, 50_000: 25}
     assert microbatch_size(nnjax.mlp([784, 30, 10]), 50_000) == 50_000
+    vgg = nnjax.architecture.parse("conv64k3p1 conv64k3p1 pool2 dense10", (32, 32, 3), 10)
+    assert [microbatch_size(vgg, n) for n in (1, 2, 3, 64)] == [1, 2, 2, 2]
 
 
 def test_memory_of_a_large_mini_batch_is_that_of_a_piece():
