@@ -148,7 +148,8 @@ def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Expl
         eta: the learning rate η.
 
     Raises:
-        TypeError: if a layer is not `Dense`.
+        TypeError: if a layer is not `Dense`: of layer normalization, residual blocks, convolutions
+            and all others `nnjax.backprop` gives the numbers.
         ValueError: if the working would be longer than 2000 lines, or an argument does not fit.
 
     Example:
@@ -164,7 +165,11 @@ def explain(net: Network, params: Any, x: Any, y: Any, eta: float = 1.0) -> Expl
     require_network(net)
     for i, layer in enumerate(net.layers):
         if not isinstance(layer, Dense):
-            raise TypeError(f"layers[{i}] is {layer}; only dense layers are worked by hand")
+            raise TypeError(
+                f"layers[{i}] is {layer}; only dense layers are worked by hand here: "
+                "nnjax.backprop gives the numbers of all other layers, and docs/layers.md their "
+                "equations"
+            )
     eta = require_number(eta, "eta", "a learning rate of at least 0", 0, FINITE)
     x, y = (jnp.asarray(require_real_array(v, name)) for v, name in ((x, "x"), (y, "y")))
     if x.ndim == 1:

@@ -23,6 +23,10 @@ and what `fit` leaves behind:
 
 Inputs should be standardised, as by `StandardScaler` in a pipeline. The targets of a regression are
 standardised within, and predictions are in their units.
+
+`fit` takes no `sample_weight`: scikit-learn expects a weight of 2 to give the same result as the
+example twice, which training on random mini-batches cannot. `class_weight` weights the classes;
+`nnjax.backprop(..., weights=...)` weights single examples in a training loop of your own.
 """
 
 from __future__ import annotations

@@ -100,11 +100,18 @@ def test_what_cannot_be_worked_by_hand_is_refused():
     big = nnjax.mlp([784, 30, 10])
     with pytest.raises(ValueError, match="more than 2000; take a smaller network"):
         explain(big, nnjax.init(big, jax.random.key(0)), jnp.ones((1, 784)), jnp.ones((1, 10)))
-    image = nnjax.Network((2, 2, 1), [nnjax.layers.Flatten(), nnjax.Dense(1)], nnjax.quadratic)
-    with pytest.raises(TypeError, match="only dense layers are worked by hand"):
-        explain(
-            image, nnjax.init(image, jax.random.key(0)), jnp.ones((1, 2, 2, 1)), jnp.ones((1, 1))
+    block = nnjax.Residual(nnjax.Dense(2))
+    for l, name, first in (
+        (0, "Flatten", nnjax.layers.Flatten()),
+        (0, "LayerNorm", nnjax.LayerNorm()),
+        (1, "Add", block),
+    ):
+        other = nnjax.Network(2, [first, nnjax.Dense(1)], nnjax.quadratic)
+        sentence = (
+            rf"layers\[{l}\] is {name}\(.*only dense layers.*nnjax\.backprop.*docs/layers\.md"
         )
+        with pytest.raises(TypeError, match=sentence):
+            explain(other, nnjax.init(other, jax.random.key(0)), x, jnp.ones((1, 1)))
 
 
 def test_a_loss_of_ones_own_is_shown_as_itself():

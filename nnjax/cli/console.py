@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -71,9 +73,19 @@ def folded(text: str, width: int) -> str:
 
 
 def complain(sentence: str) -> None:
-    """Write a sentence about what is wrong to stderr, its control characters as escapes."""
+    """Write a sentence about what is wrong to stderr, its control characters as escapes.
+
+    On a terminal it is broken between words, where the terminal ends.
+    """
+    text = printable(f"nnjax: {sentence}")
     with suppress(OSError):  # after SIGHUP nobody may be there to read it
-        print(printable(f"nnjax: {sentence}"), file=sys.stderr)
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns
+            text = "\n".join(
+                textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+                for line in text.splitlines()
+            )
+        print(text, file=sys.stderr)
 
 
 def epoch_line(record: Record, sizes: Mapping[str, int], epochs: int) -> str:

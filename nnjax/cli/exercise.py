@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -59,9 +60,9 @@ class Exercise:
             print("Found and fixed: the gradient is right.")
         else:
             print("Found, but not fixed." if found else "Not found yet: the gradient is wrong.")
-            print(
-                f"The mistake was planted in line {line}.\n\n{report}"
-                if self.solution
-                else report.reason
-            )
+            if self.solution:
+                print(f"The mistake was planted in line {line}.\n\n{report}")
+            else:
+                print(textwrap.fill(report.reason, 80, break_on_hyphens=False))
+                print(f"\nTo be told where it is: nnjax exercise {self.file} --solution")
         return 0 if mended else 1

@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from nnjax.cli.console import show
+from nnjax.cli.console import busy, show
 from nnjax.cli.loaded import load_run
 from nnjax.files import write_atomically
 
@@ -60,7 +60,9 @@ class Page:
             target_standardization=loaded.target_standardization,
             features=loaded.features,
         )
-        write_atomically(out, page.html().encode())
+        with busy("drawing"):
+            text = page.html()
+        write_atomically(out, text.encode())
         show(str(out))
 
 

@@ -32,7 +32,11 @@ class Runs:
     def __call__(self) -> None:
         folders = sorted(path.parent for path in self.folder.glob("*/config.json"))
         if not folders:
-            raise ValueError(f"{self.folder} holds no runs; expected folders with a config.json")
+            what = "holds no runs" if self.folder.is_dir() else "is not a folder"
+            raise ValueError(
+                f"{self.folder} {what}; give the folder that holds the folders of your runs (. is "
+                "the current one)"
+            )
         loaded, damaged = {}, {}
         for folder in folders:
             try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from nnjax.checks import did_you_mean
 from nnjax.gradcheck.backprop import check_backprop
 from nnjax.gradcheck.check import check_forward_backward, check_gradient
 from nnjax.gradcheck.forms import raised
@@ -287,7 +288,10 @@ def write_exercise(
         raise ValueError(f"difficulty is {difficulty!r}; expected 1, 2 or 3")
     names = [one for one, held in EXERCISES.items() if kind in (None, held.kind)]
     if name is not None and name not in EXERCISES:
-        raise ValueError(f"there is no example {name!r}; expected one of {', '.join(EXERCISES)}")
+        raise ValueError(
+            f"there is no example {name!r}{did_you_mean(name, EXERCISES)}; expected one of "
+            f"{', '.join(EXERCISES)}"
+        )
     if not names:
         raise ValueError(f"kind is {kind!r}; expected network or function")
     name = name or random.Random(f"{seed} {difficulty}").choice(names)

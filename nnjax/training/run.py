@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from nnjax.checks import install, require_size
+from nnjax.checks import did_you_mean, install, require_size
 from nnjax.files import write_atomically
 from nnjax.training import checkpoint
 
@@ -121,7 +121,11 @@ class Run:
         """What the run was asked to do, as given to `create`."""
         path = self.folder / "config.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} is not a run folder (config.json not found)")
+            runs = [found.parent.name for found in self.folder.parent.glob("*/config.json")]
+            raise FileNotFoundError(
+                f"{self.folder} is not a run folder (config.json not found)"
+                f"{did_you_mean(self.folder.name, runs)}"
+            )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             version, config = content["version"], dict(content["config"])

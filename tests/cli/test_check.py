@@ -260,7 +260,8 @@ def test_the_arguments_may_come_from_a_file(passes, capsys):
         ("both given", "mine.py:forward mine.py:backward --shapes 5x4 --npz a.npz"),
         ("a.npz: No such file", "mine.py:forward mine.py:backward --npz a.npz"),
         ("--trace takes one FILE.py:FUNCTION; 2 came", "--trace mine.py:loss mine.py:loss"),
-        ("there is no example 'lstm'", "--example lstm"),
+        ("there is no example 'lstm'; expected", "--example lstm"),
+        ("there is no example 'sofmax' (did you mean 'softmax'?); exp", "--example sofmax"),
     ],
 )
 def test_bad_arguments_of_a_pass_are_one_sentence(sentence, command, passes, capsys):
@@ -287,7 +288,10 @@ def test_an_exercise_from_beginning_to_end(passes, capsys):
     assert main(["exercise", "--kind", "network"]) == 0
     assert "Wrote exercise.py: the backpropagation of a network" in capsys.readouterr().out
     assert main(["exercise"]) == 1
-    assert "Not found yet: the gradient is wrong." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("Not found yet: the gradient is wrong.")
+    assert out.endswith("To be told where it is: nnjax exercise exercise.py --solution\n")
+    assert max(map(len, out.splitlines())) <= 80
     assert main(["exercise", "--solution"]) == 1
     assert "The mistake was planted in line" in capsys.readouterr().out
     path = passes / "exercise.py"

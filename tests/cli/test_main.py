@@ -677,6 +677,8 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--save-every 0", "save_every is 0; expected an integer of at least 1"),
         ("--net dense30 --hidden 30", "net and hidden both say what the layers are"),
         ("--hiden 3", r"Unrecognized options: --hiden, 3 \(did you mean --hidden\?\)"),
+        ("--hidden 3 few", "--hidden: got '3 few'; expected integers"),
+        ("--sizes 3 2", "nnjax train has no option --sizes; see nnjax train --help"),
     ],
 )
 def test_train_refuses_in_one_sentence_and_writes_nothing(here, capsys, argv, message):
@@ -881,6 +883,28 @@ def test_the_configuration_survives_json():
     )
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert set(config.to_json()) == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+@pytest.mark.parametrize(
+    ("argv", "lines"),
+    [
+        ("train --rat 1", ["Unrecognized options: --rat, 1 (did you mean --rate?)"]),
+        (
+            "train --data minst",
+            [
+                "unknown data set 'minst'; did you mean 'mnist'? Expected digits, mnist,",
+                "fashion-mnist or a path to a file or folder",
+            ],
+        ),
+    ],
+)
+def test_a_refusal_on_a_terminal_has_no_colours_and_fits(here, monkeypatch, capsys, argv, lines):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(argv.split()) == 2
+    assert capsys.readouterr().err == "nnjax: " + "\n".join(lines) + "\n"
 
 
 def test_options_are_refused_in_a_sentence_where_there_are_no_frames(here, monkeypatch, capsys):

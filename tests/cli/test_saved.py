@@ -243,4 +243,7 @@ def test_runs_are_listed_with_what_differs(trained, here, capsys, monkeypatch):
     assert [row["run"] for row in rows] == ["conv", "dense", "damaged"]
     assert rows[1]["val accuracy"] == best
     assert main(["runs", "nowhere"]) == 2
-    assert "nowhere holds no runs; expected folders with" in capsys.readouterr().err
+    assert "nowhere is not a folder; give the folder that holds" in capsys.readouterr().err
+    Path("empty").mkdir()
+    assert main(["runs", "empty"]) == 2
+    assert "empty holds no runs; give the folder that holds" in capsys.readouterr().err

@@ -149,8 +149,12 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
 
 
 def test_a_folder_without_a_run_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is not a run folder \(config\.json not found\)"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder \(config\.json not found\)$"):
         Run(tmp_path)
+    with Run.create(tmp_path / "first", {}):
+        pass
+    with pytest.raises(FileNotFoundError, match=r"not found\) \(did you mean 'first'\?\)"):
+        Run(tmp_path / "frist")
 
 
 @pytest.mark.parametrize(
