@@ -25,6 +25,7 @@ __all__ = [
     "printable",
     "result_line",
     "show",
+    "wrapped",
 ]
 
 
@@ -70,6 +71,20 @@ def folded(text: str, width: int) -> str:
                 rows[-1] += part
         lines += rows
     return "\n".join(lines)
+
+
+def wrapped(text: str) -> str:
+    """Return a sentence in lines of at most 80 columns, a number and its % in one.
+
+    Example:
+        >>> from nnjax.cli.console import wrapped
+        >>> sentence = "After 30 epochs the network reads all digits of the test data but four"
+        >>> print(wrapped(f"{sentence}, or 98.9 %."))
+        After 30 epochs the network reads all digits of the test data but four, or
+        98.9 %.
+    """
+    lines = textwrap.fill(text.replace(" %", "\N{NO-BREAK SPACE}%"), 80, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def complain(sentence: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from nnjax.cli.console import busy
+from nnjax.cli.console import busy, wrapped
 
 __all__ = ["Exercise"]
 
@@ -63,6 +62,6 @@ class Exercise:
             if self.solution:
                 print(f"The mistake was planted in line {line}.\n\n{report}")
             else:
-                print(textwrap.fill(report.reason, 80, break_on_hyphens=False))
+                print(wrapped(report.reason))
                 print(f"\nTo be told where it is: nnjax exercise {self.file} --solution")
         return 0 if mended else 1

@@ -19,7 +19,7 @@ import tyro
 
 from nnjax.cli.choices import Schedule
 from nnjax.cli.config import TrainConfig
-from nnjax.cli.console import loss_text, printable, show
+from nnjax.cli.console import loss_text, printable, show, wrapped
 from nnjax.cli.devices import mesh_of
 from nnjax.cli.loaded import description
 from nnjax.cli.options import DataOptions, NetworkOptions
@@ -342,7 +342,7 @@ def _print_table(many: Many, measure: str, results: dict[str, Any]) -> None:
             text += f"; {_words(name)} {_spread(name, np.asarray(best[name]))}"
         elif name.startswith("ensemble_"):
             text += f"; all {count} together {_figure(name, best[name])}"
-    show(text)
+    show(wrapped(text))
 
 
 def _spread(measure: str, values: np.ndarray) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -21,7 +20,7 @@ import tyro
 from nnjax.architecture import summary
 from nnjax.cli.advice import advice
 from nnjax.cli.config import TrainConfig
-from nnjax.cli.console import Progress, busy, result_line, show
+from nnjax.cli.console import Progress, busy, result_line, show, wrapped
 from nnjax.cli.devices import mesh_of
 from nnjax.cli.distributed import Cluster
 from nnjax.cli.loaded import description, load_run
@@ -181,9 +180,7 @@ class Train:
             if start is None:
                 start = initial_state(net, arguments["optimizer"], arguments["key"]).params
             if text := advice(config, net, start, state.params, data, keeper.records):
-                whole = text.replace(" %", "\N{NO-BREAK SPACE}%")
-                lines = textwrap.fill(whole, 80, break_on_hyphens=False)
-                say(lines.replace("\N{NO-BREAK SPACE}", " "))
+                say(wrapped(text))
             show(str(run.folder) if self.output.quiet else f"Saved in {run.folder}")
 
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
