@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -42,12 +42,14 @@ class Site:
         nodes: the operands themselves.
         serial: whether what flows along one of the edges continues to another of them.
         group: the equations of all turns, also of those in which nothing flows back.
+        siblings: whether these are two variables that one operation takes.
     """
 
     edges: tuple[Edge, ...]
     nodes: tuple[int, ...]
     serial: bool
     group: tuple[int, ...]
+    siblings: bool = False
 
     @property
     def turns(self) -> int:
@@ -316,6 +318,16 @@ class Spot:
         # Rows of leaves that no node reaches stay as they are.
         return Fit(basis.shape[1], self.sizes(left), basis)
 
+    def explained_by_both(self, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
+        """Return whether wrong cotangents at these nodes and those explain the residual."""
+        first, second = self.fit(one).basis, self.fit(two).basis
+        beside = second - first @ (first.T @ second)
+        left = self.residual - first @ (first.T @ self.residual)
+        directions, sizes, _ = np.linalg.svd(beside, full_matrices=False)
+        directions = directions[:, sizes > 1e-8]
+        left = left - directions @ (directions.T @ left)
+        return bool((self.sizes(left) <= 10 * self.tolerance).all())
+
     def fit_leaf(self, nodes: tuple[int, ...], leaf: int) -> float:
         """Return what wrong cotangents at these nodes leave of one leaf's residual, taken alone."""
         rows = self.leaf_of == leaf
@@ -365,7 +377,33 @@ def sites(graph: Graph) -> list[Site]:
         several = any(len(graph.consumers.get(node, ())) > 1 for node in used)
         if used and (several or used[0] in graph.leaves):
             found.append(site(graph, [(TOTAL, node) for node in used]))
-    return found
+    return found + list(_siblings(graph))
+
+
+def _siblings(graph: Graph) -> Iterator[Site]:
+    """Yield the pairs of variables, of one shape, that are added or chosen from."""
+    for k, *turns in graph.groups:
+        if turns or graph.equations[k].name not in ("add", "sub", "select_n"):
+            continue
+        nodes = [_variable(graph, n) for n in graph.equations[k].inputs if n in graph.active]
+        if len(set(nodes)) != 2 or not all(graph.assigned(node) for node in nodes):
+            continue
+        both = site(graph, [(TOTAL, node) for node in nodes])
+        if graph.shape(nodes[0]) == graph.shape(nodes[1]) and not both.serial:
+            yield dataclasses.replace(both, siblings=True)
+
+
+def _variable(graph: Graph, node: int) -> int:
+    """Return the user's variable of which a step within an expression is a function."""
+    while not graph.assigned(node):
+        k = graph.producer.get(node)
+        before = (
+            {n for n in graph.equations[k].inputs if n in graph.active} if k is not None else {}
+        )
+        if k is None or len(before) != 1 or graph.partials(k) is None:
+            break
+        (node,) = before
+    return node
 
 
 def site(graph: Graph, edges: Sequence[Edge], group: Sequence[int] = ()) -> Site:
