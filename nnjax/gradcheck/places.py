@@ -328,6 +328,30 @@ class Spot:
         left = left - directions @ (directions.T @ left)
         return bool((self.sizes(left) <= 10 * self.tolerance).all())
 
+    def as_claimed(self, places: Sequence[Site]) -> tuple[Spot, dict[Edge, np.ndarray]] | None:
+        """Return the backward pass that the claim is the result of, if all but these is right.
+
+        With it comes what is added at every edge of the places; None where that is not determined.
+        """
+        at = [edge for where in places for edge in where.edges]
+        nodes = [self.graph.equations[k].inputs[j] for k, j in at]
+        if len(set(nodes)) < len(nodes):
+            return None
+        columns = np.concatenate([self.tangents[node] for node in nodes], axis=1)
+        scale = np.linalg.norm(columns, axis=0)
+        if not scale.all():
+            return None
+        added, _, rank, _ = np.linalg.lstsq(columns / scale, self.residual, rcond=1e-9)
+        if rank < len(scale):
+            return None
+        ends = np.cumsum([self.tangents[node].shape[1] for node in nodes])[:-1]
+        parts = np.split(added / scale, ends)
+        shaped = {
+            edge: part.reshape(self.graph.shape(node))
+            for edge, node, part in zip(at, nodes, parts, strict=True)
+        }
+        return self.edited({e: lambda e, g, flow, c: flow + shaped[e] for e in shaped}), shaped
+
     def fit_leaf(self, nodes: tuple[int, ...], leaf: int) -> float:
         """Return what wrong cotangents at these nodes leave of one leaf's residual, taken alone."""
         rows = self.leaf_of == leaf
@@ -397,10 +421,10 @@ def _variable(graph: Graph, node: int) -> int:
     """Return the user's variable of which a step within an expression is a function."""
     while not graph.assigned(node):
         k = graph.producer.get(node)
-        before = (
-            {n for n in graph.equations[k].inputs if n in graph.active} if k is not None else {}
-        )
-        if k is None or len(before) != 1 or graph.partials(k) is None:
+        if k is None or graph.partials(k) is None:
+            break
+        before = {n for n in graph.equations[k].inputs if n in graph.active}
+        if len(before) != 1:
             break
         (node,) = before
     return node

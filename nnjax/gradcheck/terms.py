@@ -27,6 +27,7 @@ __all__ = ["explain_residual"]
 
 PLACE_ONLY = "place only"
 MOST_PAIRS = 2000  # of places that are held against the claim together
+MOST_READ = 24  # of those that explain it equally well, how many are looked at
 
 
 class Match(NamedTuple):
@@ -529,7 +530,67 @@ class Search:
         def likely(places):
             return sum(_suspicion(self.graph, w) for w in places), [w.edges[-1][0] for w in places]
 
-        return tuple(self.place_only(where, told) for where in max(chosen, key=likely))
+        chosen = sorted(chosen, key=likely, reverse=True)
+        read = [self.read(places) for places in chosen[:MOST_READ]] if len(chosen[0]) > 1 else []
+        named = [sum(match is not None for match in matches) for matches in read]
+        if not any(named):
+            return tuple(self.place_only(where, told) for where in chosen[0])
+        best = min(
+            (i for i, count in enumerate(named) if count == max(named)),
+            key=lambda i: sum(match.cost for match in read[i] if match is not None),
+        )
+        return tuple(
+            self.place_only(where, told) if match is None else self.report(match)
+            for where, match in zip(chosen[best], read[best], strict=True)
+        )
+
+    def read(self, places: Sequence[Site]) -> list[Match | None]:
+        """Return, for each of the places that explain all together, what was done there."""
+        passes = [spot.as_claimed(places) for spot in self.spots]
+        found: list[Match | None] = [None] * len(places)
+        if any(one is None for one in passes):
+            return found
+        for i, where in enumerate(places):
+            for slip in slips(self.graph, where, self.known):
+                if found[i] is not None and slip.cost >= found[i].cost:
+                    continue
+                t = self.done(where, slip, passes)
+                if t is None:
+                    continue
+                factor = slip.name == FACTOR
+                cost = read_factor(self.graph, where, t).cost if factor else slip.cost
+                if cost < 2.5 and (found[i] is None or cost < found[i].cost):
+                    found[i] = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
+        return found
+
+    def done(self, where: Site, slip: Slip, passes: Sequence[Any]) -> float | None:
+        """Return the number with which a slip gives what was claimed at a place, if it does."""
+        t = None if slip.fitted else slip.number
+        for spot, added in passes:
+            for edge in where.edges:
+                claimed = spot.flow(edge)
+                own = Flow(
+                    spot,
+                    where.turn(edge),
+                    edge,
+                    spot.arriving(edge),
+                    claimed - added[edge],
+                    spot.cotangents,
+                    0,
+                )
+                if t is None:
+                    zero, one = _apply(slip, own, 0.0), _apply(slip, own, 1.0)
+                    slope = one - zero
+                    size = np.vdot(slope, slope)
+                    if not 0 < size < np.inf:
+                        return None
+                    t = float(np.vdot(slope, claimed - zero) / size)
+                    t = 0.0 if abs(t) < 1e-7 else t
+                off = np.linalg.norm(_apply(slip, own, t) - claimed)
+                largest = max(np.linalg.norm(claimed), np.linalg.norm(own.flow))
+                if not off <= 1e-6 * largest:
+                    return None
+        return t
 
     def two_places(self, sites: Sequence[Site], below: int) -> list[tuple[Site, Site]]:
         """Return pairs that together explain all with the fewest directions, and with fewer."""
@@ -571,7 +632,14 @@ class Search:
         )
 
 
-_SUSPICION = {"dot_general": 2.0, "mul": 2.0, "sub": 1.0, "add": 0.5, "add_any": 0.5}
+_SUSPICION = {
+    "dot_general": 2.0,
+    "mul": 2.0,
+    "reduce_sum": 1.0,
+    "sub": 1.0,
+    "add": 0.5,
+    "add_any": 0.5,
+}
 
 
 def _suspicion(graph: Graph, where: Site) -> float:
