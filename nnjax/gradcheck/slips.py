@@ -467,8 +467,10 @@ def _elementwise(graph, where, fitting):
     equation = graph.equations[k]
     u, v = _names(graph, where)
     partial = np.asarray(graph.partials(k)[j])
-    constant = partial.size > 0 and np.ptp(partial) <= 1e-12 * np.max(np.abs(partial))
     partner = equation.inputs[1 - j] if len(equation.inputs) == 2 else None
+    # A single number differs from point to point, where calculus says so.
+    varying = partial.size == 1 and (equation.name not in _FACTORS or partner in graph.active)
+    constant = not varying and np.ptp(partial) <= 1e-12 * np.max(np.abs(partial), initial=0)
     if not constant:
         if equation.name in ("select_n", "max", "min", "clamp"):
             words = "derivative missing (mask)", f"the mask of `{v}` is left out"

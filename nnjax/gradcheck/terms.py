@@ -475,7 +475,7 @@ class Search:
             sentence, have = (part.replace("{t}", f"{match.t:.6g}") for part in (sentence, have))
         at = slip.at
         if at is None:
-            at = self.term(where) if name in ("sign", "left out") else self.equation(where)
+            at = self.term(where) if "left out" in name or name == "sign" else self.equation(where)
         return Finding(
             **self.position(at),
             name=name,
@@ -504,13 +504,14 @@ class Search:
         return consumers[-1][0] if consumers else self.graph.producer.get(j, 0)
 
     def term(self, where: Site) -> int:
-        """Return the equation at which a person looks for a term: where a variable that is only
-        added to others, or subtracted from them, is calculated."""
+        """Return the equation at which a person looks for a term: where a variable is calculated
+        that is only added to others, or part of one product among several."""
         graph, k = self.graph, self.equation(where)
-        node = where.nodes[-1]
-        added = where.edges[-1][0] != TOTAL and graph.equations[k].name in ("add", "sub", "add_any")
+        node, out = where.nodes[-1], graph.equations[k].outputs[0]
+        kind = graph.equations[k].name if where.edges[-1][0] != TOTAL else ""
+        part = kind in ("add", "sub", "add_any") or (kind == "mul" and not graph.assigned(out))
         alone = len(graph.consumers.get(node, ())) == 1 and graph.assigned(node)
-        return graph.producer.get(node, k) if added and alone else k
+        return graph.producer.get(node, k) if part and alone else k
 
     # Where nothing has a name.
 
