@@ -650,6 +650,7 @@ def _partners(graph, where, fitting, operand):
                     operand, e.spot.graph.values[f.nodes[i(e.turn)]]
                 ),
                 2.3,
+                at=graph.producer[node] if graph.assigned(node) else None,
             )
         if shape[::-1] == graph.shape(family.nodes[0]) and len(shape) == 2 and shape[0] != shape[1]:
             yield Slip(
@@ -697,6 +698,8 @@ def _operations(graph, where, fitting):
             lambda e, t: e.arriving.reshape(e.flow.shape),
             1.5,
         )
+    if equation.name in MOVES and len(where.group) > 1 and not where.serial:
+        yield from _windows(graph, where)
     if equation.name in MOVES:
         for name, order in (("last", 1), ("first", -1)):
             copy = " (first copy only)" if name == "first" else ""
@@ -765,6 +768,38 @@ def _operations(graph, where, fitting):
                     lambda e, t, axis=axis: _normalised_share(e, axis),
                     1.9,
                 )
+
+
+def _windows(graph, where):
+    """What the turns of a loop take from one array, put back elsewhere, or over one another."""
+    u, v = _names(graph, where)
+    for turn, words in _OTHER_TURNS:
+        yield Slip(
+            "index shift",
+            f"what arrives at `{v}` is carried back to where {words} takes it from `{u}`",
+            f"d[{u}][index of {words}] += d[{v}]",
+            lambda e, t, i=turn: _pull_through(e, where.group[i(e.turn)], e.arriving),
+            2.3,
+        )
+    for name, later in (("last", True), ("first", False)):
+        yield Slip(
+            "overwritten instead of added",
+            f"where the turns of the loop take the same entry of `{u}`, only the {name} one counts",
+            f"d[{u}][index] = d[{v}] (= for +=)",
+            lambda e, t, later=later: _uncovered(e, where.group, later),
+            1.9,
+        )
+
+
+def _pull_through(e, k, arriving):
+    return e.spot.graph.pull_back(k, [arriving[None]])[e.edge[1]][0]
+
+
+def _uncovered(e, group, later):
+    """Return what flows on, but for the entries that later turns, or earlier ones, take too."""
+    ones = np.ones_like(e.arriving)
+    rest = group[e.turn + 1 :] if later else group[: e.turn]
+    return e.flow * (sum(_pull_through(e, k, ones) for k in rest) == 0)
 
 
 def _interchanged(array, sizes, axis, a, b):

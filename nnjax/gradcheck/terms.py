@@ -475,7 +475,7 @@ class Search:
             sentence, have = (part.replace("{t}", f"{match.t:.6g}") for part in (sentence, have))
         at = slip.at
         if at is None:
-            at = self.term(where) if "left out" in name or name == "sign" else self.equation(where)
+            at = self.term(where) if name.startswith(("left out", "sign")) else self.equation(where)
         return Finding(
             **self.position(at),
             name=name,
