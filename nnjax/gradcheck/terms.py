@@ -26,7 +26,7 @@ from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
 __all__ = ["explain_residual"]
 
 PLACE_ONLY = "place only"
-MOST_PAIRS = 2000  # of places that are held against the claim together
+MOST_WORK = 1e9  # for pairs of places that are held against the claim together, multiplications
 MOST_READ = 24  # of those that explain it equally well, how many are looked at
 
 
@@ -169,6 +169,7 @@ class Search:
         self.graph: Graph = spots[0].graph
         self.sites = sites(self.graph)
         self.known = families(self.graph)
+        self.matched: dict[Site, list[Match]] = {}
         self.wrong = np.any([spot.wrong for spot in spots], axis=0)
 
     # One place, or several.
@@ -181,7 +182,8 @@ class Search:
         pair = self.two_at_once()
         if pair is not None:
             return pair, all(finding.name != PLACE_ONLY for finding in pair)
-        return self.peeled() or (*found, *left.places()), False
+        peeled = self.peeled()
+        return (peeled, True) if peeled else ((*found, *left.places()), False)
 
     def one_by_one(self) -> tuple[tuple[Finding, ...], Search]:
         """Return mistakes that explain some leaves each, and the search for what is left."""
@@ -388,6 +390,11 @@ class Search:
 
     def matches(self, where: Site) -> list[Match]:
         """Return the slips that give the claimed numbers in at least one wrong leaf."""
+        if where not in self.matched:
+            self.matched[where] = self.find_matches(where)
+        return self.matched[where]
+
+    def find_matches(self, where: Site) -> list[Match]:
         chosen = list(slips(self.graph, where, self.known))
         effects: dict[Slip, list[tuple]] = {slip: [] for slip in chosen}
         for spot in self.spots:
@@ -598,17 +605,15 @@ class Search:
         alike: dict[tuple[int, ...], list[Site]] = {}
         for where in sites:
             alike.setdefault(where.nodes, []).append(where)
-        spot, found, least = self.spots[0], [], below
-        pairs = [
-            (spot.fit(one).rank + spot.fit(two).rank, one, two)
-            for one, two in itertools.combinations(alike, 2)
-        ]
-        pairs = sorted((pair for pair in pairs if pair[0] < below), key=lambda pair: pair[0])
-        for rank, one, two in pairs[:MOST_PAIRS]:
-            if rank > least:
+        spot, found, least, work = self.spots[0], [], below, 0
+        rank = {nodes: spot.fit(nodes).rank for nodes in alike}
+        pairs = [(rank[one] + rank[two], one, two) for one, two in itertools.combinations(alike, 2)]
+        for both, one, two in sorted(pairs, key=lambda pair: pair[0]):
+            work += both**2 * len(spot.residual)
+            if both > least or both >= below or work > MOST_WORK:
                 break
             if all(s.explained_by_both(one, two) for s in self.spots):
-                least = rank
+                least = both
                 found += itertools.product(alike[two], alike[one])
         return [pair if pair[0].edges[-1] > pair[1].edges[-1] else pair[::-1] for pair in found]
 
