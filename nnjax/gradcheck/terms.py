@@ -89,7 +89,7 @@ def explain_residual(
         if cancelled:
             # People do not derive what cancels, such as the path through the maximum of a softmax.
             search = Search([spot.without(cancelled) for spot in spots], names)
-            again, also = search.findings()
+            again, also = search.findings(unnamed=False)
             if also and (not named or len(again) < len(found)):
                 return again
         return found if named else _clipped(spots, names) or found
@@ -112,7 +112,7 @@ def _clipped(spots: Sequence[Spot], names: Sequence[str]) -> tuple[Finding, ...]
             return ()
         reach |= np.bincount(spot.leaf_of[at], minlength=len(names)) > 0
     rest = [replace(spot, limit=limit, shared={}) for spot in spots]
-    others, named = Search(rest, names).findings()
+    others, named = Search(rest, names).findings(unnamed=False)
     if not named:
         return ()
     clipped = Finding(
@@ -174,8 +174,12 @@ class Search:
 
     # One place, or several.
 
-    def findings(self) -> tuple[tuple[Finding, ...], bool]:
-        """Return one finding for every mistake, and whether names explain all that is wrong."""
+    def findings(self, unnamed: bool = True) -> tuple[tuple[Finding, ...], bool]:
+        """Return one finding for every mistake, and whether names explain all that is wrong.
+
+        Args:
+            unnamed: whether to look for places too, where there are no names.
+        """
         found, left = self.one_by_one()
         if not left.wrong.any():
             return found, True
@@ -183,7 +187,9 @@ class Search:
         if pair is not None:
             return pair, all(finding.name != PLACE_ONLY for finding in pair)
         peeled = self.peeled()
-        return (peeled, True) if peeled else ((*found, *left.places()), False)
+        if peeled:
+            return peeled, True
+        return (*found, *(left.places() if unnamed else ())), False
 
     def one_by_one(self) -> tuple[tuple[Finding, ...], Search]:
         """Return mistakes that explain some leaves each, and the search for what is left."""
