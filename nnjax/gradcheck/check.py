@@ -488,10 +488,12 @@ def _explain(points: Sequence[Point]) -> Sequence[Finding]:
     # Where Python looks at values in f, there is not one program to walk through.
     if problem.untraceable or problem.traced(points[0].args) is None:
         return whole
-    if whole:
+    if whole and whole[0].name != "gradient of log f":
+        return whole
+    if whole:  # as where a square root is taken, whose derivative it is divided by
         graph = problem.graph(points[0].args)
-        last = graph and graph.producer.get(graph.output)
-        place = None if last is None else graph.equations[last].place
+        last = None if graph is None else graph.producer.get(graph.output)
+        place = None if graph is None or last is None else graph.equations[last].place
         return whole if place is None else tuple(replace(one, **place.position) for one in whole)
     try:
         return explain_residual(problem.function, points, problem.argnums)

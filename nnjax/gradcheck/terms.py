@@ -561,21 +561,24 @@ class Search:
     def read(self, places: Sequence[Site]) -> list[Match | None]:
         """Return, for each of the places that explain all together, what was done there."""
         passes = [spot.as_claimed(places) for spot in self.spots]
-        found: list[Match | None] = [None] * len(places)
         if any(one is None for one in passes):
-            return found
-        for i, where in enumerate(places):
-            for slip in slips(self.graph, where, self.known):
-                if found[i] is not None and slip.cost >= found[i].cost:
-                    continue
-                t = self.done(where, slip, passes)
-                if t is None:
-                    continue
-                factor = slip.name == FACTOR
-                cost = read_factor(self.graph, where, t).cost if factor else slip.cost
-                if cost < 2.5 and (found[i] is None or cost < found[i].cost):
-                    found[i] = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
-        return found
+            return [None] * len(places)
+        return [self.plainest(where, passes) for where in places]
+
+    def plainest(self, where: Site, passes: Sequence[Any]) -> Match | None:
+        """Return the plainest slip that gives what was claimed at a place."""
+        best = None
+        for slip in slips(self.graph, where, self.known):
+            if best is not None and slip.cost >= best.cost:
+                continue
+            t = self.done(where, slip, passes)
+            if t is None:
+                continue
+            factor = slip.name == FACTOR
+            cost = read_factor(self.graph, where, t).cost if factor else slip.cost
+            if cost < (2.5 if best is None else best.cost):  # else nobody would write it
+                best = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
+        return best
 
     def done(self, where: Site, slip: Slip, passes: Sequence[Any]) -> float | None:
         """Return the number with which a slip gives what was claimed at a place, if it does."""
