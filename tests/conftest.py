@@ -9,7 +9,7 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-for name, examples in (("full", 200), ("usual", 20), ("quick", 10)):
+for name, examples in (("full", 200), ("usual", 10), ("quick", 5)):
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,

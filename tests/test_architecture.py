@@ -48,6 +48,7 @@ def test_vgg16_has_the_published_number_of_parameters():
     assert table.layers[17].out_shape == (7, 7, 512)
 
 
+@pytest.mark.slow
 def test_a_small_vgg_trains():
     text = "conv4k3same*2 pool2 conv8k3same*2 pool2 dense16 dropout0.1"
     net = parse(text, (8, 8, 1), 10, nnjax.relu, initializer=nnjax.initializers.he)

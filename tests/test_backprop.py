@@ -173,6 +173,7 @@ def test_gradients_have_the_dtype_of_the_parameters(dtype):
     assert jax.tree.map(jnp.shape, bp.grads) == jax.tree.map(jnp.shape, params)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32():
     net = nnjax.mlp([5, 4, 3])
     params, x, y = Case(net, 8, "classes", 0).arrays(jnp.float32)

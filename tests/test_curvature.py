@@ -78,7 +78,13 @@ class Setup:
         return nnjax.network.forward(self.net, params, self.x, self.key)
 
 
-@pytest.fixture(params=NETS, scope="module")
+SLOW = ("softmax", "sigmoid", "dropout", "softmax, quadratic")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NETS],
+    scope="module",
+)
 def case(request):
     with jax.enable_x64(True):
         key = jax.random.key(5) if request.param == "dropout" else None
@@ -194,6 +200,7 @@ def products(factors):
     return [jnp.kron(f.g, f.a) for f in factors if f]
 
 
+@pytest.mark.slow
 def test_kronecker_factors_are_exact_for_one_example():
     setup = Setup(NETS["softmax"], n=1)
     found = products(curvature.kronecker_factors(*setup.args))
@@ -201,6 +208,7 @@ def test_kronecker_factors_are_exact_for_one_example():
         assert_same(product, block)
 
 
+@pytest.mark.slow
 def test_kronecker_factors_are_exact_for_linear_networks_and_not_for_others():
     linear = net_of(
         [nnjax.Dense(5, nnjax.identity), nnjax.Dense(4, nnjax.identity)],
@@ -235,6 +243,7 @@ def test_kronecker_factors_of_convolutions_are_those_of_the_paper():
     assert_same(factors[0].g, g)
 
 
+@pytest.mark.slow
 def test_kronecker_factors_with_sampled_and_empirical_seeds():
     setup = Setup(NETS["sigmoid"], n=3)
     d = setup.bp.errors[0]
@@ -262,6 +271,7 @@ def test_precondition_solves_the_damped_system():
     assert direction[1] == ()
 
 
+@pytest.mark.slow
 def test_precondition_stands_dead_layers():
     net = net_of([nnjax.Dense(5, nnjax.relu)], nnjax.softmax, nnjax.log_likelihood)
     params = nnjax.init(net, jax.random.key(0), jnp.float64)
@@ -272,6 +282,7 @@ def test_precondition_stands_dead_layers():
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(direction))
 
 
+@pytest.mark.slow
 def test_kfac_trains_in_fewer_steps_than_gradient_descent():
     rng = np.random.default_rng(0)
     net = nnjax.mlp([8, 16, 3], activation=nnjax.tanh, loss=nnjax.log_likelihood)
@@ -296,6 +307,7 @@ def test_kfac_trains_in_fewer_steps_than_gradient_descent():
     assert float(nnjax.loss(net, by_kfac(params), x, y)) < 0.3 * best
 
 
+@pytest.mark.slow
 def test_under_jit_and_vmap_over_networks():
     net = NETS["softmax"]
     setup = Setup(net)

@@ -68,6 +68,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.slow
 def test_a_notebook_shows_tables(name):
     make, expected = SHOWN[name]
     texts = Cells(make()._repr_html_()).texts

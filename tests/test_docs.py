@@ -28,8 +28,9 @@ from nnjax.training import EarlyStopping, augmentation, optimizers
 DOCS = Path(__file__).parent.parent / "docs"
 BUILT = {"_build", "reference", "jupyter_execute"}
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not BUILT & set(page.parts)]
+LONG = {"data", "precision", "scaling"}
 BLOCKS = [
-    pytest.param(code, id=f"{page.stem}-{number}")
+    pytest.param(code, id=f"{page.stem}-{number}", marks=[pytest.mark.slow] * (page.stem in LONG))
     for page in PAGES
     for number, code in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S), start=1
@@ -117,6 +118,7 @@ def test_a_number_in_the_text_is_that_of_the_saved_run(number, figure, path):
 # ---------------------------------------------------------------- the book's programs
 
 
+@pytest.mark.slow
 def test_every_call_in_the_table_of_programs_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digits = nnjax.data.load("digits")

@@ -123,7 +123,7 @@ def test_classes_of_a_single_output_are_right_everywhere():
         nnjax.loss(net, params, X, classes + 1)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_means_of_many_examples_in_low_precision(dtype):
     x, y = np.tile(X, (40, 1)), np.tile(Y, 40)
     params = nnjax.init(NET, jax.random.key(0), dtype)

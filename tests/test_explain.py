@@ -138,6 +138,7 @@ def test_activations_and_losses_are_called_as_everywhere():
     assert ", cross_entropy, η = 1" in working.title
 
 
+@pytest.mark.slow
 def test_what_is_not_derived_by_hand_is_said_and_shown_by_its_slopes():
     """mish works element by element; log_softmax has a full Jacobian that is not softmax's."""
     mish, log_softmax = map(nnjax.activations.from_jax, (jax.nn.mish, jax.nn.log_softmax))

@@ -54,7 +54,9 @@ def assert_close(a, b):
         np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("dense", "conv")), "residual"]
+)
 def test_with_the_weights_themselves_it_is_backpropagation_bit_for_bit(name):
     net = NETS[name]
     params, x, y = setup(net)
@@ -67,6 +69,7 @@ def test_with_the_weights_themselves_it_is_backpropagation_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("name", NETS)
+@pytest.mark.slow
 def test_sign_symmetry_with_the_sizes_of_the_weights_is_backpropagation(name):
     params, x, y = setup(NETS[name])
     bp = nnjax.backprop(NETS[name], params, x, y)
@@ -107,6 +110,7 @@ def test_every_rule_is_its_formula(rule):
     assert_close(fp.loss, nnjax.loss(DENSE, params, x, y))
 
 
+@pytest.mark.slow
 def test_with_one_hidden_layer_direct_feedback_alignment_is_feedback_alignment():
     net = nnjax.mlp([5, 7, 3], activation=nnjax.tanh)
     params, x, y = setup(net)
@@ -128,6 +132,7 @@ def test_with_two_hidden_layers_it_is_not():
 
 
 @pytest.mark.parametrize("rule", [name for name in feedback.RULES if name != "transpose"])
+@pytest.mark.slow
 def test_every_rule_serves_convolutions_pools_and_dropout(rule):
     params, x, y = setup(CONV)
     key = jax.random.key(3)
@@ -140,6 +145,7 @@ def test_every_rule_serves_convolutions_pools_and_dropout(rule):
     assert all(hidden) if rule != "output_only" else not any(hidden)
 
 
+@pytest.mark.slow
 def test_a_direct_rule_reaches_a_layer_through_the_pool_behind_it():
     """Conv 1 gets B^3 δ^L, which lies at the input of conv 2, through the max-pool and σ'."""
     params, x, y = setup(CONV)
@@ -154,6 +160,7 @@ def test_a_direct_rule_reaches_a_layer_through_the_pool_behind_it():
     np.testing.assert_allclose(fp.errors[0], expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_kolen_pollack_weights_become_the_transpose():
     net = nnjax.mlp([5, 8, 6, 3], activation=nnjax.tanh)
     params, x, y = setup(net, n=20)
@@ -235,6 +242,7 @@ def test_alignment_is_the_angle_by_layer_and_exact_where_it_is_small():
     np.testing.assert_allclose(angles, expected, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_it_learns_by_aligning():
     """Feedback alignment trains, and its updates turn towards the gradient below 90 degrees."""
     net = nnjax.mlp([6, 20, 3], activation=nnjax.tanh)
@@ -287,6 +295,7 @@ def digits(n=200):
     return nnjax.data.Dataset(part, None, part)
 
 
+@pytest.mark.slow
 def test_train_takes_a_feedback():
     """Gradients lead, feedback alignment follows, random features come last."""
     net, data, key = nnjax.mlp([6, 16, 3], activation=nnjax.tanh), digits(), jax.random.key(0)
@@ -301,6 +310,7 @@ def test_train_takes_a_feedback():
     assert losses["transpose"] < losses["feedback_alignment"] < losses["output_only"]
 
 
+@pytest.mark.slow
 def test_train_goes_on_with_feedback_weights_that_learn():
     net, data = nnjax.mlp([6, 8, 3], activation=nnjax.tanh), digits(60)
     rule = feedback.init(net, jax.random.key(1), "kolen_pollack", jnp.float64)

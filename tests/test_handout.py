@@ -15,6 +15,7 @@ def working():
     return nnjax.explain(net, params, [[0.4, -2e-5], [1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]], 0.1)
 
 
+@pytest.mark.slow
 def test_every_formula_can_be_typeset(working):
     from matplotlib.mathtext import MathTextParser
 

@@ -55,6 +55,7 @@ def test_output_error_of_every_pairing(activation, loss):
 @pytest.mark.parametrize(
     ("activation", "loss"), list(itertools.product(PAIRED, LOSSES)), ids=lambda o: repr(o)
 )
+@pytest.mark.slow
 def test_far_from_zero_in_float32(activation, loss):
     z = jnp.array([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])
     a = activation(z)

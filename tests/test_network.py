@@ -51,6 +51,7 @@ def test_grey_levels_and_images():
     )
 
 
+@pytest.mark.slow
 def test_evaluate_in_pieces():
     """More examples than are worked through at once, and no multiple of that number."""
     rng = np.random.default_rng(0)

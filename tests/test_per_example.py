@@ -77,7 +77,17 @@ NETS = {
         nnjax.Conv(2, 2, padding=(1, 0), activation=nnjax.sigmoid),
     ),
 }
-CASES = [*((name, 5) for name in NETS), ("conv, many positions", 1)]
+SLOW = (
+    "dense",
+    "dense, one layer",
+    "conv, groups, dilation",
+    "conv, one position",
+    "conv, few positions",
+)
+CASES = [
+    *(pytest.param((name, 5), marks=[pytest.mark.slow] * (name in SLOW)) for name in NETS),
+    ("conv, many positions", 1),
+]
 
 
 class Setup:
@@ -166,7 +176,9 @@ def test_rows_are_those_of_autodiff_and_sum_to_the_batch_gradient(case):
     assert_same(case.bp.grads, auto)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 9])
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_reduced_in_chunks(setup, chunk):
     def signs(g):
         return {"signs": jax.tree.map(jnp.sign, g), "norm": optax.tree.norm(g)}
@@ -243,6 +255,7 @@ def test_gradient_noise_scale(setup):
     assert_same(tuple(found), (trace / squared_norm, trace, squared_norm), 1e-10)
 
 
+@pytest.mark.slow
 def test_gradient_noise_estimates_are_unbiased():
     with jax.enable_x64(True):
         net = nnjax.mlp([3, 2], loss=nnjax.quadratic)
@@ -291,6 +304,7 @@ def test_chunks_that_leave_a_rest(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["conv, few positions", "conv, many positions"])
+@pytest.mark.slow
 def test_norms_of_convolutions_are_not_products_of_norms(name):
     """The positions overlap: ‖δ‖² ‖X‖² is another number, and so is Σ_t ‖δ_t‖² ‖X_t‖²."""
     with jax.enable_x64(True):
@@ -304,6 +318,7 @@ def test_norms_of_convolutions_are_not_products_of_norms(name):
             assert float(jnp.linalg.norm(wrong - right) / jnp.linalg.norm(right)) > 0.1
 
 
+@pytest.mark.slow
 def test_the_way_is_chosen_by_the_number_of_positions():
     ways = []
     for name in ("conv, one position", "conv, few positions", "conv, many positions"):

@@ -68,6 +68,7 @@ def test_biases_are_not_regularised():
         np.testing.assert_array_equal(projected[0].b, network_params(0)[0].b)
 
 
+@pytest.mark.slow
 def test_max_norm_shortens_long_rows_only_and_to_the_norm_allowed():
     with jax.enable_x64(True):
         w = network_params(0)[0].w
@@ -102,6 +103,7 @@ def test_descriptions_are_static_and_equal_by_value():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.slow
 def test_the_dtype_of_the_parameters_is_kept(dtype):
     params = nnjax.init(nnjax.mlp([3, 2]), jax.random.key(0), dtype)
     for regularizer in EVERY:

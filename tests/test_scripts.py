@@ -1,6 +1,7 @@
 """Every script starts, and its help says what its options mean."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -12,16 +13,38 @@ import pytest
 SCRIPTS = sorted((Path(__file__).parent.parent / "scripts").glob("*.py"))
 
 
+HELP = """
+import contextlib, io, json, os, runpy, sys
+said = {}
+for path in sys.argv[1:]:
+    sys.argv, sys.path[0] = [path, "--help"], os.path.dirname(path)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            said[path] = end.code, out.getvalue()
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said():
+    """What each script prints when it is asked for help, in one process: they import alike."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *SCRIPTS], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize(
     "path", [path for path in SCRIPTS if path.stem != "common"], ids=lambda path: path.stem
 )
-def test_help(path):
-    done = subprocess.run(
-        [sys.executable, path, "--help"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert path.name in done.stdout
-    options = done.stdout.split("options:")[1]
+def test_help(path, said):
+    code, text = said[str(path)]
+    assert code == 0
+    assert path.name in text
+    options = text.split("options:")[1]
     for option in re.findall(r"^  (--\S+)", options, re.MULTILINE):
         line = options.split(option, 1)[1]
         assert re.match(r"[^\n]*(  |\n {8,})\S", line), f"{option} has no help"

@@ -97,11 +97,12 @@ def test_every_quantity_and_layer_works_under_a_mesh():
     run(UNDER_A_MESH, NETS=nets, KINDS=["Explicit", "Auto"], FULL=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh",
     [
         pytest.param(((2, 2), ("data", "neurons")), id="data-and-neurons"),
-        pytest.param(((4,), ("data",)), id="data", marks=pytest.mark.slow),
+        pytest.param(((4,), ("data",)), id="data"),
     ],
 )
 def test_training_over_a_mesh_gives_the_numbers_of_one_device(mesh):

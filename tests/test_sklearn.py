@@ -59,6 +59,7 @@ def test_classes_with_names_in_a_pipeline_and_a_grid_search():
     assert (np.unique(Y, return_counts=True)[1] > 0).all()
 
 
+@pytest.mark.slow
 def test_early_stopping_and_weights_of_classes():
     model = Classifier(**SMALL | {"epochs": 60}, patience=3, class_weight="balanced").fit(X, NAMES)
     assert len(model.history_["epoch"]) < 60
@@ -68,6 +69,7 @@ def test_early_stopping_and_weights_of_classes():
     assert np.mean(heavy.predict(X) == "barbera") > 0.8
 
 
+@pytest.mark.slow
 def test_several_labels():
     labels = np.stack([Y == 0, X[:, 0] > 0], axis=1).astype(int)
     model = Classifier(**SMALL).fit(X, labels)
@@ -77,6 +79,7 @@ def test_several_labels():
         Classifier(**SMALL, class_weight="balanced").fit(X, labels)
 
 
+@pytest.mark.slow
 def test_a_regression_in_its_own_units():
     y = 1e6 + 1e4 * X[:, 0]
     model = Regressor(**SMALL).fit(X, y)
@@ -88,6 +91,7 @@ def test_a_regression_in_its_own_units():
     assert "validation_rmse" in two.history_
 
 
+@pytest.mark.slow
 def test_training_in_parts():
     model = Classifier(**SMALL)
     for _ in range(15):

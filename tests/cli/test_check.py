@@ -154,6 +154,7 @@ def test_the_worked_example(capsys):
     assert json.loads(capsys.readouterr().out)["lines"][0]["symbol"] == "z¹₁"
 
 
+@pytest.mark.slow
 def test_the_proof_of_everything(capsys, monkeypatch):
     from nnjax.gradcheck import self_check
 
@@ -279,6 +280,7 @@ def test_an_example_to_try_it_on(passes, capsys):
     assert "layer_norm.py: File exists" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_exercise_from_beginning_to_end(passes, capsys):
     from nnjax.gradcheck.exercise import EXERCISES
 

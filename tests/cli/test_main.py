@@ -163,6 +163,7 @@ def test_layers_in_words():
     assert TrainConfig(net=("conv",)).network((8, 8, 1), 10) == small
 
 
+@pytest.mark.slow
 def test_what_makes_networks_learn_better_reaches_the_training(here, usual_dtypes, capsys):
     argv = (
         "train --epochs 12 --hidden 16 --optimizer adam --rate 0.3 --l2 0.5 --l1 0.1 --max-norm 3 "
@@ -250,6 +251,7 @@ def test_on_a_terminal_the_same_lines_come_above_a_bar(here, capsys, monkeypatch
     assert re.search(r"Epoch 2/2  train loss", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_options_come_from_a_file(here, capsys):
     text = "hidden = [16]\nepochs = 1\nquiet = true\nstandardize = false\n[distort]\nshift = 1\n"
     Path("small.toml").write_text(text)
@@ -296,6 +298,7 @@ def test_a_file_of_options_is_refused_in_one_sentence(here, capsys, name, text, 
     assert re.fullmatch(rf"nnjax: {message}.*\n", err)
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_learn_says_so(here, capsys):
     argv = ["train", *SMALL, "--init", "zeros", "--activation", "tanh", "--evaluate-on", "test"]
     assert main(argv) == 0
@@ -319,19 +322,23 @@ def the_same_run(one, other):
 
 
 def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes, capsys):
-    assert main(["train", *RESUMED, "--epochs", "40", "--out", "whole"]) == 0
-    with command("train", *RESUMED, "--epochs", "40", "--out", "killed") as process:
+    assert main(["train", *RESUMED, "--epochs", "20", "--out", "whole"]) == 0
+    with command("train", *RESUMED, "--epochs", "20", "--out", "killed") as process:
         for line in process.stdout:
             if line.startswith("Epoch 4/"):
                 process.kill()
                 break
-    assert len(Run("killed").history) < 40
+    assert len(Run("killed").history) < 20
     assert main(["evaluate", "killed"]) == 2
     assert "continue it with nnjax train --resume killed" in capsys.readouterr().err
     assert main(["train", "--resume", "killed"]) == 0
     assert the_same_run("whole", "killed")
 
-    # As after a kill before the first checkpoint.
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_the_first_checkpoint_begins_again(here, usual_dtypes):
+    for name in ("whole", "killed"):
+        assert main(["train", *RESUMED, "--epochs", "6", "--out", name]) == 0
     shutil.rmtree("killed/checkpoints")
     Path("killed/params.safetensors").unlink()
     lines = Path("killed/history.jsonl").read_text().splitlines(keepends=True)
@@ -363,6 +370,7 @@ def test_a_finished_run_can_be_made_longer(here, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_schedule_lasts_as_long_as_the_run(here, usual_dtypes, capsys):
     argv = [*SMALL, "--schedule", "cosine", "--save-every", "1", "--out", "run"]
     assert main(["train", *argv]) == 0
@@ -531,6 +539,7 @@ def test_a_run_whose_folder_is_lost_is_saved_elsewhere(here, capsys, monkeypatch
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.slow
 def test_output_that_is_not_utf8_is_no_obstacle(here, monkeypatch, capfd, encoding):
     for name in ("stdout", "stderr"):
         stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)

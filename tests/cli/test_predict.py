@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from thinning import thinned
 
 from nnjax.cli import main
 from nnjax.data import load
@@ -42,7 +43,7 @@ def write(path, form):
     np.savez(path, **arrays)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", thinned(FORMS, str))
 def test_pictures_are_read_in_the_form_of_the_training_images(tmp_path, pictures, capsys, form):
     write(tmp_path / "digits.npz", FORMS[form])
     run = str(tmp_path / "run")
@@ -56,6 +57,7 @@ def test_pictures_are_read_in_the_form_of_the_training_images(tmp_path, pictures
     assert np.mean([int(line.split(": ")[1][0]) for line in lines] == classes) >= 0.85
 
 
+@pytest.mark.slow
 def test_forms_that_pictures_cannot_have(tmp_path, pictures, capsys):
     x = load("digits").train[0]
     mean, deviation = x.mean(0), x.std(0) + 1e-3

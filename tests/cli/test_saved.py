@@ -79,8 +79,13 @@ def test_plot_draws_one_run(trained, here, capsys):
     )
     assert {file: file.read_bytes() for file in files[1:]} == {f: before[f] for f in files[1:]}
     assert not files[0].exists()
-    assert main(["plot", str(trained / "dense"), "--overwrite"]) == 0
-    assert files[0].exists()
+
+
+@pytest.mark.slow
+def test_plot_replaces_files_where_it_is_told_to(trained, here, capsys):
+    for _ in range(2):
+        assert main(["plot", str(trained / "dense"), "--overwrite"]) == 0
+    assert len(list(Path("plots").iterdir())) == 7
 
 
 @pytest.mark.slow
@@ -112,6 +117,7 @@ def test_what_is_not_there_is_refused(here, capsys, argv, message):
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_plot_says_where_it_cannot_write(trained, here, capsys):
     Path("file").touch()
     assert main(["plot", str(trained / "dense"), "--out", "file"]) == 2
@@ -166,7 +172,11 @@ def test_evaluate_prints_json(trained, capsys):
 
 
 @pytest.mark.parametrize(
-    ("measure", "best"), [("validation_accuracy", np.argmax), ("validation_loss", np.argmin)]
+    ("measure", "best"),
+    [
+        pytest.param("validation_accuracy", np.argmax, marks=pytest.mark.slow),
+        ("validation_loss", np.argmin),
+    ],
 )
 def test_the_best_checkpoint_is_evaluated(here, capsys, measure, best):
     argv = "train --hidden 16 --epochs 3 --rate 3 --save-every 1 --patience 5 --out run"

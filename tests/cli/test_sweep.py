@@ -44,6 +44,7 @@ def test_the_folder_holds_the_results_and_is_a_run_of_the_best_network(sweep, ca
     np.testing.assert_allclose(alone.params[0].w, run.params[0].w, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sweep_prints_its_progress_and_a_table(tmp_path, capsys):
     words = ["sweep", "--rate", "0.1", "0.5", "--seeds", "1", "--epochs", "2", "--hidden"]
     words += ["--train-size", "40", "--batch-size", "40", "--out", str(tmp_path / "run")]
@@ -97,6 +98,7 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_only_a_sweep_is_continued(tmp_path, capsys):
     run = ["train", "--epochs", "1", "--hidden", "--train-size", "40", "--out", str(tmp_path / "t")]
     assert main(run) == 0

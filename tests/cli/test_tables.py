@@ -83,6 +83,7 @@ def test_a_regression_from_a_table(here, capsys):
     assert main(["train", "--resume", "runs/a", "--epochs", "31"]) == 0
 
 
+@pytest.mark.slow
 def test_two_classes_with_one_output(here, capsys):
     write("colours.csv", **features(), colour=np.where(RED, "red", "blue"))
     options = ["--data", "colours.csv", *SMALL, "--task", "binary", "--class-weight", "balanced"]
@@ -101,6 +102,7 @@ def test_two_classes_with_one_output(here, capsys):
     assert sum(percents) == pytest.approx(100, abs=0.11)
 
 
+@pytest.mark.slow
 def test_several_labels_at_once(here, capsys):
     write("things.csv", **features(), red=RED.astype(int), big=BIG.astype(int))
     options = ["--data", "things.csv", "--target", "red", "big", *SMALL]

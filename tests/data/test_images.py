@@ -69,8 +69,7 @@ def assert_come_back(digits, pictures, bound=0.25, share=0.95):
     assert np.mean(np.array(nearest) == np.arange(len(digits))) >= share
 
 
-@pytest.mark.parametrize("size", [40, 133, 500])
-@pytest.mark.parametrize("dark_on_light", [False, True])
+@pytest.mark.parametrize(("size", "dark_on_light"), [(40, True), (133, False), (500, True)])
 def test_digits_of_any_size_come_back(digits, size, dark_on_light):
     rng = np.random.default_rng(size)
     pictures = [draw(digit, size, rng) for digit in digits[0]]
@@ -106,6 +105,7 @@ def test_a_thin_frame_is_not_ink(digits, margin):
 
 
 @pytest.mark.parametrize("light_on_dark", [False, True])
+@pytest.mark.slow
 def test_uneven_light_and_noise_are_not_ink(digits, light_on_dark):
     rng = np.random.default_rng(1)
     pictures = []

@@ -30,8 +30,12 @@ def test_points_outside_of_the_domain_are_drawn_again_nearer():
 @pytest.mark.parametrize(
     ("f", "claimed"),
     [
-        (logdet, INV),
-        (lambda s: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(s)))), lambda s: INV(s) / 2),
+        pytest.param(logdet, INV, marks=pytest.mark.slow),
+        pytest.param(
+            lambda s: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(s)))),
+            lambda s: INV(s) / 2,
+            marks=pytest.mark.slow,
+        ),
         (lambda s: np.sum(np.log(np.diag(np.linalg.cholesky(s)))), lambda s: INV(s) / 2),
     ],
     ids=["slogdet", "cholesky", "numpy"],

@@ -73,7 +73,7 @@ def identity(d):
     return {("affine", 1): forms(d.site(1), "affine")[0]}
 
 
-@pytest.mark.parametrize("i", thinned(range(len(NETWORKS)), str))
+@pytest.mark.parametrize("i", thinned(range(len(NETWORKS)), str, 6))
 def test_the_expressions_evaluate_to_the_gradient_and_the_errors(i, derivations):
     d = derivations[i]
     with double_precision():
@@ -91,6 +91,7 @@ def close(one, other):
     np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_all_forms_of_a_step_have_the_same_value(derivations):
     for d in derivations:
         with double_precision():
@@ -131,6 +132,7 @@ def changes_something(d, changes, right):
 ELSEWHERE = re.compile(r"back max share: (tied|last tied)|(v'|w'|both decay|pull-back) ?")
 
 
+@pytest.mark.slow
 def test_every_named_edit_changes_the_gradient_of_some_network(derivations):
     with double_precision(), np.errstate(all="ignore"):
         changing, every = meaningful(derivations)
@@ -188,6 +190,7 @@ def test_adding_a_mistake_is_adding_a_row():
         MISTAKES.pop()
 
 
+@pytest.mark.slow
 def test_two_mistakes_that_are_the_same_here_are_alternatives():
     # With two layers, the activations before the last but one are x.
     net = nnjax.mlp([4, 4, 4], activation=tanh)
@@ -205,6 +208,7 @@ def test_two_mistakes_that_are_the_same_here_are_alternatives():
     assert " or " in report.diagnosis
 
 
+@pytest.mark.slow
 def test_a_factor_is_told_from_the_number_of_examples():
     net = nnjax.mlp([4, 3], loss=quadratic)
 

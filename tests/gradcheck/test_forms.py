@@ -51,9 +51,9 @@ def test_a_numpy_function_is_traced_as_it_stands_and_its_line_named():
     [
         loss_and_gradient,
         lambda w, x, y: loss_and_gradient(w, x, y)[::-1],
-        lambda w, x, y: list(loss_and_gradient(w, x, y)),
+        pytest.param(lambda w, x, y: list(loss_and_gradient(w, x, y)), marks=pytest.mark.slow),
         lambda w, x, y: {"loss": loss(w, x, y), "grads": {"dw": gradient(w, x, y)}},
-        lambda w, x, y: {"dw": gradient(w, x, y)},
+        pytest.param(lambda w, x, y: {"dw": gradient(w, x, y)}, marks=pytest.mark.slow),
         lambda w, x, y: (loss(w, x, y), gradient(w, x, y), "more"),
     ],
     ids=["pair", "reversed", "list", "dict", "named", "more"],
@@ -89,6 +89,7 @@ def test_the_value_beside_the_gradient_is_compared_too():
     assert "The gradient is right, but the value beside it is not: 7 instead of" in report.reason
 
 
+@pytest.mark.slow
 def test_a_step_in_place_is_the_claim():
     def step(w, x, y, rate=0.1):
         w -= rate * gradient(w, x, y)

@@ -49,7 +49,7 @@ def example(f):
     return rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 3))
 
 
-@pytest.mark.parametrize("f", [nested, mixed])
+@pytest.mark.parametrize("f", [nested, pytest.param(mixed, marks=pytest.mark.slow)])
 def test_backward_is_the_gradient(f):
     args = example(f)
     graph = graph_of(f, *args)
@@ -151,6 +151,7 @@ def test_nothing_is_carried_back_through_constants():
     ],
 )
 @pytest.mark.parametrize("most", [4_000_000, 0], ids=["numpy", "jax"])
+@pytest.mark.slow
 def test_passages_are_those_of_jax(monkeypatch, f, shapes, most):
     monkeypatch.setattr("nnjax.gradcheck.rules.MOST_NUMBERS", most)
     rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize("layer", thinned(RIGHT, lambda layer: type(layer).__name__))
+@pytest.mark.parametrize("layer", thinned(RIGHT, lambda layer: type(layer).__name__, 6))
 def test_the_layers_of_nnjax_are_right(layer):
     assert check_layer(layer).verdict == "RIGHT"
     if layer.random:

@@ -464,7 +464,7 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize("style", ["batch", "book"])
-@pytest.mark.parametrize("case", thinned(MUTANTS, lambda case: f"{case[0]}, {case[1]}", 8))
+@pytest.mark.parametrize("case", thinned(MUTANTS, lambda case: f"{case[0]}, {case[1]}", 16))
 def test_planted_mistakes_are_named(case, style):
     name, where, net, steps = case
     if name.endswith("*") and style == "book":
@@ -477,12 +477,13 @@ def test_planted_mistakes_are_named(case, style):
 
 
 @pytest.mark.parametrize("style", ["batch", "book"])
-@pytest.mark.parametrize("net", [QUADRATIC, LIKELIHOOD, RELU, LEAKY, SQUARE, SOFT], ids=str)
+@pytest.mark.parametrize("net", thinned([QUADRATIC, LIKELIHOOD, RELU, LEAKY, SQUARE, SOFT], str))
 def test_the_hand_written_originals_are_right(net, style):
     report = check_backprop(net, mutant(net, style))
     assert report.ok, report
 
 
+@pytest.mark.slow
 def test_what_no_entry_explains_is_not_named():
     for change in (
         lambda h, l, g: g * prime(h.act(l), h.z[l]) ** 1.5,
@@ -497,6 +498,7 @@ def test_what_no_entry_explains_is_not_named():
         assert "no known mistake explains it" in report.diagnosis
 
 
+@pytest.mark.slow
 def test_the_first_wrong_step_is_found_and_those_after_it_are_not_blamed():
     def blamed(**steps):
         report = check_backprop(QUADRATIC, mutant(QUADRATIC, **steps))
@@ -518,6 +520,7 @@ def test_the_first_wrong_step_is_found_and_those_after_it_are_not_blamed():
     assert first.startswith("first wrong: BP2, from δ³ to δ²; wrong on their own too: BP2, from δ²")
 
 
+@pytest.mark.slow
 def test_claimed_errors_are_compared_like_gradients():
     def wrong(params, x, y):
         bp = nnjax.backprop(QUADRATIC, params, x, y)
@@ -904,7 +907,7 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("case", thinned(LAYERS, lambda case: case[0], 12))
+@pytest.mark.parametrize("case", thinned(LAYERS, lambda case: case[0], 40))
 def test_mistakes_in_layers_are_named(case):
     name, net, i, functions = case
     report = check_backprop(net, with_layer(net, i, **functions))

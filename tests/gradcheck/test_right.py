@@ -67,6 +67,7 @@ def pooled_gradient(scale):
     return lambda w, x: gradient(w, x).sum(0)
 
 
+@pytest.mark.slow
 def test_kinks():
     rng = np.random.default_rng(0)
     for trial in range(40):

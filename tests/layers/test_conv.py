@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 from lax_reference import by_autodiff, by_hand, hand, normal, pairs, quick
@@ -68,7 +68,6 @@ def test_equals_autodiff_of_the_library(case):
         assert max(map(float, jax.tree.leaves(found))) <= TIGHT, found
 
 
-@settings(max_examples=15)
 @given(pairs(1, 4), pairs(4, 9), st.integers(1, 5), st.integers(1, 5))
 def test_pull_back_is_full_correlation_with_the_turned_kernel(kernel, size, channels, filters):
     """Written out with scipy-like loops over places: no unfold, no fold, no library."""
@@ -92,6 +91,7 @@ def test_pull_back_is_full_correlation_with_the_turned_kernel(kernel, size, chan
                 np.testing.assert_allclose(grads.w[:, i, k], correlated, rtol=TIGHT, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_gradients_of_one_example_and_of_a_batch():
     layer = nnjax.Conv(3, (2, 3), stride=2, padding=1)
     with jax.enable_x64(True):
@@ -118,12 +118,13 @@ def test_wide_images_are_unfolded_the_same():
 @pytest.mark.parametrize(
     ("width", "filters", "channels", "stride", "places"),
     [
-        (14, 20, 1, 1, 4),
-        (11, 20, 1, 1, 3),
-        (12, 20, 1, 1, 2),
-        (13, 20, 1, 1, 1),  # 11 places: they cannot be shared out evenly
+        pytest.param(14, 20, 1, 1, 4, marks=pytest.mark.slow),
+        pytest.param(11, 20, 1, 1, 3, marks=pytest.mark.slow),
+        pytest.param(12, 20, 1, 1, 2, marks=pytest.mark.slow),
+        # 11 places: they cannot be shared out evenly
+        pytest.param(13, 20, 1, 1, 1, marks=pytest.mark.slow),
         (17, 26, 1, 2, 2),  # 8 places, 4 of which would have too many outputs
-        (14, 20, 5, 1, 1),  # many weights
+        pytest.param(14, 20, 5, 1, 1, marks=pytest.mark.slow),  # many weights
     ],
 )
 def test_places_that_share_a_row_of_patches(width, filters, channels, stride, places):
@@ -233,7 +234,9 @@ def test_same_padding_is_the_library_rule():
 BOOK = "conv20k5 pool2 conv40k5 pool2 dense100"
 
 
-def test_a_mini_batch_in_pieces_gives_the_same(monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_mini_batch_in_pieces_gives_the_same(size, monkeypatch):
     net = nnjax.architecture.parse("conv2k3 dropout0.3 pool2 dense4 dropout0.5", (8, 8, 1), 3)
     with jax.enable_x64(True):
         params = nnjax.init(net, jax.random.key(0), jnp.float64)
@@ -241,17 +244,17 @@ def test_a_mini_batch_in_pieces_gives_the_same(monkeypatch):
         whole = nnjax.backprop(net, params, x, y, key)
         outputs = nnjax.feedforward(net, params, x, key)
         assert microbatch_size(net, 7) == 7
-        for size in (1, 4):  # 7 examples: none and some left over
-            monkeypatch.setattr(
-                nnjax.network, "_PATCH_NUMBERS", size * net.layers[0].patch_numbers((8, 8, 1))
-            )
-            assert microbatch_size(net, 7) == size
-            jax.clear_caches()
-            found = loss_and_gradient(net, params, x, y, key)
-            errors = relative_errors(found, (whole.loss, whole.grads))
-            assert max(map(float, jax.tree.leaves(errors))) <= TIGHT, errors
-            again = nnjax.feedforward(net, params, x, key)
-            assert float(relative_errors(again, outputs)) <= TIGHT
+        # 7 examples: none and some left over
+        monkeypatch.setattr(
+            nnjax.network, "_PATCH_NUMBERS", size * net.layers[0].patch_numbers((8, 8, 1))
+        )
+        assert microbatch_size(net, 7) == size
+        jax.clear_caches()
+        found = loss_and_gradient(net, params, x, y, key)
+        errors = relative_errors(found, (whole.loss, whole.grads))
+        assert max(map(float, jax.tree.leaves(errors))) <= TIGHT, errors
+        again = nnjax.feedforward(net, params, x, key)
+        assert float(relative_errors(again, outputs)) <= TIGHT
         monkeypatch.undo()
         jax.clear_caches()
 

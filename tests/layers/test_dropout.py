@@ -32,6 +32,7 @@ def test_inference_changes_nothing():
     assert np.array_equal(layer.pull_back((), cache, a), a)
 
 
+@pytest.mark.slow
 def test_every_example_has_its_own_mask_and_every_layer_too():
     net = nnjax.Network(
         50, [nnjax.Dropout(0.5), nnjax.Dense(50), nnjax.Dropout(0.5)], nnjax.quadratic

@@ -78,6 +78,7 @@ def test_the_sum():
     assert nnjax.feedforward(net, params, jnp.array([[1.0, 1.0]])).tolist() == [[4.5, 0.0]]
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_trains(tmp_path):
     params = nnjax.init(DENSE, jax.random.key(0))
     nnjax.save(tmp_path / "net.safetensors", DENSE, params)

@@ -66,6 +66,7 @@ def test_every_layer_of_the_table(tmp_path):
     assert_same(net, params, np.asarray(x), [1, 2], tmp_path, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_every_activation_and_loss(tmp_path):
     z = np.array([-800.0, -1.5, 0.0, 0.3, 2.0, 40.0])
     g, y = np.array([0.3, -1.0, 0.7, 0.2, 1.5, -0.4]), np.array([0.0, 1.0, 0.25, 0.0, 1.0, 0.0])

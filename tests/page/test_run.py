@@ -57,7 +57,7 @@ def images():
 GREY = ImageFormat("uint8", 0.0, 255.0)
 
 
-@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+@pytest.mark.parametrize("kind", [pytest.param("dense", marks=pytest.mark.slow), "convolutional"])
 def test_one_small_file_that_asks_for_no_other(images, kind):
     net = nnjax.mlp([784, 100, 10])
     page = page_of(net, *images, images=GREY)

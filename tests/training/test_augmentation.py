@@ -58,6 +58,7 @@ def test_shifting_leaves_the_other_parts_alone():
     assert expanded.test is None
 
 
+@pytest.mark.slow
 def test_no_strength_changes_nothing():
     unchanged = Distortion()(KEY, jnp.asarray(IMAGES))
     np.testing.assert_allclose(unchanged, np.float32(IMAGES) / 255, rtol=2e-7)
@@ -100,6 +101,7 @@ def test_skews_move_sideways_in_proportion_to_the_height():
 
 
 @pytest.mark.parametrize("sigma", [2.0, 4.0])
+@pytest.mark.slow
 def test_elastic_fields_have_the_strength_and_the_smoothness_of_simard(sigma):
     n, size, alpha = 2000, 40, 34.0
     field = np.asarray(Distortion(elastic=alpha, sigma=sigma)._sources(KEY, n, size, size))
@@ -128,6 +130,7 @@ def test_channels_are_distorted_alike():
     np.testing.assert_array_equal(moved[..., 0], moved[..., 1])
 
 
+@pytest.mark.slow
 def test_it_works_in_a_scan_and_over_many_networks_at_once():
     distort = Distortion(rotation=30.0, elastic=20.0)
     keys = jax.random.split(KEY, 3)
@@ -201,6 +204,7 @@ def test_images_cannot_be_shifted_out_of_sight():
         Distortion(shift=5)(jax.random.key(0), jnp.ones((2, 6, 5, 1)))
 
 
+@pytest.mark.slow
 def test_coordinates_of_bfloat16_images_are_those_of_float32():
     """In bfloat16 itself pixel 100.3 would be at 100.5."""
     x = jax.random.uniform(jax.random.key(1), (2, 120, 120, 1)).astype(jnp.bfloat16)

@@ -18,6 +18,7 @@ WEIGHTS = RNG.uniform(0, 3, 23)
 
 
 @pytest.mark.parametrize("loss", [nnjax.cross_entropy, nnjax.log_likelihood, nnjax.quadratic])
+@pytest.mark.slow
 def test_the_gradient_of_the_weighted_loss(loss):
     """C = (1/n) Σ_x w_x C_x, and each error is w_x times as large."""
     with jax.enable_x64(True):
@@ -55,6 +56,7 @@ def test_classes_that_are_not_known_cannot_be_balanced():
         weights_of_classes(nnjax.mlp([4, 3]), "balanced", None)
 
 
+@pytest.mark.slow
 def test_training_with_weights_of_classes():
     """One mini-batch of all examples: a step along the weighted gradient."""
     net, data = nnjax.mlp([4, 3]), Dataset((X.astype(np.float32), Y), None, None)

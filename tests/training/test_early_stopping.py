@@ -34,6 +34,7 @@ def by_hand(values, patience, smaller, lower_rate_to):
     measure=st.sampled_from(["validation_accuracy", "validation_loss"]),
     lower_rate_to=st.sampled_from([1.0, 0.5, 0.3, 0.25]),
 )
+@pytest.mark.slow
 def test_against_the_rule_in_plain_python(values, patience, measure, lower_rate_to):
     rule = EarlyStopping(patience, measure, lower_rate_to)
     state, rate, stopped_after = rule.init(jnp.float32(-1)), 1.0, None

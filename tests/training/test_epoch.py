@@ -45,6 +45,7 @@ def orders(key, epochs, n):
         yield np.asarray(jax.random.permutation(shuffle_key, n))
 
 
+@pytest.mark.slow
 def test_l2_shrinks_the_weights_before_it_moves_them():
     """w → (1 − ηλ/n) w − η ∂C₀/∂w, b → b − η ∂C₀/∂b, with n = 23, not 5 (eqs. 91 to 94)."""
     eta, lmbda, n = 0.3, 2.0, 23
@@ -73,6 +74,7 @@ def observed(optimizer, monitor, every, **options):
     return after, loss, seen[monitor.__name__]
 
 
+@pytest.mark.slow
 def test_max_norm_holds_after_every_step():
     def lengths(net, params, data):
         return jnp.linalg.norm(params[0].w, axis=1)
@@ -82,6 +84,7 @@ def test_max_norm_holds_after_every_step():
     assert seen.max() <= 0.7 + 1e-6
 
 
+@pytest.mark.slow
 def test_what_augments_is_what_is_trained_on():
     def twice(key, x):
         return 2 * x
@@ -91,6 +94,7 @@ def test_what_augments_is_what_is_trained_on():
     jax.tree.map(CLOSE, augmented.params, plain.params)
 
 
+@pytest.mark.slow
 def test_augmentation_draws_anew_in_every_step_and_epoch():
     keys = []
 
@@ -103,6 +107,7 @@ def test_augmentation_draws_anew_in_every_step_and_epoch():
     assert len({tuple(np.asarray(key)) for key in keys}) == 2 * 5
 
 
+@pytest.mark.slow
 def test_images_can_be_distorted():
     x = RNG.integers(256, size=(23, 4, 4, 1), dtype=np.uint8)
     net = nnjax.mlp([16, 5, 3])
@@ -111,6 +116,7 @@ def test_images_can_be_distorted():
     assert np.isfinite(history["train_loss"]).all()
 
 
+@pytest.mark.slow
 def test_observations_are_those_of_a_run_step_by_step():
     def bias(net, params, data):
         return params[1].b

@@ -59,6 +59,7 @@ def test_same_key_same_bits():
     assert not np.array_equal(first.params[0].w, other.params[0].w)
 
 
+@pytest.mark.slow
 def test_any_optimizer():
     for optimizer in (optax.adam(0.01), optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1))):
         with jax.numpy_dtype_promotion("standard"):  # optax is not written for strict
@@ -95,6 +96,7 @@ def test_grey_levels_stay_bytes():
     )
 
 
+@pytest.mark.slow
 def test_vmap_over_networks():
     recipe, keys = Recipe(optimizer=optax.sgd(0.5), batch_size=5), jax.random.split(KEY, 3)
     params = jax.vmap(partial(nnjax.init, NET))(keys)
@@ -249,6 +251,7 @@ def test_a_regression_is_reported_in_the_units_of_its_targets():
     assert history["best_epoch"][-1] == np.argmin(history["validation_rmse"])
 
 
+@pytest.mark.slow
 def test_features_in_bytes_are_no_grey_levels():
     """Whole numbers are divided by 255 only where they are images."""
     table = RNG.integers(0, 9, (23, 4), dtype=np.uint8)
@@ -272,7 +275,7 @@ def test_divergence_names_the_likely_reasons():
         train(net, data, optimizer=optimizer, epochs=50)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_the_loss_of_an_epoch_is_added_up_in_float32(dtype):
     """With rate 0 it is the mean over mini-batches; bfloat16 cannot count beyond 256."""
     x = np.tile(X, (100, 1))
@@ -284,6 +287,7 @@ def test_the_loss_of_an_epoch_is_added_up_in_float32(dtype):
     np.testing.assert_allclose(history["train_loss"], exact, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_an_optimizer_whose_eps_is_0_in_float16_is_refused():
     params = jax.tree.map(lambda a: a.astype(jnp.float16), nnjax.init(NET, KEY))
     data = Dataset((X.astype(np.float16), Y), None, None)

@@ -45,7 +45,9 @@ def same(one, other, **tolerance):
             np.testing.assert_allclose(a, b, **tolerance)
 
 
-@pytest.mark.parametrize(("rate", "dropout"), [(0.1, 0.3), (2.0, 0.0)])
+@pytest.mark.parametrize(
+    ("rate", "dropout"), [(0.1, 0.3), pytest.param(2.0, 0.0, marks=pytest.mark.slow)]
+)
 def test_each_network_is_the_one_that_train_makes(many, rate, dropout):
     state, history = alone(rate, dropout, seed=4)
     one = many.at(rate=rate, dropout=dropout, mu=0.5, seed=4)
@@ -112,6 +114,7 @@ def test_side_by_side_and_over_devices_they_are_the_same(many, monkeypatch):
 PLAIN = nnjax.mlp([5, 3])
 
 
+@pytest.mark.slow
 def test_what_differs_in_numbers_is_compiled_once_and_networks_of_other_shapes_are_grouped():
     traced = []
 

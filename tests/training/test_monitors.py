@@ -53,6 +53,7 @@ def test_saturated_and_dead_look_at_the_derivative():
     assert measured["dead"][1] == 0.5
 
 
+@pytest.mark.slow
 def test_thresholds_and_examples_can_be_chosen():
     assert Saturated(below=1.0)(NET, PARAMS, DATA)[0] == 1.0
     assert Saturated(below=0.0)(NET, PARAMS, DATA)[0] == 0.0
@@ -119,6 +120,7 @@ def test_a_wrong_number_of_examples_is_refused(kind):
 
 
 @pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.slow
 def test_error_norms_under_another_rule_are_those_of_that_rule(every):
     net = nnjax.mlp([4, 5, 3], activation=nnjax.tanh)
     data = Dataset((X[:40].reshape(40, 4), Y[:40]), None, None)

@@ -70,6 +70,7 @@ def one_weight(dtype, **options):
     return float(state.params[0].w[0, 0])
 
 
+@pytest.mark.slow
 def test_a_master_copy_learns_where_bfloat16_stalls():
     assert one_weight(jnp.bfloat16) == 1.0
     right = one_weight(jnp.float32)
@@ -97,6 +98,7 @@ def test_a_step_is_the_gradient_of_the_copy_applied_to_the_master():
     assert history["train_loss"][0] == pytest.approx(float(nnjax.loss(NET, copy, x, y)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_learning_rules_and_the_state_of_the_optimizer_stay_in_float32():
     rule = nnjax.feedback.init(NET, jax.random.key(2), "kolen_pollack")
     state, _ = nnjax.train(

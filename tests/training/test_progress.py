@@ -24,6 +24,7 @@ def train(**changed):
     return nnjax.train(NET, DATA, **(setting | changed))
 
 
+@pytest.mark.slow
 def test_who_listens_changes_no_bit(capfd):
     """43 mini-batches: reports after every third, and one mini-batch after the last report."""
     plain, history = train()

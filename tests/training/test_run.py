@@ -122,6 +122,7 @@ def test_a_folder_in_use_is_refused(run):
     assert "in use" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_lock_falls_with_the_process(tmp_path):
     killed = (
         "import os, sys; from nnjax.training.run import Run\n"
