@@ -549,11 +549,12 @@ def _differences(graph, where):
         nodes = [graph.equations[m].inputs[i] for m in made]
         sign = -1 if i and last.name == "sub" else 1
         name = graph.name(term)
-        choices = [("left out", None, f"`{name}` is left out of `{u}`", 1.9)]
-        for turn, words in _OTHER_TURNS if len(nodes) > 2 else ():
-            sentence = f"`{name}` of {words} stands in `{u}`"
-            choices.append(("wrong partner (one step off)", turn, sentence, 2.3))
-        for kind, turn, sentence, cost in choices:
+        others = [
+            ("wrong partner (one step off)", turn, f"`{name}` of {words} stands in `{u}`", 2.3)
+            for turn, words in (_OTHER_TURNS if len(nodes) > 2 else ())
+        ]
+        left_out = ("left out", None, f"`{name}` is left out of `{u}`", 1.9)
+        for kind, turn, sentence, cost in (left_out, *others):
 
             def change(e, t, turn=turn, nodes=nodes, sign=sign):
                 values = e.spot.graph.values
