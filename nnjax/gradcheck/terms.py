@@ -523,6 +523,7 @@ class Search:
         node, out = where.nodes[-1], graph.equations[k].outputs[0]
         kind = graph.equations[k].name if where.edges[-1][0] != TOTAL else ""
         part = kind in ("add", "sub", "add_any") or (kind == "mul" and not graph.assigned(out))
+        part = part and graph.active.issuperset(graph.equations[k].inputs)
         alone = len(graph.consumers.get(node, ())) == 1 and graph.assigned(node)
         return graph.producer.get(node, k) if part and alone else k
 
