@@ -486,8 +486,15 @@ def _explain(points: Sequence[Point]) -> Sequence[Finding]:
     problem = points[0].problem
     whole = rescaled(points)
     # Where Python looks at values in f, there is not one program to walk through.
-    if whole or problem.untraceable or problem.traced(points[0].args) is None:
+    if problem.untraceable or problem.traced(points[0].args) is None:
         return whole
+    if whole and whole[0].name != "gradient of log f":
+        return whole
+    if whole:  # as where a square root is taken, whose derivative it is divided by
+        graph = problem.graph(points[0].args)
+        last = None if graph is None else graph.producer.get(graph.output)
+        place = None if graph is None or last is None else graph.equations[last].place
+        return whole if place is None else tuple(replace(one, **place.position) for one in whole)
     try:
         return explain_residual(problem.function, points, problem.argnums)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -520,8 +527,7 @@ def _without_epsilon(points: Sequence[Point]) -> Finding | None:
     size, place = graph.left_out[-1]
     more = {}
     if place is not None:
-        more = {"file": place.file, "line": place.line, "column": place.column + 1}
-        more |= {"source": place.source, "where": f"line {place.line}"}
+        more = place.position
     return Finding(
         name="ε left out",
         sentence=f"right for the function without the {size:g} that it adds",

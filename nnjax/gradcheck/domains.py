@@ -205,7 +205,9 @@ def convention(points: Iterable[Any]) -> Finding | None:
     """
     points = [point for point in points if point.wrong]
     leaves = sorted({i for point in points for i in point.wrong})
-    for name, sentence, have, change, meant in CONVENTIONS:
+    # One number beside arrays that are right may as well have a power left out.
+    single = 1 == sum(np.size(points[0].expected[i]) for i in leaves) < len(points[0].names)
+    for name, sentence, have, change, meant in CONVENTIONS[single:]:
         worst = 0.0
         for point, i in ((point, i) for point in points for i in leaves):
             g, p, claimed = point.expected[i], point.parameters[i], point.claimed_arrays[i]

@@ -58,7 +58,7 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         + (0.05 if _passed_on(graph, where) else 0.0)
     )
     if t == 0:
-        shared = len(graph.consumers.get(where.nodes[-1], ())) > 1
+        shared = len(graph.consumers.get(where.nodes[-1], ())) > 1 or _is_term(graph, where)
         cost = 1.0 - 0.3 * shared + (0.5 if where.edges[0][0] == TOTAL else 0.0)
         if _carries(graph, where):
             return Reading(
@@ -122,6 +122,17 @@ def _passed_on(graph, where) -> bool:
         return False
     name = graph.equations[k].name
     return name in MOVES or name in ("add", "add_any") or (name == "sub" and j == 0)
+
+
+def _is_term(graph, where) -> bool:
+    """Whether it is a number that is added to others: a whole term of the loss, say."""
+    k, _ = where.edges[0]
+    node = where.nodes[0]
+    if k == TOTAL or len(where.edges) > 1 or graph.shape(node) or not graph.assigned(node):
+        return False
+    equation = graph.equations[k]
+    weighted = equation.name == "mul" and not graph.active.intersection({*equation.inputs} - {node})
+    return weighted or equation.name in ("add", "sub", "neg")
 
 
 def _names(graph, where):

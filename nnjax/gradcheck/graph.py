@@ -71,6 +71,13 @@ class Place(NamedTuple):
         return " ".join(part.strip() for part in lines)
 
     @property
+    def position(self) -> dict[str, Any]:
+        """What a finding says of it."""
+        of_line = {"file": self.file, "line": self.line, "column": self.column + 1}
+        target = f", in `{self.target}`" if self.target else ""
+        return of_line | {"source": self.source, "where": f"line {self.line}{target}"}
+
+    @property
     def target(self) -> str | None:
         """The name that this expression is assigned to; None where it is not."""
         return _targets(self.file).get(self[1:])
@@ -240,6 +247,12 @@ class Graph:
             return self.name(equation.inputs[0])
         place = equation.place
         return place.target or place.text or f"the result of {equation.name}"
+
+    def assigned(self, node: int) -> bool:
+        """Whether the user has a name for a node that f calculates."""
+        k = self.producer.get(node)
+        place = None if k is None else self.equations[k].place
+        return place is not None and place.target is not None and not self.inner(node)
 
     def inner(self, node: int) -> bool:
         """Whether a node is a step within one expression of the user's, and not its value."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -42,12 +42,14 @@ class Site:
         nodes: the operands themselves.
         serial: whether what flows along one of the edges continues to another of them.
         group: the equations of all turns, also of those in which nothing flows back.
+        siblings: whether these are two variables that one operation takes.
     """
 
     edges: tuple[Edge, ...]
     nodes: tuple[int, ...]
     serial: bool
     group: tuple[int, ...]
+    siblings: bool = False
 
     @property
     def turns(self) -> int:
@@ -316,6 +318,40 @@ class Spot:
         # Rows of leaves that no node reaches stay as they are.
         return Fit(basis.shape[1], self.sizes(left), basis)
 
+    def explained_by_both(self, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
+        """Return whether wrong cotangents at these nodes and those explain the residual."""
+        first, second = self.fit(one).basis, self.fit(two).basis
+        beside = second - first @ (first.T @ second)
+        left = self.residual - first @ (first.T @ self.residual)
+        directions, sizes, _ = np.linalg.svd(beside, full_matrices=False)
+        directions = directions[:, sizes > 1e-8]
+        left = left - directions @ (directions.T @ left)
+        return bool((self.sizes(left) <= 10 * self.tolerance).all())
+
+    def as_claimed(self, places: Sequence[Site]) -> tuple[Spot, dict[Edge, np.ndarray]] | None:
+        """Return the backward pass that the claim is the result of, if all but these is right.
+
+        With it comes what is added at every edge of the places; None where that is not determined.
+        """
+        at = [edge for where in places for edge in where.edges]
+        nodes = [self.graph.equations[k].inputs[j] for k, j in at]
+        if len(set(nodes)) < len(nodes):
+            return None
+        columns = np.concatenate([self.tangents[node] for node in nodes], axis=1)
+        scale = np.linalg.norm(columns, axis=0)
+        if not scale.all():
+            return None
+        added, _, rank, _ = np.linalg.lstsq(columns / scale, self.residual, rcond=1e-9)
+        if rank < len(scale):
+            return None
+        ends = np.cumsum([self.tangents[node].shape[1] for node in nodes])[:-1]
+        parts = np.split(added / scale, ends)
+        shaped = {
+            edge: part.reshape(self.graph.shape(node))
+            for edge, node, part in zip(at, nodes, parts, strict=True)
+        }
+        return self.edited({e: lambda e, g, flow, c: flow + shaped[e] for e in shaped}), shaped
+
     def fit_leaf(self, nodes: tuple[int, ...], leaf: int) -> float:
         """Return what wrong cotangents at these nodes leave of one leaf's residual, taken alone."""
         rows = self.leaf_of == leaf
@@ -365,7 +401,33 @@ def sites(graph: Graph) -> list[Site]:
         several = any(len(graph.consumers.get(node, ())) > 1 for node in used)
         if used and (several or used[0] in graph.leaves):
             found.append(site(graph, [(TOTAL, node) for node in used]))
-    return found
+    return found + list(_siblings(graph))
+
+
+def _siblings(graph: Graph) -> Iterator[Site]:
+    """Yield the pairs of variables, of one shape, that are added or chosen from."""
+    for k, *turns in graph.groups:
+        if turns or graph.equations[k].name not in ("add", "sub", "select_n"):
+            continue
+        nodes = [_variable(graph, n) for n in graph.equations[k].inputs if n in graph.active]
+        if len(set(nodes)) != 2 or not all(graph.assigned(node) for node in nodes):
+            continue
+        both = site(graph, [(TOTAL, node) for node in nodes])
+        if graph.shape(nodes[0]) == graph.shape(nodes[1]) and not both.serial:
+            yield dataclasses.replace(both, siblings=True)
+
+
+def _variable(graph: Graph, node: int) -> int:
+    """Return the user's variable of which a step within an expression is a function."""
+    while not graph.assigned(node):
+        k = graph.producer.get(node)
+        if k is None or graph.partials(k) is None:
+            break
+        before = {n for n in graph.equations[k].inputs if n in graph.active}
+        if len(before) != 1:
+            break
+        (node,) = before
+    return node
 
 
 def site(graph: Graph, edges: Sequence[Edge], group: Sequence[int] = ()) -> Site:

@@ -139,12 +139,17 @@ def families(graph: Graph) -> list[Family]:
         if all(np.issubdtype(np.asarray(graph.values[n]).dtype, np.number) for n in nodes):
             found.setdefault(nodes, Family(name, nodes, not graph.inner(nodes[-1])))
 
+    spot = {k: i for i, group in enumerate(graph.groups) for k in group}
     for group in graph.groups:
         first = graph.equations[group[0]]
         if first.name != "broadcast_in_dim" or graph.inputs.get(first.inputs[0]) is None:
             for i in range(len(first.outputs)):
                 nodes = tuple(graph.equations[k].outputs[i] for k in group)
                 enter(nodes, graph.name(nodes[-1]))
+                # What a loop leaves behind is a variable of its own.
+                inside = {spot[k] for k, _ in graph.uses.get(nodes[0], ())}
+                if {spot[k] for k, _ in graph.uses.get(nodes[-1], ())} - inside:
+                    enter(nodes[-1:], graph.name(nodes[-1]))
     for group in graph.groups:
         for j in range(len(graph.equations[group[0]].inputs)):
             nodes = tuple(graph.equations[k].inputs[j] for k in group)
@@ -162,16 +167,19 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
         known: `families(graph)`.
     """
     k, _j = where.edges[0]
+    if where.siblings:
+        yield _interchange(graph, where)
+        return
     fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
     yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
     if where.serial:  # where the gradient is no straight line in t
-        for number in (-1.0, 2.0, 0.5):
+        for number in (-1.0, 2.0, 0.5, *_likely_factors(graph, k, where.nodes[0])):
             yield Slip(FACTOR, "", "", lambda e, t, c=number: c * e.flow, 1.0, number=number)
     if len(where.edges) > 2:
         yield from _turns(where)
     yield from _shapes(graph, where)
     if k == TOTAL:
-        yield from _wholes(graph, where)
+        yield from _wholes(graph, where, fitting)
     else:
         yield from _later(graph, where)
         yield from _axes(graph, where)
@@ -180,6 +188,34 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
         else:
             yield from _operations(graph, where, fitting)
     yield from _powers(graph, where, fitting)
+
+
+def _interchange(graph, where):
+    """What arrives at two variables of one expression, each in place of the other."""
+    one, two = where.nodes
+    other = {one: two, two: one}
+    a, b = graph.name(one), graph.name(two)
+    return Slip(
+        "operands interchanged",
+        f"what is carried back into `{a}` and into `{b}` is interchanged",
+        f"d[{b}] for d[{a}], and d[{a}] for d[{b}]",
+        lambda e, t: e.spot.cotangents[other[e.edge[1]]][0],
+        1.7,
+    )
+
+
+def _likely_factors(graph, k, node) -> Iterator[float]:
+    """Yield what people forget or add where an operation is done: an exponent, a sum for a mean."""
+    if k == TOTAL:
+        return
+    exponent = abs(graph.equations[k].params.get("y", 1))
+    if exponent > 2:
+        yield 1 / exponent
+    spread = np.size(graph.values[graph.equations[k].outputs[0]]) / max(
+        np.size(graph.values[node]), 1
+    )
+    if spread > 2 and graph.partials(k) is not None:
+        yield from (1 / spread, spread)
 
 
 def _names(graph, where):
@@ -264,7 +300,7 @@ def _shifted(array, by, axis):
     return out
 
 
-def _wholes(graph, where):
+def _wholes(graph, where, fitting):
     """All that arrives at a variable."""
     node = where.nodes[0]
     u, _ = _names(graph, where)
@@ -285,6 +321,16 @@ def _wholes(graph, where):
             2.4,
             fitted=True,
         )
+        for family in fitting:
+            (later, *_) = family.nodes
+            if later in graph.active and graph.shape(later) == graph.shape(node) != ():
+                yield Slip(
+                    "derivative missing",
+                    f"what arrives at `{family.name}` is taken for the gradient of `{u}`",
+                    f"d[{family.name}]",
+                    lambda e, t, later=later: e.spot.cotangents[later][0],
+                    2.3,
+                )
         for other in graph.leaves:
             if other != node and graph.shape(other) == graph.shape(node):
                 yield Slip(
@@ -421,8 +467,10 @@ def _elementwise(graph, where, fitting):
     equation = graph.equations[k]
     u, v = _names(graph, where)
     partial = np.asarray(graph.partials(k)[j])
-    constant = partial.size > 0 and np.ptp(partial) <= 1e-12 * np.max(np.abs(partial))
     partner = equation.inputs[1 - j] if len(equation.inputs) == 2 else None
+    # A single number differs from point to point, where calculus says so.
+    varying = partial.size == 1 and (equation.name not in _FACTORS or partner in graph.active)
+    constant = not varying and np.ptp(partial) <= 1e-12 * np.max(np.abs(partial), initial=0)
     if not constant:
         if equation.name in ("select_n", "max", "min", "clamp"):
             words = "derivative missing (mask)", f"the mask of `{v}` is left out"
@@ -461,6 +509,8 @@ def _elementwise(graph, where, fitting):
         if partner is not None and equation.name in ("mul", "div"):
             yield from _partners(graph, where, fitting, 1 - j)
         return
+    if equation.params.get("y") == 2 or equation.name == "square":
+        yield from _differences(graph, where)
     for family in fitting:
         if constant or not _fits(graph, family, equation.inputs[j]):
             continue
@@ -485,6 +535,35 @@ def _elementwise(graph, where, fitting):
                 lambda e, t, f=function, at=at: e.reduced(e.arriving * f(_argument(e, at))),
                 1.8 + 0.1 * at,
             )
+
+
+def _differences(graph, where):
+    """Another operand in the sum or difference that is squared."""
+    _, v = _names(graph, where)
+    u = graph.name(where.nodes[-1])
+    made = [graph.producer.get(node, -1) for node in where.nodes]
+    last = graph.equations[made[-1]]
+    if -1 in made or last.name not in ("add", "sub") or len(made) != where.turns:
+        return
+    for i, term in enumerate(last.inputs):
+        nodes = [graph.equations[m].inputs[i] for m in made]
+        sign = -1 if i and last.name == "sub" else 1
+        name = graph.name(term)
+        others = [
+            ("wrong partner (one step off)", turn, f"`{name}` of {words} stands in `{u}`", 2.3)
+            for turn, words in (_OTHER_TURNS if len(nodes) > 2 else ())
+        ]
+        left_out = ("left out", None, f"`{name}` is left out of `{u}`", 1.9)
+        for kind, turn, sentence, cost in (left_out, *others):
+
+            def change(e, t, turn=turn, nodes=nodes, sign=sign):
+                values = e.spot.graph.values
+                other = 0.0 if turn is None else values[nodes[turn(e.turn)]]
+                at = e.inputs[e.edge[1]] + sign * (other - values[nodes[e.turn]])
+                return e.reduced(e.arriving * derivative(_equation(e), _replaced(e, at), e.edge[1]))
+
+            have = f"d[{v}] with another {u}"
+            yield Slip(kind, sentence, have, change, cost, at=made[-1])
 
 
 def _equation(e):
@@ -519,6 +598,13 @@ def _fits(graph, family, node):
     return shape == graph.shape(node)
 
 
+_OTHER_TURNS: tuple[tuple[Callable[[int], int], str], ...] = (
+    (lambda turn: 0, "the first step"),
+    (lambda turn: -1, "the last step"),
+    (lambda turn: -1 - turn, "the steps in reverse"),
+)
+
+
 def _partners(graph, where, fitting, operand):
     """Another variable in place of the other operand of a product."""
     k, _ = where.edges[0]
@@ -537,6 +623,7 @@ def _partners(graph, where, fitting, operand):
             fitted=True,
         )
     right = tuple(graph.equations[k].inputs[operand] for k in where.group)
+    result = tuple(graph.equations[k].outputs[0] for k in where.group)
     shape = graph.shape(node)
     for family in fitting:
         same = family.nodes == right or (len(set(right)) == 1 and family.nodes == right[:1])
@@ -553,8 +640,19 @@ def _partners(graph, where, fitting, operand):
                     lambda e, t, f=family, s=shift: e.pull_at(
                         operand, np.broadcast_to(e.value(f, s), np.shape(e.inputs[operand]))
                     ),
-                    2.0 + 0.3 * (not family.plain) + 0.1 * abs(shift),
+                    2.0 + 0.3 * (not family.plain or family.nodes == result) + 0.1 * abs(shift),
                 )
+        for turn, words in _OTHER_TURNS if same and len(family.nodes) > 2 and shape else ():
+            yield Slip(
+                "wrong partner in the product (one step off)",
+                f"`{name}` of {words} stands where that of the step itself belongs",
+                f"d[{v}] with {name} of {words}",
+                lambda e, t, f=family, i=turn: e.pull_at(
+                    operand, e.spot.graph.values[f.nodes[i(e.turn)]]
+                ),
+                2.3,
+                at=graph.producer[node] if graph.assigned(node) else None,
+            )
         if shape[::-1] == graph.shape(family.nodes[0]) and len(shape) == 2 and shape[0] != shape[1]:
             yield Slip(
                 "wrong partner in the product",
@@ -601,6 +699,8 @@ def _operations(graph, where, fitting):
             lambda e, t: e.arriving.reshape(e.flow.shape),
             1.5,
         )
+    if equation.name in MOVES and len(where.group) > 1 and not where.serial:
+        yield from _windows(graph, where)
     if equation.name in MOVES:
         for name, order in (("last", 1), ("first", -1)):
             copy = " (first copy only)" if name == "first" else ""
@@ -669,6 +769,38 @@ def _operations(graph, where, fitting):
                     lambda e, t, axis=axis: _normalised_share(e, axis),
                     1.9,
                 )
+
+
+def _windows(graph, where):
+    """What the turns of a loop take from one array, put back elsewhere, or over one another."""
+    u, v = _names(graph, where)
+    for turn, words in _OTHER_TURNS:
+        yield Slip(
+            "index shift",
+            f"what arrives at `{v}` is carried back to where {words} takes it from `{u}`",
+            f"d[{u}][index of {words}] += d[{v}]",
+            lambda e, t, i=turn: _pull_through(e, where.group[i(e.turn)], e.arriving),
+            2.3,
+        )
+    for name, later in (("last", True), ("first", False)):
+        yield Slip(
+            "overwritten instead of added",
+            f"where the turns of the loop take the same entry of `{u}`, only the {name} one counts",
+            f"d[{u}][index] = d[{v}] (= for +=)",
+            lambda e, t, later=later: _uncovered(e, where.group, later),
+            1.9,
+        )
+
+
+def _pull_through(e, k, arriving):
+    return e.spot.graph.pull_back(k, [arriving[None]])[e.edge[1]][0]
+
+
+def _uncovered(e, group, later):
+    """Return what flows on, but for the entries that later turns, or earlier ones, take too."""
+    ones = np.ones_like(e.arriving)
+    rest = group[e.turn + 1 :] if later else group[: e.turn]
+    return e.flow * (sum(_pull_through(e, k, ones) for k in rest) == 0)
 
 
 def _interchanged(array, sizes, axis, a, b):

@@ -26,6 +26,8 @@ from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
 __all__ = ["explain_residual"]
 
 PLACE_ONLY = "place only"
+MOST_WORK = 1e9  # for pairs of places that are held against the claim together, multiplications
+MOST_READ = 24  # of those that explain it equally well, how many are looked at
 
 
 class Match(NamedTuple):
@@ -87,7 +89,7 @@ def explain_residual(
         if cancelled:
             # People do not derive what cancels, such as the path through the maximum of a softmax.
             search = Search([spot.without(cancelled) for spot in spots], names)
-            again, also = search.findings()
+            again, also = search.findings(unnamed=False)
             if also and (not named or len(again) < len(found)):
                 return again
         return found if named else _clipped(spots, names) or found
@@ -110,7 +112,7 @@ def _clipped(spots: Sequence[Spot], names: Sequence[str]) -> tuple[Finding, ...]
             return ()
         reach |= np.bincount(spot.leaf_of[at], minlength=len(names)) > 0
     rest = [replace(spot, limit=limit, shared={}) for spot in spots]
-    others, named = Search(rest, names).findings()
+    others, named = Search(rest, names).findings(unnamed=False)
     if not named:
         return ()
     clipped = Finding(
@@ -167,20 +169,27 @@ class Search:
         self.graph: Graph = spots[0].graph
         self.sites = sites(self.graph)
         self.known = families(self.graph)
+        self.matched: dict[Site, list[Match]] = {}
         self.wrong = np.any([spot.wrong for spot in spots], axis=0)
 
     # One place, or several.
 
-    def findings(self) -> tuple[tuple[Finding, ...], bool]:
-        """Return one finding for every mistake, and whether names explain all that is wrong."""
+    def findings(self, unnamed: bool = True) -> tuple[tuple[Finding, ...], bool]:
+        """Return one finding for every mistake, and whether names explain all that is wrong.
+
+        Args:
+            unnamed: whether to look for places too, where there are no names.
+        """
         found, left = self.one_by_one()
         if not left.wrong.any():
             return found, True
         pair = self.two_at_once()
         if pair is not None:
             return pair, all(finding.name != PLACE_ONLY for finding in pair)
-        place = left.place_only()
-        return (*found, *([place] if place else [])), False
+        peeled = self.peeled()
+        if peeled:
+            return peeled, True
+        return (*found, *(left.places() if unnamed else ())), False
 
     def one_by_one(self) -> tuple[tuple[Finding, ...], Search]:
         """Return mistakes that explain some leaves each, and the search for what is left."""
@@ -210,10 +219,21 @@ class Search:
         """Return two mistakes that spoil the same leaves."""
         return self.two_factors() or self.two_left_out() or self.slip_and_place()
 
+    def peeled(self) -> tuple[Finding, ...]:
+        """Return mistakes of which the first one alone spoils some leaf, and not that alone."""
+        apart = [where for where in self.sites if self.separate(where)]
+        matches = [match for where in apart for match in self.matches(where)]
+        right = [match for match in matches if not (match.spoiled & ~self.wrong).any()]
+        for match in sorted(right, key=self.order)[:6]:
+            others, left = self.after(match).one_by_one()
+            if not left.wrong.any():
+                return (self.report(match), *others)
+        return ()
+
     def two_factors(self) -> tuple[Finding, ...] | None:
         """Return two operands that carry back a multiple each of what they should."""
         factor = Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
-        places = [where for where in self.sites if not where.serial]
+        places = [where for where in self.sites if not (where.serial or where.siblings)]
         nothing = [
             np.concatenate([self.effects(spot, where, [factor], 0.0) for where in places])
             for spot in self.spots
@@ -335,14 +355,16 @@ class Search:
             worst = max(float(s.fit(place.nodes).residual.max()) for s in left.spots)
             match = match._replace(residual=worst if left.wrong.any() else left.residual)
             if left.wrong.any():
-                results.append((10 + rank + cost, (self.report(match),), left))
+                finding = self.report(match)
+                if match.t == 0:  # or carried somewhere else
+                    finding = replace(finding, name=PLACE_ONLY)
+                results.append((10 + rank + cost, (finding,), left))
             else:
                 results.append((cost + 2 * len(others), (self.report(match), *others), left))
         if not results:
             return None
         _, found, left = min(results, key=lambda result: result[0])
-        place = left.place_only() if left.wrong.any() else None
-        return (*found, *([place] if place else []))
+        return (*found, *(left.places() if left.wrong.any() else ()))
 
     def best(self) -> Match | None:
         """Return the slip that explains most of the wrong leaves, the plainest of those."""
@@ -374,6 +396,11 @@ class Search:
 
     def matches(self, where: Site) -> list[Match]:
         """Return the slips that give the claimed numbers in at least one wrong leaf."""
+        if where not in self.matched:
+            self.matched[where] = self.find_matches(where)
+        return self.matched[where]
+
+    def find_matches(self, where: Site) -> list[Match]:
         chosen = list(slips(self.graph, where, self.known))
         effects: dict[Slip, list[tuple]] = {slip: [] for slip in chosen}
         for spot in self.spots:
@@ -459,8 +486,11 @@ class Search:
             have = "0" if match.t == 0 else f"{text} · ({expected})"
         elif slip.fitted:
             sentence, have = (part.replace("{t}", f"{match.t:.6g}") for part in (sentence, have))
+        at = slip.at
+        if at is None:
+            at = self.term(where) if name.startswith(("left out", "sign")) else self.equation(where)
         return Finding(
-            **self.position(self.equation(where) if slip.at is None else slip.at),
+            **self.position(at),
             name=name,
             sentence=sentence,
             have=have,
@@ -475,19 +505,8 @@ class Search:
         """Return file, line and the like of an equation."""
         graph = self.graph
         equation = graph.equations[k]
-        place = equation.place
-        variable = graph.name(equation.outputs[0])
-        if place is None:
-            return {"variable": variable}
-        target = place.target
-        return {
-            "file": place.file,
-            "line": place.line,
-            "column": place.column + 1,
-            "source": place.source,
-            "variable": variable,
-            "where": f"line {place.line}" + (f", in `{target}`" if target else ""),
-        }
+        place = {} if equation.place is None else equation.place.position
+        return {"variable": graph.name(equation.outputs[0])} | place
 
     def equation(self, where: Site) -> int:
         """Return the equation at which a site stands for the reader."""
@@ -497,32 +516,126 @@ class Search:
         consumers = self.graph.consumers.get(j)
         return consumers[-1][0] if consumers else self.graph.producer.get(j, 0)
 
+    def term(self, where: Site) -> int:
+        """Return the equation at which a person looks for a term: where a variable is calculated
+        that is only added to others, or part of one product among several."""
+        graph, k = self.graph, self.equation(where)
+        node, out = where.nodes[-1], graph.equations[k].outputs[0]
+        kind = graph.equations[k].name if where.edges[-1][0] != TOTAL else ""
+        part = kind in ("add", "sub", "add_any") or (kind == "mul" and not graph.assigned(out))
+        part = part and graph.active.issuperset(graph.equations[k].inputs)
+        alone = len(graph.consumers.get(node, ())) == 1 and graph.assigned(node)
+        return graph.producer.get(node, k) if part and alone else k
+
     # Where nothing has a name.
 
-    def place_only(self) -> Finding | None:
-        """Return the place alone: the fewest directions that explain the residual."""
-        fits = []
-        for where in self.sites:
-            if where.edges[0][0] == TOTAL:
+    def places(self) -> tuple[Finding, ...]:
+        """Return the place, or two together, with the fewest directions that explain all."""
+        sites = [where for where in self.sites if where.edges[0][0] != TOTAL]
+        rank = {where: self.spots[0].fit(where.nodes).rank for where in sites}
+        single = [(where,) for where in sites if self.explains(where)]
+        least = min((rank[where] for (where,) in single), default=len(self.spots[0].leaf_of))
+        chosen = self.two_places([w for w in sites if 0 < rank[w] < least], least) or [
+            one for one in single if rank[one[0]] == least
+        ]
+        if not chosen:
+            return ()
+        told = sum(rank[where] for where in chosen[0])
+
+        def likely(places):
+            return sum(_suspicion(self.graph, w) for w in places), [w.edges[-1][0] for w in places]
+
+        chosen = sorted(chosen, key=likely, reverse=True)
+        read = [self.read(places) for places in chosen[:MOST_READ]] if len(chosen[0]) > 1 else []
+        named = [sum(match is not None for match in matches) for matches in read]
+        if not any(named):
+            return tuple(self.place_only(where, told) for where in chosen[0])
+        best = min(
+            (i for i, count in enumerate(named) if count == max(named)),
+            key=lambda i: sum(match.cost for match in read[i] if match is not None),
+        )
+        return tuple(
+            self.place_only(where, told) if match is None else self.report(match)
+            for where, match in zip(chosen[best], read[best], strict=True)
+        )
+
+    def read(self, places: Sequence[Site]) -> list[Match | None]:
+        """Return, for each of the places that explain all together, what was done there."""
+        passes = [spot.as_claimed(places) for spot in self.spots]
+        if any(one is None for one in passes):
+            return [None] * len(places)
+        return [self.plainest(where, passes) for where in places]
+
+    def plainest(self, where: Site, passes: Sequence[Any]) -> Match | None:
+        """Return the plainest slip that gives what was claimed at a place."""
+        best = None
+        for slip in slips(self.graph, where, self.known):
+            if best is not None and slip.cost >= best.cost:
                 continue
-            at = [spot.fit(where.nodes) for spot in self.spots]
-            if all(
-                (f.residual <= 10 * s.tolerance).all() for f, s in zip(at, self.spots, strict=True)
-            ):
-                fits.append((at[0].rank, where))
-        if not fits:
-            return None
-        least = min(rank for rank, _ in fits)
+            t = self.done(where, slip, passes)
+            if t is None:
+                continue
+            factor = slip.name == FACTOR
+            cost = read_factor(self.graph, where, t).cost if factor else slip.cost
+            if cost < (2.5 if best is None else best.cost):  # else nobody would write it
+                best = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
+        return best
+
+    def done(self, where: Site, slip: Slip, passes: Sequence[Any]) -> float | None:
+        """Return the number with which a slip gives what was claimed at a place, if it does."""
+        t = None if slip.fitted else slip.number
+        for spot, added in passes:
+            for edge in where.edges:
+                claimed = spot.flow(edge)
+                own = Flow(
+                    spot,
+                    where.turn(edge),
+                    edge,
+                    spot.arriving(edge),
+                    claimed - added[edge],
+                    spot.cotangents,
+                    0,
+                )
+                if t is None:
+                    zero, one = _apply(slip, own, 0.0), _apply(slip, own, 1.0)
+                    slope = one - zero
+                    size = np.vdot(slope, slope)
+                    if not 0 < size < np.inf:
+                        return None
+                    t = float(np.vdot(slope, claimed - zero) / size)
+                    t = 0.0 if abs(t) < 1e-7 else t
+                off = np.linalg.norm(_apply(slip, own, t) - claimed)
+                largest = max(np.linalg.norm(claimed), np.linalg.norm(own.flow))
+                if not off <= 1e-6 * largest:
+                    return None
+        return t
+
+    def two_places(self, sites: Sequence[Site], below: int) -> list[tuple[Site, Site]]:
+        """Return pairs that together explain all with the fewest directions, and with fewer."""
+        alike: dict[tuple[int, ...], list[Site]] = {}
+        for where in sites:
+            alike.setdefault(where.nodes, []).append(where)
+        spot, found, least, work = self.spots[0], [], below, 0
+        rank = {nodes: spot.fit(nodes).rank for nodes in alike}
+        pairs = [(rank[one] + rank[two], one, two) for one, two in itertools.combinations(alike, 2)]
+        for both, one, two in sorted(pairs, key=lambda pair: pair[0]):
+            work += both**2 * len(spot.residual)
+            if both > least or both >= below or work > MOST_WORK:
+                break
+            if all(s.explained_by_both(one, two) for s in self.spots):
+                least = both
+                found += itertools.product(alike[two], alike[one])
+        return [pair if pair[0].edges[-1] > pair[1].edges[-1] else pair[::-1] for pair in found]
+
+    def place_only(self, where: Site, rank: int) -> Finding:
+        """Return the place alone, one of those that explain all with this number of directions."""
         spot = self.spots[0]
         rows = int((self.wrong[spot.leaf_of] & (spot.weights > 0)).sum())
         what = "numbers" if spot.whole else "of the random directions that are compared"
-        told = least < rows
-        class_ = [where for rank, where in fits if rank == least]
-        where = max(class_, key=lambda w: (_suspicion(self.graph, w), w.edges[-1][0]))
+        told = rank < rows
         operand = self.graph.name(where.nodes[-1])
-        position = self.position(self.equation(where))
         return Finding(
-            **position,
+            **self.position(self.equation(where)),
             name=PLACE_ONLY,
             sentence=(
                 f"what is carried back into `{operand}` is wrong; everything after it is right"
@@ -530,22 +643,30 @@ class Search:
                 else f"what is carried back into `{operand}` may be wrong; the gradient has too "
                 "few numbers to tell this line from others that all of it passes through"
             ),
-            evidence=f"{least} directions explain all {rows} {what}" if told else "",
+            evidence=f"{rank} directions explain all {rows} {what}" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
-            residual=max(float(s.fit(where.nodes).residual.max()) for s in self.spots),
         )
 
 
-_SUSPICION = {"dot_general": 2.0, "mul": 2.0, "sub": 1.0, "add": 0.5, "add_any": 0.5}
+_SUSPICION = {
+    "dot_general": 2.0,
+    "mul": 2.0,
+    "reduce_sum": 1.0,
+    "sub": 1.0,
+    "add": 0.5,
+    "add_any": 0.5,
+}
 
 
 def _suspicion(graph: Graph, where: Site) -> float:
     """Return how likely people go wrong at such an operation."""
     k, _ = where.edges[-1]
-    name = graph.equations[k].name
-    if name in MOVES:
+    equation = graph.equations[k]
+    if equation.name in MOVES:
         return 0.1
-    return _SUSPICION.get(name, 3.0)
+    if equation.name == "square" or equation.params.get("y") == 2:
+        return 1.5
+    return _SUSPICION.get(equation.name, 3.0)
 
 
 def _apply(slip: Slip, flow: Flow, t: float) -> np.ndarray:

@@ -83,6 +83,11 @@ SAMPLE = [
     ("focal loss", "log-missing"),
     ("Kalman filter", "logdet"),
     ("chain CRF", "transition-transposed"),
+    ("chain CRF", "uniform-message"),
+    ("conv 1-d by hand", "overlap"),
+    ("conv 1-d by hand", "kernel-first"),
+    ("two-link arm", "components"),
+    ("t-SNE", "unnormalised"),
 ]
 
 
@@ -96,6 +101,17 @@ def test_mistakes_are_found_in_their_line_and_named(sample):
     finding = report.findings[0]
     assert finding.line in case.places(slip), finding
     assert slip.is_named(finding.name), finding
+
+
+def test_two_mistakes_in_every_step_are_found_in_their_lines():
+    case = NAMED["LSTM, loop"]
+    planted = [slip for slip in case.slips if slip.id in ("cell-after", "interchanged")]
+    report = check(case, *(slip.id for slip in planted))
+    for slip in planted:
+        assert any(
+            finding.line in case.places(slip) and slip.is_named(finding.name)
+            for finding in report.findings
+        ), (slip, report.findings)
 
 
 @pytest.mark.slow

@@ -259,6 +259,27 @@ def test_the_gradient_of_log_f():
     check(finding, affine, "gradient of log f", "return jnp.mean")
 
 
+def test_what_is_left_out_of_a_squared_difference():
+    def f(w, x, y):
+        error = x @ w - y
+        return jnp.sum(error**2)
+
+    (finding,) = found(f, lambda w, x, y: (2 * x.T @ (x @ w),), (3,), (5, 3), (5,), wrt=1)
+    check(finding, f, "left out", "error = x @ w - y")
+
+
+def test_the_error_of_a_later_variable_is_taken_for_the_gradient():
+    def f(x):
+        t = x - 0.5
+        return jnp.sum(jnp.sin(t**3))
+
+    def claim(x):
+        return (np.cos((x - 0.5) ** 3),)  # not times 3 t²
+
+    (finding,) = found(f, claim, (5,))
+    assert "derivative missing" in finding.name
+
+
 def test_weights_that_are_updated_before_they_are_used():
     def f(w, v, x):
         a = jnp.tanh(w @ x)
