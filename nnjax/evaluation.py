@@ -421,10 +421,9 @@ def evaluate_labels(net: Network, params: Params, x: ArrayLike, y: ArrayLike) ->
         ([0.5, 1.0], 0.5)
     """
     inputs, given = check_batch(net, params, x, y)
-    if given.ndim != 2:
-        raise ValueError(
-            f"y has shape {given.shape}; expected zeros and ones, ({len(given)}, {net.n_out})"
-        )
+    if given is None or given.ndim != 2:
+        came = "is None" if given is None else f"has shape {given.shape}"
+        raise ValueError(f"y {came}; expected zeros and ones, ({len(inputs)}, {net.n_out})")
     task = Multilabel()
     total = evaluate(net, params, inputs, given, task)
     predicted, true = np.asarray(predict(net, params, x, task)), np.asarray(task.predictions(given))

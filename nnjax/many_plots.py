@@ -119,6 +119,8 @@ def landscape(many: Many, across: str, up: str, measure: str | None = None) -> F
     """
     measure = _measure(many, measure)
     (i, xs), (j, ys) = _axis(many, across), _axis(many, up)
+    if i == j:
+        raise ValueError(f"across and up are both {up}; expected two axes of the grid")
     ranked = many.ranked(many.final(measure), measure)
     values = np.moveaxis(ranked, (j, i), (0, 1)).reshape(len(ys), len(xs), -1).max(axis=2)
     values = np.where(np.isfinite(values), values, np.nan)

@@ -361,7 +361,7 @@ def misread(
     count = f"{len(wrong):,} of {len(x):,} misclassified"
     kept = "first" if outputs is None else "surest"
     count += f" ({kept} {most})" * (len(wrong) > most)
-    first, _, rest = title.partition("\n")
+    first, _, rest = require_instance(title, str, "title", "a text").partition("\n")
     entitled = "\n".join(filter(None, (f"{first}: {count}" if first else count, rest)))
     figure, axes = _images(len(shown), entitled, width=1.3, text=0.4)
     for panel, i in zip(axes, shown, strict=True):

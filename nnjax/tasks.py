@@ -323,6 +323,9 @@ def task_of(net: Network, y: Any = None) -> Task:
             traced, as under jit, are judged by shape and dtype alone: sigmoid outputs then count
             as classes.
 
+    Raises:
+        TypeError: if it is not a network.
+
     Example:
         >>> import numpy as np, nnjax
         >>> from nnjax.tasks import task_of
@@ -334,6 +337,10 @@ def task_of(net: Network, y: Any = None) -> Task:
         >>> task_of(nnjax.mlp([4, 1], output=nnjax.identity, loss=nnjax.quadratic)).name
         'regression'
     """
+    if not hasattr(net, "layers"):  # networks are known only above this module
+        raise TypeError(
+            f"net is {net!r:.100}; expected a Network, such as nnjax.mlp([784, 30, 10])"
+        )
     output, several = net.layers[-1].activation, net.n_out > 1
     if isinstance(output, Softmax) or isinstance(net.loss, LogLikelihood):
         return Classification()

@@ -156,6 +156,10 @@ def test_the_history_of_a_run_can_be_plotted():
             "every image was classified",
         ),
         (
+            lambda: plots.misread(np.zeros((2, 5, 5)), [0, 1], [1, 0], title=3),
+            "title is 3; expected a text",
+        ),
+        (
             lambda: plots.curves({"a": HISTORY}, losses={"b": "quadratic"}),
             "losses has no name for the loss of 'a'",
         ),

@@ -126,6 +126,10 @@ def test_several_labels_against_scikit_learn():
     assert each.to_json()["f1"] == pytest.approx(f1.tolist())
     with pytest.raises(ValueError, match=r"y has shape \(40,\); expected zeros and ones, \(40"):
         evaluate_labels(NET, PARAMS, X, CLASSES)
+    with pytest.raises(ValueError, match=r"y is None; expected zeros and ones, \(40"):
+        evaluate_labels(NET, PARAMS, X, None)
+    with pytest.raises(TypeError, match=r"net is 'text'; expected a Network, such as nnjax\.mlp"):
+        task_of("text")
 
 
 def test_what_is_not_finite_has_no_label():

@@ -4,6 +4,7 @@ terminal). All of them end it in order, so that what was trained is kept."""
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,9 +42,31 @@ class Saved(Exception):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise `Terminated` where SIGTERM or SIGHUP comes, unless it is ignored (as under nohup)."""
-    with _handled(_ENDING, _terminate):
-        yield
+    """Raise `Terminated` where SIGTERM or SIGHUP comes, unless it is ignored (as under nohup).
+
+    What Python cannot raise where it comes, as in a callback of the garbage collector, which jax
+    has, comes again a moment later; so does Ctrl-C.
+    """
+    before = sys.unraisablehook
+
+    def again(unraisable):
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            number = signal.SIGINT
+        elif isinstance(unraisable.exc_value, Terminated):
+            number = unraisable.exc_value.number
+        else:
+            before(unraisable)
+            return
+        timer = threading.Timer(0.01, signal.raise_signal, [number])
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = again
+    try:
+        with _handled(_ENDING, _terminate):
+            yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.checks import require_size
+from nnjax.checks import require_instance, require_size
 from nnjax.data.dataset import Dataset, checked_dataset, guessed_task, require_dataset
 
 __all__ = [
@@ -287,6 +287,8 @@ def standardize(data: Dataset, *, inputs: bool = True, targets: bool = False) ->
         ([[-1.0, 0.0], [1.0, 0.0]], ([2.0, 10.0], [1.0, 1.0]))
     """
     x, y = map(np.asarray, require_dataset(data).train)
+    for name, value in (("inputs", inputs), ("targets", targets)):
+        require_instance(value, bool | np.bool_, name, "True or False")
     if targets and not np.issubdtype(y.dtype, np.floating):
         raise ValueError(
             f"y holds {y.dtype} classes or labels; only the numbers of a regression, as float, can "

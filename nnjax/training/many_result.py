@@ -382,9 +382,10 @@ def ensemble(net: Network, params: Any, x: ArrayLike, how: str = "mean") -> jax.
     if not isinstance(how, str) or how not in ("mean", "vote"):
         raise ValueError(f"how is {how!r}; expected 'mean' or 'vote'")
     leaves = jax.tree.leaves(params)
-    if not leaves or not all(np.ndim(leaf) and len(leaf) == len(leaves[0]) for leaf in leaves):
+    count = np.shape(leaves[0])[:1] if leaves else ()
+    if count in ((), (0,)) or not all(np.shape(leaf)[:1] == count for leaf in leaves):
         raise TypeError("params are not stacked; expected parameters with a first axis of networks")
-    check_params(net, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], params))
+    check_params(net, jax.tree.map(lambda leaf: leaf[0], params))
     if how == "mean":
         return jnp.mean(jax.lax.map(lambda p: feedforward(net, p, x), params), axis=0)
 

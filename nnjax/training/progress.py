@@ -64,8 +64,16 @@ def report(number: Any, done: Any) -> None:
         number: of the listener, from `listening`.
         done: the fraction.
 
+    Raises:
+        TypeError: if it is not such a number.
+
     Example: see `listening`.
     """
+    if getattr(number, "dtype", None) != np.int32 or number.shape != ():
+        raise TypeError(
+            f"listener is {number!r:.100}; expected None, or the number that "
+            "nnjax.training.progress.listening gives"
+        )
     jax.debug.callback(_hear, number, done)
 
 

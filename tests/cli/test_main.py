@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gc
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -25,6 +27,7 @@ from nnjax.cli import commands, main, train
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.loaded import load_run
 from nnjax.cli.options import GROUPS
+from nnjax.cli.stop import Terminated, terminable
 from nnjax.data import images
 from nnjax.network import check_params
 from nnjax.regularizers import L1, L2, MaxNorm
@@ -852,6 +855,22 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(here, capsys, monkeypatch)
     assert main(["train", *SMALL]) == 130
     assert capsys.readouterr().err == "nnjax: Interrupted\n"
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost(number):
+    def callback(phase, info):  # what it raises, Python ignores
+        gc.callbacks.remove(callback)
+        signal.raise_signal(number)
+
+    def waiting():
+        with terminable():
+            gc.collect()
+            threading.Event().wait(10)
+
+    gc.callbacks.append(callback)
+    with pytest.raises((KeyboardInterrupt, Terminated)):
+        waiting()
 
 
 def test_a_closed_pipe_ends_the_run_quietly(here):

@@ -142,6 +142,8 @@ def test_standardised_targets():
     np.testing.assert_allclose(back, data.test[1], rtol=1e-6)
     with pytest.raises(ValueError, match="y holds int32 classes or labels; only the numbers of a"):
         standardize(split(np.eye(10), ["a", "b"] * 5), targets=True)
+    with pytest.raises(TypeError, match="inputs is 'x'; expected True or False"):
+        standardize(data, inputs="x")
 
 
 def test_targets_of_a_csv_file(tmp_path):

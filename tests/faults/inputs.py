@@ -96,8 +96,11 @@ def bad_values() -> dict[str, Any]:
     }
 
 
-MEANS_ANYTHING = {"name", "title", "expected", "repeat", "args", "options", "value"}
-"""Parameters that take any object by design: labels, and what is passed on."""
+MEANS_ANYTHING = {
+    *("name", "title", "expected", "repeat", "args", "options", "value"),
+    *("checked.layout", "did_you_mean.word", "install.extra", "function_name.function"),
+}
+"""Parameters that take any object by design: labels, what is named or passed on."""
 ELSEWHERE = {
     *("load_run", "load", "save", "data.load", "book_json.load", "book_json.save"),
     "ops.conv_general_dilated",
@@ -172,7 +175,8 @@ def to_functions(trials: int, work: Path, seed: int = 0) -> Tally:
             message = f"{type(error).__name__}: {str(error)[:200]}"
             tally.add(outcome, f"{what}: {message}")
         else:
-            meant = bad != "an object" or parameter in MEANS_ANYTHING
+            own = f"{name.rpartition('.')[2]}.{parameter}"
+            meant = bad != "an object" or bool({parameter, own} & MEANS_ANYTHING)
             tally.add(SURVIVED if meant else WRONG, what)
     return tally
 

@@ -66,6 +66,15 @@ def wait(process: subprocess.Popen) -> tuple[int | None, str]:
     return process.returncode, err.decode(errors="replace")
 
 
+def torn(err: str) -> bool:
+    """Whether a command ended in a traceback.
+
+    Ctrl-C ends Python in one while it imports jax, in the first second: there is no command yet.
+    """
+    importing = err.rstrip().endswith("KeyboardInterrupt") and "in main" not in err
+    return "Traceback" in err and not importing
+
+
 def start_or_resume(folder: Path, setting: tuple[str, ...]) -> list[str]:
     if (folder / "config.json").is_file():
         return ["train", "--resume", str(folder)]
@@ -100,7 +109,7 @@ def by_signals(stops: int, work: Path, seed: int = 0) -> Tally:
             status, err = wait(process)
             sent.append(f"{signal.Signals(number).name} ({status})")
             what = f"{name}, {', '.join(sent)}: {err.strip()[-200:]}"
-            outcome = CRASH if status is None else TRACEBACK if "Traceback" in err else None
+            outcome = CRASH if status is None else TRACEBACK if torn(err) else None
             if outcome:
                 tally.add(outcome, what)
             done += 1

@@ -195,5 +195,9 @@ def test_what_is_not_in_the_grid_is_refused(many):
         many.at(rate=0.1)
     with pytest.raises(ValueError, match=r"measure is 'test_loss', which was not measured"):
         many.final("test_loss")
+    with pytest.raises(TypeError, match=r"params are not stacked; expected parameters with a fi"):
+        ensemble(NET, np.zeros((0, 4)), X)
+    with pytest.raises(ValueError, match=r"across and up are both rate; expected two axes"):
+        nnjax.many_plots.landscape(many, "rate", "rate")
     with pytest.raises(ValueError, match=r"how is 'sum'; expected 'mean' or 'vote'"):
         ensemble(NET, many.at(rate=0.1, dropout=0.0, mu=0.5).state.params, X, "sum")

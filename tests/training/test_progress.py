@@ -11,7 +11,7 @@ import pytest
 
 import nnjax
 from nnjax.data import Dataset
-from nnjax.training.progress import Bar
+from nnjax.training.progress import Bar, report
 
 NET = nnjax.mlp([4, 5, 3], nnjax.tanh, loss=nnjax.log_likelihood)
 RNG = np.random.default_rng(0)
@@ -65,3 +65,9 @@ def test_a_bar_without_tqdm_says_the_way_to_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match=r'pip install "nnjax\[cli\]"'):
         train(progress=True)
+
+
+@pytest.mark.parametrize("number", ["text", 5, np.zeros(2, np.int32)])
+def test_the_number_of_a_listener_is_checked(number):
+    with pytest.raises(TypeError, match=r"listener is .*; expected None, or the number that nnjax"):
+        report(number, 0.5)
