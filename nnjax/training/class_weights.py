@@ -6,7 +6,6 @@ w_x times as large (`nnjax.backprop`), and so is all that it adds to the gradien
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
@@ -34,7 +33,7 @@ def require_class_weight(value: Any) -> Any:
         >>> require_class_weight("even")
         Traceback (most recent call last):
         ...
-        ValueError: class_weight is 'even'; expected 'balanced', a weight of at least 0 for each \
+        ValueError: class_weight is 'even'; expected 'balanced', a weight from 0 to 1e30 for each \
 class, or weights by class such as {1: 5.0}
     """
     if value is None or (isinstance(value, str) and value == "balanced"):
@@ -45,7 +44,7 @@ class, or weights by class such as {1: 5.0}
     listed = hasattr(weights, "__len__") and not isinstance(weights, str | Mapping)
     if not listed or not len(weights) or not all(map(_is_weight, weights)):
         raise ValueError(
-            f"class_weight is {value!r}; expected 'balanced', a weight of at least 0 for each "
+            f"class_weight is {value!r}; expected 'balanced', a weight from 0 to 1e30 for each "
             "class, or weights by class such as {1: 5.0}"
         )
     return tuple(map(float, weights))
@@ -57,7 +56,7 @@ def _is_class(value: Any) -> bool:
 
 def _is_weight(value: Any) -> bool:
     real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and 0 <= float(value) < math.inf
+    return real and 0 <= value <= 1e30  # what float32 holds, and what is added up in it
 
 
 def weights_of_classes(net: Network, class_weight: Any, y: ArrayLike | None) -> jax.Array | None:

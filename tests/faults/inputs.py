@@ -212,6 +212,8 @@ def to_options(trials: int, work: Path, seed: int = 0) -> Tally:
         argv = [*usual[name], option, bad]
         if name in ("train", "sweep"):
             argv += ["--out", str(work / f"run-{number}")]
+        if name == "exercise":  # a file that is there would be judged
+            argv.insert(1, str(work / f"exercise-{number}.py"))
         try:
             status, _, err = run(*argv)
         except Exception as error:
