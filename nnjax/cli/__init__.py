@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from nnjax.checks import install
 from nnjax.cli.console import complain
-from nnjax.cli.stop import Saved, Terminated, terminable
+from nnjax.cli.stop import Saved, Terminated, terminable, unheard
 
 __all__ = ["main"]
 
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BaseException as error:
         return _conclude(error, leave=argv is None)
+    if argv is None:  # all is done: from now on Ctrl-C ends the process without a word
+        unheard()
     return status or 0
 
 

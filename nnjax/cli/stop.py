@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Saved", "Terminated", "terminable", "undisturbed"]
+__all__ = ["Saved", "Terminated", "terminable", "undisturbed", "unheard"]
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -74,6 +74,12 @@ def undisturbed() -> Iterator[None]:
     """Ignore Ctrl-C, SIGTERM and SIGHUP: for the moment in which results are saved."""
     with _handled([signal.SIGINT, *_ENDING], signal.SIG_IGN):
         yield
+
+
+def unheard() -> None:
+    """Let Ctrl-C end the process as the system does, without a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _terminate(number, frame):

@@ -857,6 +857,16 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(here, capsys, monkeypatch)
     assert list(here.iterdir()) == []
 
 
+def test_ctrl_c_after_the_end_leaves_no_traceback(monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(sys, "argv", ["nnjax", "--version"])
+    try:
+        assert main() == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost(number):
     def callback(phase, info):  # what it raises, Python ignores

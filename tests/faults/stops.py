@@ -69,9 +69,10 @@ def wait(process: subprocess.Popen) -> tuple[int | None, str]:
 def torn(err: str) -> bool:
     """Whether a command ended in a traceback.
 
-    Ctrl-C ends Python in one while it imports jax, in the first second: there is no command yet.
+    While it imports jax, in the first second, Python answers Ctrl-C with one, or hears it not, in
+    the garbage collection of jax, and says so: there is no command yet.
     """
-    importing = err.rstrip().endswith("KeyboardInterrupt") and "in main" not in err
+    importing = err.rstrip(" :\n").endswith("KeyboardInterrupt") and "in main" not in err
     return "Traceback" in err and not importing
 
 
