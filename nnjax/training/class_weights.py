@@ -55,8 +55,9 @@ def _is_class(value: Any) -> bool:
 
 
 def _is_weight(value: Any) -> bool:
+    number: Any = value
     real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and 0 <= value <= 1e30  # what float32 holds, and what is added up in it
+    return real and 0 <= number <= 1e30  # what float32 holds, and what is added up in it
 
 
 def weights_of_classes(net: Network, class_weight: Any, y: ArrayLike | None) -> jax.Array | None:
