@@ -225,6 +225,7 @@ def test_parameters_that_are_not_floating_point():
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.slow
 def test_parameters_of_mixed_dtypes(place):
     """They compute in the widest; each gradient has the dtype of its own leaf, as jax.grad's."""
     with jax.enable_x64(True):

@@ -76,6 +76,7 @@ def command(*argv, before=""):
 # ---------------------------------------------------------------- train
 
 
+@pytest.mark.slow
 def test_default_run_reads_97_percent_of_the_digits_held_out(trained):
     net, params = params_of(trained)
     assert nnjax.accuracy(net, params, *data.load("digits").test) >= 0.97

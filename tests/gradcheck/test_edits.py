@@ -74,6 +74,7 @@ def identity(d):
 
 
 @pytest.mark.parametrize("i", thinned(range(len(NETWORKS)), str, 6))
+@pytest.mark.slow
 def test_the_expressions_evaluate_to_the_gradient_and_the_errors(i, derivations):
     d = derivations[i]
     with double_precision():

@@ -7,6 +7,7 @@ from nnjax.gradcheck.exercise import EXERCISES, judge, write_exercise
 
 
 @pytest.mark.parametrize("name", thinned(EXERCISES, str, 4))
+@pytest.mark.slow
 def test_a_planted_mistake_is_caught_and_can_be_mended(name, tmp_path):
     exercise = EXERCISES[name]
     for slip in exercise.slips:

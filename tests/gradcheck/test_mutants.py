@@ -464,7 +464,7 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize("style", ["batch", "book"])
-@pytest.mark.parametrize("case", thinned(MUTANTS, lambda case: f"{case[0]}, {case[1]}", 16))
+@pytest.mark.parametrize("case", thinned(MUTANTS, lambda case: f"{case[0]}, {case[1]}", 32))
 def test_planted_mistakes_are_named(case, style):
     name, where, net, steps = case
     if name.endswith("*") and style == "book":
@@ -908,6 +908,7 @@ LAYERS = [
 
 
 @pytest.mark.parametrize("case", thinned(LAYERS, lambda case: case[0], 40))
+@pytest.mark.slow
 def test_mistakes_in_layers_are_named(case):
     name, net, i, functions = case
     report = check_backprop(net, with_layer(net, i, **functions))

@@ -26,6 +26,7 @@ def in_float64(net, params, x, y):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_what_is_reported_is_what_float64_finds(dtype):
     """With a rate of 0 the parameters stay, so that the running mean is a loss of theirs."""
     params = nnjax.init(NET, jax.random.key(0), dtype)
