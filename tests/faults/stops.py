@@ -32,6 +32,8 @@ SETTINGS = {
         *("--batch-size", "50"),
     ),
 }
+BEGUN = "the command begins"
+"""What `command` writes to stderr when everything is imported."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -47,7 +49,8 @@ def result(folder: Path) -> tuple[bytes, list[dict]]:
 
 def command(*argv: str) -> subprocess.Popen:
     """Start a command in a process of its own."""
-    program = "import sys; from nnjax.cli import main; sys.exit(main())"
+    begin = f"print({BEGUN!r}, file=sys.stderr, flush=True)"
+    program = f"import sys; from nnjax.cli import main; {begin}; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", program, *argv],
         stdout=subprocess.DEVNULL,
@@ -67,13 +70,11 @@ def wait(process: subprocess.Popen) -> tuple[int | None, str]:
 
 
 def torn(err: str) -> bool:
-    """Whether a command ended in a traceback.
+    """Whether there is a traceback in what a command wrote once it had begun.
 
-    While it imports jax, in the first second, Python answers Ctrl-C with one, or hears it not, in
-    the garbage collection of jax, and says so: there is no command yet.
+    Before that Python imports jax, and answers Ctrl-C in its own way: there is no command yet.
     """
-    importing = err.rstrip(" :\n").endswith("KeyboardInterrupt") and "in main" not in err
-    return "Traceback" in err and not importing
+    return "Traceback" in err.partition(BEGUN)[2]
 
 
 def start_or_resume(folder: Path, setting: tuple[str, ...]) -> list[str]:
