@@ -103,6 +103,7 @@ def test_one_image_and_vmap():
     [
         ("SAME", {}),
         ("VALID", {}),
+        pytest.param([(1, 1), (2, 2)], {}, marks=pytest.mark.slow),
         ([(0, 1), (2, 2)], {}),  # by lax itself
         ("VALID", {"rhs_dilation": (2, 1)}),
         ("VALID", {"feature_group_count": 2}),

@@ -318,15 +318,14 @@ class Spot:
         # Rows of leaves that no node reaches stay as they are.
         return Fit(basis.shape[1], self.sizes(left), basis)
 
-    def explained_by_both(self, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
-        """Return whether wrong cotangents at these nodes and those explain the residual."""
+    def left_by_both(self, one: tuple[int, ...], two: tuple[int, ...]) -> np.ndarray:
+        """Return what wrong cotangents at these nodes and those leave of each leaf's residual."""
         first, second = self.fit(one).basis, self.fit(two).basis
         beside = second - first @ (first.T @ second)
         left = self.residual - first @ (first.T @ self.residual)
         directions, sizes, _ = np.linalg.svd(beside, full_matrices=False)
         directions = directions[:, sizes > 1e-8]
-        left = left - directions @ (directions.T @ left)
-        return bool((self.sizes(left) <= 10 * self.tolerance).all())
+        return self.sizes(left - directions @ (directions.T @ left))
 
     def as_claimed(self, places: Sequence[Site]) -> tuple[Spot, dict[Edge, np.ndarray]] | None:
         """Return the backward pass that the claim is the result of, if all but these is right.

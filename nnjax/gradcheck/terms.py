@@ -549,15 +549,28 @@ class Search:
         read = [self.read(places) for places in chosen[:MOST_READ]] if len(chosen[0]) > 1 else []
         named = [sum(match is not None for match in matches) for matches in read]
         if not any(named):
-            return tuple(self.place_only(where, told) for where in chosen[0])
+            left = self.left_by(chosen[0])
+            return tuple(self.place_only(where, told, left) for where in chosen[0])
         best = min(
             (i for i, count in enumerate(named) if count == max(named)),
             key=lambda i: sum(match.cost for match in read[i] if match is not None),
         )
+        left = self.left_by(chosen[best])
         return tuple(
-            self.place_only(where, told) if match is None else self.report(match)
+            self.place_only(where, told, left)
+            if match is None
+            else self.report(match._replace(residual=left))
             for where, match in zip(chosen[best], read[best], strict=True)
         )
+
+    def left_by(self, places: Sequence[Site]) -> float:
+        """Return the largest relative difference that one place, or two together, leave."""
+        nodes = [where.nodes for where in places]
+        sizes = (
+            spot.fit(nodes[0]).residual if len(nodes) == 1 else spot.left_by_both(*nodes)
+            for spot in self.spots
+        )
+        return max(float(size.max()) for size in sizes)
 
     def read(self, places: Sequence[Site]) -> list[Match | None]:
         """Return, for each of the places that explain all together, what was done there."""
@@ -622,12 +635,12 @@ class Search:
             work += both**2 * len(spot.residual)
             if both > least or both >= below or work > MOST_WORK:
                 break
-            if all(s.explained_by_both(one, two) for s in self.spots):
+            if all((s.left_by_both(one, two) <= 10 * s.tolerance).all() for s in self.spots):
                 least = both
                 found += itertools.product(alike[two], alike[one])
         return [pair if pair[0].edges[-1] > pair[1].edges[-1] else pair[::-1] for pair in found]
 
-    def place_only(self, where: Site, rank: int) -> Finding:
+    def place_only(self, where: Site, rank: int, residual: float) -> Finding:
         """Return the place alone, one of those that explain all with this number of directions."""
         spot = self.spots[0]
         rows = int((self.wrong[spot.leaf_of] & (spot.weights > 0)).sum())
@@ -645,6 +658,7 @@ class Search:
             ),
             evidence=f"{rank} directions explain all {rows} {what}" if told else "",
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
+            residual=residual,
         )
 
 

@@ -69,7 +69,16 @@ def assert_come_back(digits, pictures, bound=0.25, share=0.95):
     assert np.mean(np.array(nearest) == np.arange(len(digits))) >= share
 
 
-@pytest.mark.parametrize(("size", "dark_on_light"), [(40, True), (133, False), (500, True)])
+@pytest.mark.parametrize(
+    ("size", "dark_on_light"),
+    [
+        (40, True),
+        (133, False),
+        (500, True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((40, False), (133, True))),
+        pytest.param(500, False, marks=pytest.mark.slow),
+    ],
+)
 def test_digits_of_any_size_come_back(digits, size, dark_on_light):
     rng = np.random.default_rng(size)
     pictures = [draw(digit, size, rng) for digit in digits[0]]

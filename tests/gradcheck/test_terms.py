@@ -197,6 +197,7 @@ def test_what_has_no_name_is_told_by_its_place():
 
     (finding,) = found(affine, claim, (6, 3), (3, 2), (2,))
     assert finding.name == "place only"
+    assert 0 < finding.residual < 1e-6  # measured, not left at 0
     assert "everything after it is right" in finding.sentence
     assert "directions explain all" in finding.evidence
     assert finding.factor is None
