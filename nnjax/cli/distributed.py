@@ -108,16 +108,15 @@ class Cluster:
                 shutil.copytree(resume, own, ignore=shutil.ignore_patterns(".lock"))
             from jax.experimental.multihost_utils import sync_global_devices
 
-            with _said_to_stderr():  # Gloo says that it is connected
+            with _printing(first):
                 sync_global_devices("the run to continue has been read")
-            if first:
-                yield out, resume
-                return
-            try:
-                with redirect_stdout(io.StringIO()):
+                if first:
+                    yield out, resume
+                    return
+                try:
                     yield (own, None) if resume is None else (None, own)
-            except Saved as stop:  # in a folder that goes
-                raise stop.__cause__ or stop from None
+                except Saved as stop:  # in a folder that goes
+                    raise stop.__cause__ or stop from None
 
     def _join(self, platform: str | None) -> None:
         if platform is not None:
@@ -154,13 +153,15 @@ def _read_errors() -> None:
 
 
 @contextmanager
-def _said_to_stderr() -> Iterator[None]:
-    """Send to stderr what libraries write to stdout, past Python."""
+def _printing(first: bool) -> Iterator[None]:
+    """Print in the first process alone, and nothing but what nnjax prints: Gloo greets there."""
     sys.stdout.flush()
     before = os.dup(1)
     os.dup2(2, 1)
+    own = os.fdopen(os.dup(before), "w", encoding="utf-8") if first else io.StringIO()
     try:
-        yield
+        with own, redirect_stdout(own):
+            yield
     finally:
         os.dup2(before, 1)
         os.close(before)
@@ -173,7 +174,9 @@ def another_has_ended(error: BaseException) -> str | None:
         >>> from nnjax.cli.distributed import another_has_ended
         >>> another_has_ended(ValueError("rate is -1"))
     """
-    if jax.distributed.is_initialized() and re.search(r"Gloo|NCCL|UNAVAILABLE|coordination|DEADLINE_EXCEEDED", str(error)):
+    if jax.distributed.is_initialized() and re.search(
+        r"Gloo|NCCL|UNAVAILABLE|coordination|DEADLINE_EXCEEDED", str(error)
+    ):
         return _ENDED
     return None
 
