@@ -182,7 +182,7 @@ def _rows_of_this_process(mesh: Mesh | None, count: int) -> slice:
 
 
 def _over_examples(mesh: Mesh, count: int) -> NamedSharding:
-    """Return how examples lie: divided over the first axis where that goes, else on every device."""
+    """Return how examples lie: divided over the first axis if that is even, else everywhere."""
     even = count % mesh.devices.shape[0] == 0
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]) if even else PartitionSpec())
 
