@@ -116,6 +116,11 @@ class Sweep:
         if asked.network.feedback != "transpose":
             raise ValueError("a sweep trains by backpropagation; leave out --feedback")
         config = asked._config({})
+        if config.source() is not None:
+            raise ValueError(
+                f"a sweep needs its data in memory, and the files in {config.data} are read a "
+                "window at a time; give a .npz file of a part of them"
+            )
         data = config.dataset()
         config = config.for_data(data)
         asked = dataclasses.replace(asked, measure=config.measure)

@@ -92,6 +92,22 @@ class Folder:
     def __len__(self) -> int:
         return sum(len(y) for _, y in self._parts)
 
+    def whole(self) -> Window:
+        """Return all examples, in the order of the files; they have to fit into memory."""
+        xs, ys = zip(*self._parts, strict=True)
+        return np.concatenate(xs), np.concatenate(ys)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The sizes of the files in bytes, by their names."""
+        found = sorted(path for kind in ("*.npy", "*.npz") for path in Path(self.path).glob(kind))
+        return {path.name: path.stat().st_size for path in found}
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: one more than the largest label."""
+        return 1 + max(int(y.max()) for _, y in self._parts if len(y))
+
     def windows(self, epoch: int, first: int = 0, rows: Rows = _all) -> Iterator[Window]:
         """Yield the windows of an epoch, from window `first` on; the last one may be smaller.
 
