@@ -8,12 +8,13 @@ window every example is in a random place.
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,10 +134,18 @@ class Folder:
                 held -= self.window
                 order = random.permutation(self.window)
                 if number >= first:  # those before are not read from the disk
-                    yield _together(taken, order[rows(self.window)])
+                    yield self._read(taken, order[rows(self.window)])
                 number += 1
         if held and number >= first:
-            yield _together(pieces, random.permutation(held)[rows(held)])
+            yield self._read(pieces, random.permutation(held)[rows(held)])
+
+    def _read(self, pieces: list[Window], order: np.ndarray) -> Window:
+        """Return some examples of the pieces, and let go of the memory that they are mapped to."""
+        window = _together(pieces, order)
+        for array in itertools.chain(*self._parts):
+            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                array.base.madvise(mmap.MADV_DONTNEED)
+        return window
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,7 @@ class Iterated:
         """Yield the windows of an epoch, from window `first` on; those before are skipped."""
         random = np.random.default_rng([self.seed, epoch])
         examples, number, seen = iter(self.examples), 0, 0
-        while pairs := list(islice(examples, min(self.window, self.count - seen))):
+        while pairs := list(itertools.islice(examples, min(self.window, self.count - seen))):
             order = random.permutation(len(pairs))[rows(len(pairs))]
             seen += len(pairs)
             if number >= first:

@@ -154,7 +154,7 @@ def many_epochs(
     Args:
         restore: given the `progress` of a `Many` before the first epoch, returns that of an earlier
             search with the same arguments, which then ends, bit for bit, as if it had never been
-            interrupted.
+            interrupted; of a complete one the end is yielded.
 
     Other arguments, raises: see `train_many`.
 
@@ -239,15 +239,21 @@ def _divided(many: Many) -> Many:
 
 def _iterate(programs: Sequence[_Program], many: Many, refine: int | None) -> Iterator[Many]:
     rungs = {} if refine is None else _rungs(many, refine)
-    for epoch in range(many.epoch, many.epochs):
-        if not any(np.any(group.status == RUNNING) for group in many.groups):
-            return
+    if many.epoch and _complete(many):
+        yield many
+    while not _complete(many):
+        epoch = many.epoch
         pairs = zip(programs, many.groups, strict=True)
         groups = tuple(program.epoch(group, epoch) for program, group in pairs)
         many = dataclasses.replace(many, epoch=epoch + 1, groups=groups)
         if epoch + 1 in rungs:
             many = _halved(many, rungs[epoch + 1])
         yield many
+
+
+def _complete(many: Many) -> bool:
+    running = any(np.any(group.status == RUNNING) for group in many.groups)
+    return many.epoch == many.epochs or not running
 
 
 def _rungs(many: Many, k: int) -> dict[int, int]:
