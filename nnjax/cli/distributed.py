@@ -55,7 +55,7 @@ class Cluster:
 
     distributed: bool = False
     """Use the devices of several processes: found from Slurm, Open MPI or Kubernetes, or given by
-    the next three options."""
+    the next three."""
     coordinator: str | None = None
     """Address of the first process, such as 10.0.0.1:1234."""
     processes: int | None = None

@@ -88,6 +88,21 @@ def test_processes_share_the_settings_of_a_sweep_and_one_continues_it(tmp_path):
 
 
 @pytest.mark.slow
+def test_each_process_reads_its_rows_of_data_that_are_larger_than_memory(tmp_path):
+    x, y = nnjax.data.load("digits").train
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    np.savez(data / "train" / "all.npz", x=x, y=y)
+    words = ["train", "--data", str(data), "--window", "320", "--batch-size", "16", "--hidden"]
+    words += ["--epochs", "2", "--rate", "0.05", "--out"]
+    assert main([*words, str(tmp_path / "alone")]) == 0
+    together(*words, str(tmp_path / "shared"))
+    one, other = (nnjax.load_run(tmp_path / name) for name in ("alone", "shared"))
+    np.testing.assert_allclose(one.params[0].w, other.params[0].w, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.history["train_loss"], other.history["train_loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("dies", [0, 1])
 def test_a_killed_process_ends_the_other_with_one_sentence_and_one_continues(dies, tmp_path):
