@@ -38,7 +38,7 @@ def sgd_step(
         x: (n, *input_shape) the inputs of the mini-batch.
         y: (n, n_out) targets, or (n,) integer classes.
         eta: the learning rate η, a finite number of at least 0, or an array () of one. An array
-            on a device is never read back: it is judged by its shape and dtype alone.
+            on an accelerator is not read back: it is judged by its shape and dtype alone.
         key: given: training mode (dropout on); None: inference.
 
     Raises:
@@ -54,13 +54,19 @@ def sgd_step(
         >>> bool(nnjax.loss(net, stepped, x, y) < nnjax.loss(net, params, x, y))
         True
     """
-    if not isinstance(eta, jax.Array):
+    if not isinstance(eta, jax.Array) or _on_host(eta):
         _require_rate(eta)
     return _step(net, params, x, y, eta, key)
 
 
 def _require_rate(eta):
     require_scalar(eta, "eta", "a learning rate of at least 0 and finite", 0, FINITE)
+
+
+def _on_host(array):
+    if isinstance(array, jax.core.Tracer):
+        return False
+    return all(device.platform == "cpu" for device in array.devices())
 
 
 def _step_arguments(net, params, x, y, eta, key):
