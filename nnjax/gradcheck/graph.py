@@ -34,6 +34,7 @@ __all__ = [
     "Place",
     "Traced",
     "derivative",
+    "sum_to",
     "trace",
     "trace_at",
 ]
@@ -279,17 +280,22 @@ class Graph:
 
     def _passage(self, k: int) -> Passage:
         if k not in self._passages:
-            equation = self.equations[k]
-            self._passages[k] = passage(
-                equation.name,
-                equation.function,
-                equation.params,
-                [self.values[node] for node in equation.inputs],
-                [self.shape(node) for node in equation.outputs],
-                [j for j, node in enumerate(equation.inputs) if node in self.active],
-                [i for i, node in enumerate(equation.outputs) if node in self.active],
-            )
+            inputs = [self.values[node] for node in self.equations[k].inputs]
+            self._passages[k] = self.passage_at(k, inputs)
         return self._passages[k]
+
+    def passage_at(self, k: int, inputs: Sequence[Any]) -> Passage:
+        """Return how tangents and cotangents pass through equation k at these operands."""
+        equation = self.equations[k]
+        return passage(
+            equation.name,
+            equation.function,
+            equation.params,
+            inputs,
+            [self.shape(node) for node in equation.outputs],
+            [j for j, node in enumerate(equation.inputs) if node in self.active],
+            [i for i, node in enumerate(equation.outputs) if node in self.active],
+        )
 
     def pull_back(self, k: int, cotangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Return what flows back along the edges of equation k: (C, *operand) an operand.
@@ -303,7 +309,7 @@ class Graph:
         if partials is not None:
             g = cotangents[0]
             return {
-                j: _sum_to(g * partials[j], self.shape(node))
+                j: sum_to(g * partials[j], self.shape(node))
                 for j, node in enumerate(equation.inputs)
                 if node in self.active
             }
@@ -413,8 +419,8 @@ def _spread(tangent, shape):
     )
 
 
-def _sum_to(g, shape):
-    """Sum over the axes along which an operand of this shape was spread."""
+def sum_to(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum (C, *result) over the axes along which an operand of this shape was spread."""
     if not shape:  # a scalar goes with an array of any shape
         return g.reshape(len(g), -1).sum(axis=1)
     axes = tuple(a + 1 for a, (n, m) in enumerate(zip(g.shape[1:], shape, strict=True)) if n != m)
@@ -549,9 +555,8 @@ class _Builder:
                 given = [self.without_epsilon(node, path) for node in given]
             outputs = self.inner(equation, given, path)
             if outputs is None:
-                outputs = self.add(
-                    equation.primitive.name, _binder(equation), equation.params, given, path
-                )
+                bind = _binder(equation.primitive, tuple(equation.params.items()))
+                outputs = self.add(equation.primitive.name, bind, equation.params, given, path)
             nodes.update(zip(equation.outvars, outputs, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
 
@@ -623,8 +628,11 @@ def _size(jaxpr) -> int:
     return len(jaxpr.eqns) + sum(_size(p.jaxpr) for p in inner)
 
 
-def _binder(equation):
-    primitive, params = equation.primitive, equation.params
+@functools.lru_cache(maxsize=4096)
+def _binder(primitive, params):
+    """Return an operation as a function: the same one for the same operation, which is compiled
+    with it."""
+    params = dict(params)
 
     def bind(*inputs):
         found = primitive.get_bind_params(params)  # (functions, params) before jax 0.10

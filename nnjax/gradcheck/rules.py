@@ -8,6 +8,7 @@ by side are (C, *output).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,10 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnjax.gradcheck.reference import compiled
+
 __all__ = ["COPIES", "PARTIALS", "Passage", "evaluate", "passage"]
 
 # Numbers of a Jacobian that is kept.
 MOST_NUMBERS = 4_000_000
+# How the names of operations begin that have a derivative rule of the user's own.
+_OWN_RULE = ("custom_jvp", "custom_vjp")
 
 
 def _logistic(x):
@@ -132,7 +137,7 @@ def passage(
         return _copy(function, inputs, shapes, operands, outputs)
     sizes = sum(np.size(inputs[j]) for j in operands), sum(math.prod(shapes[i]) for i in outputs)
     given = name, function, inputs, shapes, operands, outputs, sizes
-    if name.startswith("custom_"):  # the rule need not be linear in the cotangent
+    if name.startswith(_OWN_RULE):  # which need not be linear in the cotangent
         return Passage(_dense(*given).push, _jax(*given).pull)
     return _dense(*given) if sizes[0] * sizes[1] <= MOST_NUMBERS else _jax(*given)
 
@@ -237,13 +242,24 @@ def _restricted(function, inputs, operands, outputs):
     return restricted, [inputs[j] for j in operands]
 
 
+@functools.lru_cache(maxsize=512)
+def _jacobian(make, function, operands, outputs):
+    """Return the Jacobian of an operation as a function of its inputs, compiled."""
+
+    @compiled
+    def jacobian(inputs):
+        restricted, at = _restricted(function, inputs, operands, outputs)
+        return make(restricted, argnums=tuple(range(len(at))))(*at)
+
+    return jacobian
+
+
 def _dense(name, function, inputs, shapes, operands, outputs, sizes):
-    restricted, at = _restricted(function, inputs, operands, outputs)
     # A loop whose end is not known beforehand cannot be gone through backwards, a function with a
     # rule of its own for the way back not forwards.
-    own = name.startswith("custom_")
-    make = jax.jacfwd if name == "while" or (sizes[0] <= sizes[1] and not own) else jax.jacrev
-    found = make(restricted, argnums=tuple(range(len(at))))(*at)
+    forwards = name == "while" or sizes[0] <= sizes[1]
+    make = jax.jacfwd if forwards and not name.startswith(_OWN_RULE) else jax.jacrev
+    found = _jacobian(make, function, tuple(operands), tuple(outputs))(list(inputs))
     jacobians = {
         (i, j): np.asarray(found[a][b], np.float64).reshape(math.prod(shapes[i]), -1)
         for a, i in enumerate(outputs)
@@ -271,7 +287,7 @@ def _dense(name, function, inputs, shapes, operands, outputs, sizes):
 def _jax(name, function, inputs, shapes, operands, outputs, sizes):
     restricted, at = _restricted(function, inputs, operands, outputs)
     results, back = jax.vjp(restricted, *at)
-    vjp = jax.vmap(back)
+    vjp = jax.vmap(lambda cotangents: back(cotangents))
 
     def push(tangents):
         count = len(next(iter(tangents.values())))
