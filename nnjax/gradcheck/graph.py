@@ -265,6 +265,15 @@ class Graph:
         """Return the shape of a node's value."""
         return np.shape(self.values[node])
 
+    def size_of(self, node: int) -> int:
+        """Return how many numbers a node's value has."""
+        return np.size(self.values[node])
+
+    @functools.cached_property
+    def size(self) -> int:
+        """How many numbers all the nodes have to which something flows back."""
+        return sum(map(self.size_of, self.active))
+
     def partials(self, k: int) -> tuple | None:
         """Return ∂out/∂operand of an elementwise equation, one array an operand, else None."""
         equation = self.equations[k]
@@ -405,6 +414,11 @@ def derivative(equation: Equation, inputs: Sequence[Any], j: int) -> np.ndarray:
     """Return ∂out/∂operand j of an elementwise equation at these inputs."""
     if equation.name in PARTIALS:
         return PARTIALS[equation.name](*inputs)[j]
+    if equation.name == "integer_pow":
+        return equation.params["y"] * inputs[0] ** (equation.params["y"] - 1)
+    if equation.name == "select_n" and j:
+        mask = np.asarray(np.asarray(inputs[0]) == j - 1, float)
+        return np.broadcast_to(mask, np.shape(inputs[j]))
 
     def function(x):
         return equation.function(*inputs[:j], x, *inputs[j + 1 :])[0]
@@ -527,7 +541,7 @@ class _Builder:
 
     def add(self, name, function, params, inputs, path):
         given = [self.values[node] for node in inputs]
-        results = evaluate(name, given) or function(*given)
+        results = evaluate(name, params, given) or function(*given)
         outputs = [self.node(result) for result in results]
         self.equations.append(
             Equation(name, function, params, tuple(inputs), tuple(outputs), path, self.run)
@@ -604,18 +618,21 @@ class _Builder:
         for t in reversed(turns) if params["reverse"] else turns:
             self.run += 1
             slices = [
-                self.add("step", lambda x, t=t: [jnp.asarray(x)[t]], {}, [x], path)[0]
+                self.add("step", lambda x, t=t: [x[t]], {}, [x], path)[0]
                 for x in sequences
             ]
             outputs = self.walk(body.jaxpr, body.consts, [*consts, *carry, *slices], path)
             carry, stacks[t] = outputs[:carried], outputs[carried:]
         self.run += 1
-        stack = lambda *ys: [jnp.stack(ys)]  # noqa: E731
         ys = [
-            self.add("stack", stack, {}, list(steps), path)[0]
+            self.add("stack", _stack, {}, list(steps), path)[0]
             for steps in zip(*(stacks[t] for t in turns), strict=True)
         ]
         return [*carry, *ys]
+
+
+def _stack(*ys):
+    return [(jnp if isinstance(ys[0], jax.Array) else np).stack(ys)]  # keys are JAX's own
 
 
 def _deeper(outside, inside) -> int:
