@@ -617,10 +617,7 @@ class _Builder:
         turns = range(length)
         for t in reversed(turns) if params["reverse"] else turns:
             self.run += 1
-            slices = [
-                self.add("step", lambda x, t=t: [x[t]], {}, [x], path)[0]
-                for x in sequences
-            ]
+            slices = [self.add("step", lambda x, t=t: [x[t]], {}, [x], path)[0] for x in sequences]
             outputs = self.walk(body.jaxpr, body.consts, [*consts, *carry, *slices], path)
             carry, stacks[t] = outputs[:carried], outputs[carried:]
         self.run += 1
