@@ -506,7 +506,7 @@ def _examples(net, params, x, y, key=None, weights=None):
     return net, params, x, y, key, check_weights(weights, x.shape[0])
 
 
-@checked(_inputs, layout=like_examples)
+@checked(_inputs, layout=like_examples, once=True)
 def feedforward(
     net: Network, params: Params, x: ArrayLike, key: chex.PRNGKey | None = None
 ) -> jax.Array:
@@ -536,7 +536,7 @@ def feedforward(
     return in_pieces(net, outputs, (x, keys), limit=None)
 
 
-@checked(_examples)
+@checked(_examples, once=True)
 def loss(
     net: Network,
     params: Params,

@@ -199,5 +199,5 @@ def test_the_job_files_of_a_cluster_parse():
     assert len(commands) == 4
     for words in commands:
         train = parse(shlex.split(words.replace("$JOB_COMPLETION_INDEX", "3")))
-        assert train.distributed
+        assert train.cluster.distributed
         assert str(train.output.out).removeprefix("/").startswith("runs/")

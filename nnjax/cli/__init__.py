@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from nnjax.checks import install
 from nnjax.cli.console import complain
+from nnjax.cli.distributed import another_has_ended, leave_at_once
 from nnjax.cli.stop import Saved, Terminated, terminable, unheard
 
 __all__ = ["main"]
@@ -38,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _command(sys.argv[1:] if argv is None else argv)()
             sys.stdout.flush()
     except BaseException as error:
-        return _conclude(error, leave=argv is None)
+        status = _conclude(error, leave=argv is None)
+        leave_at_once(status)
+        return status
     if argv is None:  # all is done: from now on Ctrl-C ends the process without a word
         unheard()
     return status or 0
@@ -103,6 +106,8 @@ _EXPECTED = (
 
 def _sentence(error: Exception) -> str:
     """What an error says, without what Python and jax put around it."""
+    if ended := another_has_ended(error):
+        return ended
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = str(error).strip()

@@ -1,78 +1,129 @@
 """The option --distributed: one run on the devices of several processes, on one machine or many.
 
-Every process is started with the same options and does the same; the first one writes the run and
-prints. What the others would write goes to a folder that is removed.
+Every process is started with the same options; the first one writes the run and prints. What the
+others would write goes to a folder that is removed. A process that ends takes the others with it.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
 from nnjax.checks import require_size
+from nnjax.cli.stop import Saved
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "another_has_ended", "leave_at_once"]
 
 _HEARTBEAT = 20  # seconds after which a process that is silent counts as dead
+_ENDED = (
+    "another process of this run has ended; start all of them again, with --resume and the folder "
+    "of the run if it has one"
+)
+# What comes from JAX when a process has died, from this line on: a page, and then the end.
+_DEATH = r"^[EWF]\d{4} .*(coordination_service|distributed service)|^terminate called"
+_FILTER = f"""
+import re, sys
+for line in sys.stdin.buffer:
+    text = line.decode(errors="replace")
+    if text.startswith("[Gloo]"):
+        continue
+    if re.search({_DEATH!r}, text):
+        sys.stderr.write("nnjax: " + {_ENDED!r} + chr(10))
+        break
+    sys.stderr.write(text)
+    sys.stderr.flush()
+sys.stderr.flush()
+for line in sys.stdin.buffer:
+    pass
+"""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes that train together.
+    """Processes that train together: each is started with the same options."""
 
-    Args:
-        coordinator: the address of the first one, host:port; None: found from the scheduler (Slurm,
-            Open MPI, Kubernetes).
-        processes: how many there are.
-        process: the number of this one, from 0 on.
-
-    Raises:
-        ValueError: if only some of the three are given, or a number is out of range.
-
-    Example:
-        >>> from nnjax.cli.distributed import Cluster
-        >>> Cluster("127.0.0.1:1234", processes=2, process=2)
-        Traceback (most recent call last):
-        ...
-        ValueError: process is 2; expected an integer of at most 1
-    """
-
+    distributed: bool = False
+    """Use the devices of several processes: found from Slurm, Open MPI or Kubernetes, or given by
+    the next three options."""
     coordinator: str | None = None
+    """Address of the first process, such as 10.0.0.1:1234."""
     processes: int | None = None
+    """How many processes there are."""
     process: int | None = None
+    """The number of this process, from 0 on."""
 
     def __post_init__(self):
-        given = [value is not None for value in vars(self).values()]
+        given = [v is not None for v in (self.coordinator, self.processes, self.process)]
         if any(given) and not all(given):
             raise ValueError("give all of --coordinator, --processes and --process, or none")
+        if any(given) and not self.distributed:
+            raise ValueError("--coordinator belongs to --distributed; give both")
         if self.processes is not None:
             count = require_size(self.processes, "processes")
             require_size(self.process, "process", 0, count - 1)
 
-    def require_none(self) -> None:
-        """Raise ValueError if a process is named without --distributed."""
-        if self.coordinator is not None:
-            raise ValueError("--coordinator belongs to --distributed; give both")
+    @contextmanager
+    def joined(
+        self, platform: str | None, out: Path | None, resume: Path | None
+    ) -> Iterator[tuple[Path | None, Path | None]]:
+        """Wait for the other processes, and give the folders to write and to continue.
 
-    def join(self, platform: str | None = None) -> None:
-        """Wait for the other processes; from then on JAX has the devices of all of them.
+        From then on JAX has the devices of all of them. The first process has the folders that were
+        asked for; the others have copies of their own, and print nothing.
 
         Args:
             platform: to compute on; None: chosen by JAX.
+            out: the folder for a new run, or None.
+            resume: the folder of the run to continue, or None.
 
         Raises:
             ValueError: if no scheduler says which processes there are.
-            RuntimeError: if they do not come.
+            RuntimeError: if they do not come, or one of them ends.
+
+        Example:
+            >>> from nnjax.cli.distributed import Cluster
+            >>> with Cluster().joined(None, None, None) as folders:  # this process is the only one
+            ...     print(folders)
+            (None, None)
         """
+        if not self.distributed:
+            yield out, resume
+            return
+        self._join(platform)
+        first = jax.process_index() == 0
+        with tempfile.TemporaryDirectory(prefix="nnjax-process-") as folder:
+            own = Path(folder, "run")
+            if resume is not None and not first:
+                shutil.copytree(resume, own, ignore=shutil.ignore_patterns(".lock"))
+            from jax.experimental.multihost_utils import sync_global_devices
+
+            with _printing(first):
+                sync_global_devices("the run to continue has been read")
+                if first:
+                    yield out, resume
+                    return
+                try:
+                    yield (own, None) if resume is None else (None, own)
+                except Saved as stop:  # in a folder that goes
+                    raise stop.__cause__ or stop from None
+
+    def _join(self, platform: str | None) -> None:
         if platform is not None:
             jax.config.update("jax_platforms", platform)
+        with suppress(AttributeError):  # it would take SIGTERM away from us
+            jax.config.update("jax_enable_preemption_service", False)
+        _read_errors()
         try:
             jax.distributed.initialize(
                 self.coordinator,
@@ -86,26 +137,54 @@ class Cluster:
                 "--coordinator HOST:PORT --processes N --process K to each of them"
             ) from None
 
-    @contextmanager
-    def folders(self, out: Path | None, resume: Path | None) -> Iterator[tuple[Path | None, ...]]:
-        """Give the folders to write and to continue: of the first process those asked for.
 
-        The others get copies of their own, and print nothing.
+def _read_errors() -> None:
+    """Put one sentence in place of the page that JAX writes as it ends a process whose peer died.
 
-        Args:
-            out: the folder for a new run, or None.
-            resume: the folder of the run to continue, or None.
-        """
-        from jax.experimental.multihost_utils import sync_global_devices
+    JAX ends it from a thread of its own, past Python, so that another process has to read along.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _FILTER]
+    sys.stderr.flush()
+    # Of a session of its own, so that Ctrl-C does not end it before it has read everything.
+    reader = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert reader.stdin is not None
+    os.dup2(reader.stdin.fileno(), 2)
+    reader.stdin.close()
 
-        first = jax.process_index() == 0
-        with tempfile.TemporaryDirectory(prefix="nnjax-process-") as folder:
-            own = Path(folder, "run")
-            if resume is not None and not first:
-                shutil.copytree(resume, own, ignore=shutil.ignore_patterns(".lock"))
-            sync_global_devices("the run to continue has been read")
-            if first:
-                yield out, resume
-                return
-            with redirect_stdout(io.StringIO()):
-                yield (own, None) if resume is None else (None, own)
+
+@contextmanager
+def _printing(first: bool) -> Iterator[None]:
+    """Print in the first process alone, and nothing but what nnjax prints: Gloo greets there."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    os.dup2(2, 1)
+    own = os.fdopen(os.dup(before), "w", encoding="utf-8") if first else io.StringIO()
+    try:
+        with own, redirect_stdout(own):
+            yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+
+
+def another_has_ended(error: BaseException) -> str | None:
+    """Return the sentence for an error that comes from the death of another process, else None.
+
+    Example:
+        >>> from nnjax.cli.distributed import another_has_ended
+        >>> another_has_ended(ValueError("rate is -1"))
+    """
+    if jax.distributed.is_initialized() and re.search(
+        r"Gloo|NCCL|UNAVAILABLE|coordination|DEADLINE_EXCEEDED", str(error)
+    ):
+        return _ENDED
+    return None
+
+
+def leave_at_once(status: int) -> None:
+    """End this process at once if it is one of several, which would wait for it otherwise."""
+    if jax.distributed.is_initialized():
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
@@ -21,6 +22,7 @@ from nnjax.cli.choices import Schedule
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import loss_text, printable, show, wrapped
 from nnjax.cli.devices import mesh_of
+from nnjax.cli.distributed import Cluster
 from nnjax.cli.loaded import description
 from nnjax.cli.options import DataOptions, NetworkOptions
 from nnjax.cli.stop import Saved, undisturbed
@@ -32,6 +34,7 @@ from nnjax.losses import targets
 from nnjax.tasks import METRICS, Metric, Regression, Task, task_of
 from nnjax.training import EarlyStopping, Many, checkpoint, many_epochs
 from nnjax.training.many_result import DIVERGED, RUNNING
+from nnjax.training.processes import decided_by_the_first
 from nnjax.training.run import Run, plain_json
 
 __all__ = ["Sweep"]
@@ -94,10 +97,16 @@ class Sweep:
     """Device to run on (default: chosen by JAX)."""
     json: bool = False
     """Print the results as JSON."""
+    cluster: _Of[Cluster] = field(default_factory=Cluster)
     data: _Of[DataOptions] = field(default_factory=DataOptions)
     network: _Of[NetworkOptions] = field(default_factory=NetworkOptions)
 
     def __call__(self) -> None:
+        with self.cluster.joined(self.platform, self.out, self.resume) as (out, resume):
+            devices = "all" if self.cluster.distributed else self.devices
+            dataclasses.replace(self, devices=devices, out=out, resume=resume)._sweep()
+
+    def _sweep(self) -> None:
         if self.platform is not None:
             use(self.platform)
         asked, run = self, None
@@ -205,7 +214,7 @@ class Sweep:
             figure.savefig(run.folder / f"{name}.png")
 
 
-_NOW = ("out", "resume", "devices", "platform", "json")  # of this call, not of the sweep
+_NOW = ("out", "resume", "devices", "platform", "json", "cluster")  # of this call, not of the sweep
 
 
 def _from_json(run: Run) -> Sweep:
@@ -241,24 +250,28 @@ def _restored(run: Run, template: Any) -> Any:
 
 def _follow(run: Run, steps: Iterator[Many], sweep: Sweep) -> Many:
     """Go through the epochs, show and save how far they are, and return all networks."""
-    many: Many | None = None
-    saved = time.monotonic()
+    path, many = _progress_file(run), None
+    saved, due = None, 0.0  # the first epoch is saved
     try:
         with _shown(sweep) as shown:
             for many in steps:
                 shown(many)
-                if time.monotonic() - saved > _EVERY:
-                    checkpoint.save(_progress_file(run), many.progress)
-                    saved = time.monotonic()
+                if decided_by_the_first(time.monotonic() > due):
+                    saved = many.gathered()
+                    checkpoint.save(path, saved.progress)
+                    due = time.monotonic() + _EVERY
+        if many is None:  # nothing was left to train
+            raise ValueError(f"{run.folder}: this sweep is complete; see its sweep.json")
+        many = many.gathered()
     except BaseException as stop:
-        if many is None:
+        if many is not None and jax.process_count() == 1:  # others may be gone
+            with undisturbed():
+                checkpoint.save(path, many.progress)
+                saved = many
+        if saved is None:
             raise
-        with undisturbed():
-            checkpoint.save(_progress_file(run), many.progress)
-        raise Saved(run.folder, many.epoch) from stop
-    if many is None:  # nothing was left to train
-        raise ValueError(f"{run.folder}: this sweep is complete; see its sweep.json")
-    checkpoint.save(_progress_file(run), many.progress)
+        raise Saved(run.folder, saved.epoch) from stop
+    checkpoint.save(path, many.progress)
     return many
 
 

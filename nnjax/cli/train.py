@@ -89,15 +89,6 @@ class Train:
     """Device to run on (default: chosen by JAX)."""
     devices: Literal["all"] | int | None = None
     """Divide every mini-batch over this many devices (default: one)."""
-    distributed: bool = False
-    """Train on the devices of several processes, each of which is started with the same options:
-    found from Slurm, Open MPI or Kubernetes, or given by the next three."""
-    coordinator: str | None = None
-    """Address of the first process, such as 10.0.0.1:1234."""
-    processes: int | None = None
-    """How many processes there are."""
-    process: int | None = None
-    """The number of this process, from 0 on."""
     data: _Of[DataOptions] = field(default_factory=DataOptions)
     distort: Distortion = field(default_factory=Distortion)
     """Random distortions, redrawn every time a training image is used."""
@@ -105,6 +96,7 @@ class Train:
     optimization: _Of[OptimizationOptions] = field(default_factory=OptimizationOptions)
     regularization: _Of[RegularizationOptions] = field(default_factory=RegularizationOptions)
     output: _Of[Output] = field(default_factory=Output)
+    cluster: _Of[Cluster] = field(default_factory=Cluster)
 
     @staticmethod
     def of(config: TrainConfig, tensorboard: bool = False) -> Train:
@@ -119,15 +111,10 @@ class Train:
         return TrainConfig.of([getattr(self, name) for name in GROUPS], self.distort)
 
     def __call__(self) -> None:
-        cluster = Cluster(self.coordinator, self.processes, self.process)
-        if not self.distributed:
-            cluster.require_none()
-            self._train()
-            return
-        cluster.join(self.platform)
-        with cluster.folders(self.output.out, self.resume) as (out, resume):
+        with self.cluster.joined(self.platform, self.output.out, self.resume) as (out, resume):
+            devices = "all" if self.cluster.distributed else self.devices
             output = replace(self.output, out=out)
-            replace(self, devices="all", resume=resume, output=output)._train()
+            replace(self, devices=devices, resume=resume, output=output)._train()
 
     def _train(self) -> None:
         if self.platform is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,10 +21,17 @@ import numpy as np
 
 from nnjax.checks import require_size
 
-__all__ = ["Folder", "Iterated", "Source", "Window"]
+__all__ = ["Folder", "Iterated", "Rows", "Source", "Window", "is_streamed"]
 
 Window = tuple[np.ndarray, np.ndarray]
 """Inputs x (n, ...) and targets y (n, ...) of some examples."""
+
+Rows = Callable[[int], np.ndarray | slice]
+"""Given how many examples a window has: which of them are wanted, by their places in it."""
+
+
+def _all(count: int) -> slice:
+    return slice(count)
 
 
 class Source(Protocol):
@@ -34,8 +41,8 @@ class Source(Protocol):
         """Return the number of examples in an epoch."""
         ...
 
-    def windows(self, epoch: int, first: int = 0) -> Iterator[Window]:
-        """Yield the windows of an epoch, from window `first` on."""
+    def windows(self, epoch: int, first: int = 0, rows: Rows = _all) -> Iterator[Window]:
+        """Yield the windows of an epoch, from window `first` on, or some rows of each."""
         ...
 
 
@@ -85,8 +92,14 @@ class Folder:
     def __len__(self) -> int:
         return sum(len(y) for _, y in self._parts)
 
-    def windows(self, epoch: int, first: int = 0) -> Iterator[Window]:
-        """Yield the windows of an epoch, from window `first` on; the last one may be smaller."""
+    def windows(self, epoch: int, first: int = 0, rows: Rows = _all) -> Iterator[Window]:
+        """Yield the windows of an epoch, from window `first` on; the last one may be smaller.
+
+        Args:
+            epoch: which one.
+            first: the windows before this one are not read.
+            rows: which examples of a window to read; by default all.
+        """
         random = np.random.default_rng([self.seed, epoch])
         blocks = [
             (part, start) for part, (_, y) in enumerate(self._parts)
@@ -104,10 +117,10 @@ class Folder:
                 held -= self.window
                 order = random.permutation(self.window)
                 if number >= first:  # those before are not read from the disk
-                    yield _together(taken, order)
+                    yield _together(taken, order[rows(self.window)])
                 number += 1
         if held and number >= first:
-            yield _together(pieces, random.permutation(held))
+            yield _together(pieces, random.permutation(held)[rows(held)])
 
 
 @dataclass(frozen=True)
@@ -148,12 +161,12 @@ class Iterated:
     def __len__(self) -> int:
         return self.count
 
-    def windows(self, epoch: int, first: int = 0) -> Iterator[Window]:
+    def windows(self, epoch: int, first: int = 0, rows: Rows = _all) -> Iterator[Window]:
         """Yield the windows of an epoch, from window `first` on; those before are skipped."""
         random = np.random.default_rng([self.seed, epoch])
         examples, number, seen = iter(self.examples), 0, 0
         while pairs := list(islice(examples, min(self.window, self.count - seen))):
-            order = random.permutation(len(pairs))
+            order = random.permutation(len(pairs))[rows(len(pairs))]
             seen += len(pairs)
             if number >= first:
                 yield (
@@ -164,6 +177,22 @@ class Iterated:
             if seen == self.count:
                 return
         raise ValueError(f"examples ended after {seen:,}, but count is {self.count:,}")
+
+
+def is_streamed(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder with training data for `Folder`, or with one called train.
+
+    Example:
+        >>> from nnjax.data.stream import is_streamed
+        >>> is_streamed("digits")
+        False
+    """
+    path = Path(path)
+    return any(
+        any(folder.glob(pattern))
+        for folder in (path, path / "train")
+        for pattern in ("x*.npy", "*.npz")
+    )
 
 
 def _cut(pieces: list[Window], size: int) -> tuple[list[Window], list[Window]]:
@@ -178,8 +207,17 @@ def _cut(pieces: list[Window], size: int) -> tuple[list[Window], list[Window]]:
 
 
 def _together(pieces: list[Window], order: np.ndarray) -> Window:
-    xs, ys = zip(*pieces, strict=True)
-    return np.concatenate(xs)[order], np.concatenate(ys)[order]
+    """Return some examples of the pieces, counted through, in this order; only they are read."""
+    ends = np.cumsum([len(y) for _, y in pieces])
+    x, y = (np.empty((len(order), *a.shape[1:]), a.dtype) for a in pieces[0])
+    piece_of = np.searchsorted(ends, order, side="right")
+    by_piece = np.argsort(piece_of, kind="stable")
+    limits = np.searchsorted(piece_of[by_piece], np.arange(len(pieces) + 1))
+    for k, (from_x, from_y) in enumerate(pieces):
+        at = by_piece[limits[k] : limits[k + 1]]
+        rows = order[at] - (ends[k] - len(from_y))
+        x[at], y[at] = from_x[rows], from_y[rows]
+    return x, y
 
 
 def _mapped(folder: Path) -> tuple[Window, ...]:

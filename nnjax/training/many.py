@@ -43,6 +43,7 @@ from nnjax.training.grid import Grid, Group, Settings, regularizer, seed_numbers
 from nnjax.training.loop import check_sizes, initial_state, task_trained
 from nnjax.training.many_result import DIVERGED, DROPPED, RUNNING, STOPPED, GroupState, Many
 from nnjax.training.monitors import Performance, directions, measure
+from nnjax.training.processes import Share, own_devices
 from nnjax.training.recipe import Augmentation, Recipe
 
 __all__ = ["many_epochs", "train_many"]
@@ -90,7 +91,8 @@ def train_many(
         refine: k: successive halving. After 1/k, 1/k², ... of the epochs only the best k-th of the
             settings is trained on, by the median over the seeds.
         mesh: devices to divide the networks over, such as `jax.make_mesh((4,), ("networks",))`;
-            they do not communicate.
+            they do not communicate. It may have devices of several processes, all of which call
+            this; each trains its share of the settings, and all return the same.
 
     Returns:
         A `Many`: `states` and `history`, stacked along the axes of the grid in its order, the seeds
@@ -120,7 +122,7 @@ def train_many(
     for result in many_epochs(**arguments):  # noqa: B007  (the last one is the result)
         pass
     assert result is not None  # epochs is at least 1
-    return result
+    return result.gathered()
 
 
 def many_epochs(
@@ -143,7 +145,9 @@ def many_epochs(
 ) -> Iterator[Many]:
     """Yield all networks after every epoch, until none is left to train: `train_many` in steps.
 
-    Arguments are checked at the call, before the first epoch is asked for.
+    Arguments are checked at the call, before the first epoch is asked for. On several processes the
+    figures of all networks are there; their states are those of this process until they are
+    `gathered()`.
 
     Args:
         restore: given the `progress` of a `Many` before the first epoch, returns that of an earlier
@@ -203,8 +207,22 @@ def many_epochs(
         programs.append(_Program.of(group, arguments, steps))
     groups = tuple(program.start(keys) for program in programs)
     start = Many(whole, numbers, tuple(keys), epochs, 0, groups, programs[0].rule)
-    progress = restore(start.progress)
-    return _iterate(programs, start.with_progress(progress), refine)
+    many = start.with_progress(restore(start.progress))
+    if mesh is not None and own_devices(mesh).size < mesh.size:
+        many = _divided(many)
+    return _iterate(programs, many, refine)
+
+
+def _divided(many: Many) -> Many:
+    """Return the networks with the states of those that this process trains."""
+    groups, first = [], 0
+    for group in many.groups:
+        count, processes = len(group.group.cells), jax.process_count()
+        share = Share(count, first, jax.process_index(), processes)
+        states = jax.tree.map(lambda leaf, own=share.own: leaf[:, own], group.states)
+        groups.append(group._replace(states=states, share=share))
+        first = (first + count) % processes  # so that small programs do not all go to the first
+    return dataclasses.replace(many, groups=tuple(groups))
 
 
 def _iterate(programs: Sequence[_Program], many: Many, refine: int | None) -> Iterator[Many]:
@@ -281,6 +299,7 @@ class _Program:
         placed = on_device(net, init(net, arguments.key), data)
         mesh = arguments.recipe.mesh
         if mesh is not None:
+            mesh = own_devices(mesh)
             placed = jax.device_put(placed, NamedSharding(mesh, PartitionSpec()))
         recipe = dataclasses.replace(arguments.recipe, mesh=None)
         return cls(group, net, recipe, rule, performances, steps, arguments.epochs, placed, mesh)
@@ -304,19 +323,25 @@ class _Program:
         names += ["best_epoch", "waited"] if self.rule is not None else []
         shape = (len(keys), len(settings))
         history = {name: np.full((*shape, self.epochs), np.nan) for name in names}
-        return GroupState(self.group, self.net, states, np.full(shape, RUNNING, np.int8), history)
+        status = np.full(shape, RUNNING, np.int8)
+        return GroupState(self.group, self.net, states, status, history, Share(len(settings)))
 
     def epoch(self, before: GroupState, epoch: int) -> GroupState:
         """Return the networks after one more epoch; those that are not running stay as they are."""
         if not np.any(before.status == RUNNING):
             return before
-        numbers = {k: v for k, v in self.group.numbers.items() if k in _NUMBERS}
-        rates = tuple(map(jnp.asarray, self.recipe.rates))
-        side_by_side = jax.default_backend() != "cpu"
-        what = (self.net, self.recipe, self.rule, self.performances, self.mesh, side_by_side)
-        at, networks = jnp.asarray(epoch, jnp.int32), (before.states, before.status)
-        (states, status), record = _run(*what, rates, at, numbers, networks, self.data)
-        status, record = jax.device_get((status, record))
+        share, states = before.share, before.states
+        status: Any = before.status[:, share.own]
+        record: Any = {name: np.zeros(status.shape) for name in before.history}
+        if np.any(status == RUNNING):
+            numbers = {k: v[share.own] for k, v in self.group.numbers.items() if k in _NUMBERS}
+            rates = tuple(map(jnp.asarray, self.recipe.rates))
+            side_by_side = jax.default_backend() != "cpu"
+            what = (self.net, self.recipe, self.rule, self.performances, self.mesh, side_by_side)
+            at, networks = jnp.asarray(epoch, jnp.int32), (states, status)
+            (states, status), record = _run(*what, rates, at, numbers, networks, self.data)
+        figures = {name: np.asarray(record[name], float) for name in before.history}
+        status, record = share.gathered((np.asarray(status), figures))
         done = (before.status == RUNNING) & (status != DIVERGED)
         history = {name: values.copy() for name, values in before.history.items()}
         for name, values in record.items():

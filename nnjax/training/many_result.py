@@ -21,6 +21,7 @@ from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState
 from nnjax.training.grid import Grid, Group, Settings
 from nnjax.training.monitors import Better, Performance, directions
+from nnjax.training.processes import Share
 
 __all__ = [
     "DIVERGED",
@@ -52,6 +53,7 @@ class GroupState(NamedTuple):
         states: stacked, (S, C, ...).
         status: RUNNING, STOPPED, DIVERGED or DROPPED, (S, C).
         history: by name, (S, C, epochs), NaN for epochs that were not trained.
+        share: on several processes, the networks whose states are in this one.
     """
 
     group: Group
@@ -59,6 +61,7 @@ class GroupState(NamedTuple):
     states: TrainState
     status: np.ndarray
     history: dict[str, np.ndarray]
+    share: Share
 
 
 class Trained(NamedTuple):
@@ -146,7 +149,9 @@ class Many:
 
         Raises:
             ValueError: if the networks differ in shape, or in what their optimizers remember.
+            RuntimeError: if some lie on other processes.
         """
+        self._require_whole()
         structures = {
             (jax.tree.structure(g.states), tuple(a.shape[2:] for a in jax.tree.leaves(g.states)))
             for g in self.groups
@@ -317,6 +322,7 @@ class Many:
 
     def _find(self, settings: Settings) -> tuple[GroupState, int]:
         """Return the group of some settings, and the number of the network in it."""
+        self._require_whole()
         axes = self.grid.axes
         if settings.keys() != axes.keys():
             raise ValueError(
@@ -336,9 +342,30 @@ class Many:
 
     # ------------------------------------------------------------ keeping them
 
+    def gathered(self) -> Many:
+        """Return the networks with the states of those that other processes train.
+
+        All processes must call it at the same time. Where there is one, nothing changes.
+        """
+        groups = tuple(
+            group._replace(
+                states=group.share.gathered(group.states), share=Share(group.share.count)
+            )
+            for group in self.groups
+        )
+        return dataclasses.replace(self, groups=groups)
+
+    def _require_whole(self) -> None:
+        if not all(group.share.whole for group in self.groups):
+            raise RuntimeError(
+                "some of these networks lie on other processes; call gathered() on all processes "
+                "first"
+            )
+
     @property
     def progress(self) -> dict[str, Any]:
         """All that the next epoch needs, a pytree of arrays for `nnjax.training.checkpoint`."""
+        self._require_whole()
         parts = ("states", "status", "history")
         groups = [{part: getattr(group, part) for part in parts} for group in self.groups]
         return {"epoch": np.int32(self.epoch), "groups": groups}

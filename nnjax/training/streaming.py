@@ -16,12 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnjax.checks import require_size
-from nnjax.data.stream import Source, Window
+from nnjax.data.stream import Source
 from nnjax.evaluation import evaluate
 from nnjax.network import Network, Params, check_batch, require_network
 from nnjax.regularizers import Regularizer
+from nnjax.training.devices import in_mesh, on_one_device, placed, placed_state
 from nnjax.training.epoch import TrainState, run_epoch_on
 from nnjax.training.loop import DivergedError, Record, history, initial_state
 from nnjax.training.recipe import Augmentation, Recipe
@@ -63,6 +65,7 @@ def stream_epochs(
     augment: Augmentation | None = None,
     validation: tuple[Any, Any] | None = None,
     state: StreamState | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[StreamState, Record | None]]:
     """Yield the state after every window, and after every epoch with its record.
 
@@ -76,6 +79,8 @@ def stream_epochs(
         validation: (x, y) to evaluate on after each epoch, in memory.
         state: continue from this one, in the middle of an epoch too; the run then ends, bit for
             bit, as if it had never been interrupted.
+        mesh: devices to divide the mini-batches over, see `nnjax.train`. Where they belong to
+            several processes, each of these reads its share of every window.
 
     Yields:
         The state, and None after a window; after an epoch `epoch`, `train_loss`, `seconds` (of this
@@ -108,7 +113,11 @@ def stream_epochs(
     """
     require_network(net)
     recipe = Recipe(
-        optimizer=optimizer, batch_size=batch_size, regularizer=regularizer, augment=augment
+        optimizer=optimizer,
+        batch_size=batch_size,
+        regularizer=regularizer,
+        augment=augment,
+        mesh=mesh,
     )
     require_size(epochs, "epochs")
     if not hasattr(source, "windows") or not hasattr(source, "__len__"):
@@ -125,12 +134,16 @@ def stream_epochs(
 
 
 def _iterate(net, source, recipe, epochs, validation, state):
-    rates = tuple(map(jnp.asarray, recipe.rates))
+    mesh = recipe.mesh
+    rates = placed(mesh, tuple(map(jnp.asarray, recipe.rates)))
+    if mesh is not None:
+        state = placed_state(mesh, net, state)
     records: list[Record] = []
     for epoch in range(int(state.train.epoch), epochs):
         start = time.perf_counter()
-        for x, y in _read_ahead(net, state.params, source.windows(epoch, int(state.windows))):
-            after = _run_window(net, recipe, len(source), rates, state, x, y)
+        for x, y in _read_ahead(net, source, epoch, state, mesh):
+            with in_mesh(mesh):
+                after = _run_window(net, recipe, len(source), rates, state, x, y)
             if not np.isfinite(float(after.loss)):
                 raise DivergedError(
                     f"the loss or a parameter became NaN or infinite in epoch {epoch}; training "
@@ -143,7 +156,8 @@ def _iterate(net, source, recipe, epochs, validation, state):
             yield state, None
         record: Record = {"epoch": epoch, "train_loss": float(state.loss)}
         if validation is not None:
-            result = jax.device_get(evaluate(net, state.params, *validation))
+            params = state.params if mesh is None else on_one_device(placed(mesh, state.params))
+            result = jax.device_get(evaluate(net, params, *validation))
             record |= {f"validation_{name}": v.item() for name, v in result._asdict().items()}
         record["seconds"] = time.perf_counter() - start
         records.append(record)
@@ -158,8 +172,34 @@ def _begin(train: TrainState) -> StreamState:
     return StreamState(train, zero, zero, jnp.zeros((), dtype))
 
 
-def _read_ahead(net: Network, params: Params, windows: Iterator[Window]) -> Iterator[Any]:
-    """Yield each window on the device; a thread reads and checks the next one meanwhile."""
+def _rows_of_this_process(mesh: Mesh | None, count: int) -> slice:
+    """Return which examples of a window lie on the devices of this process."""
+    if mesh is None:
+        return slice(count)
+    places = _over_examples(mesh, count).addressable_devices_indices_map((count,)).values()
+    ends = [place[0].indices(count) for place in places if place is not None]
+    return slice(min(start for start, *_ in ends), max(stop for _, stop, _ in ends))
+
+
+def _over_examples(mesh: Mesh, count: int) -> NamedSharding:
+    """Return how examples lie: divided over the first axis if that is even, else everywhere."""
+    even = count % mesh.devices.shape[0] == 0
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]) if even else PartitionSpec())
+
+
+def _read_ahead(
+    net: Network, source: Source, epoch: int, state: StreamState, mesh: Mesh | None
+) -> Iterator[Any]:
+    """Yield each window on the devices; a thread reads and checks the next one meanwhile."""
+    count = 0
+
+    def share(n):
+        nonlocal count
+        count = n
+        return _rows_of_this_process(mesh, n)
+
+    of_epoch = epoch, int(state.windows)
+    windows = source.windows(*of_epoch) if mesh is None else source.windows(*of_epoch, share)
 
     def following():
         window = next(windows, None)
@@ -169,7 +209,15 @@ def _read_ahead(net: Network, params: Params, windows: Iterator[Window]) -> Iter
         for name, array in (("x", x), ("y", y)):
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise ValueError(f"{name} holds NaN or infinity; remove or replace those examples")
-        return check_batch(net, params, x, y)
+        checked = check_batch(net, state.params, x, y)
+        if mesh is None:
+            return checked
+        return tuple(
+            jax.make_array_from_process_local_data(
+                _over_examples(mesh, count), np.asarray(array), (count, *array.shape[1:])
+            )
+            for array in checked
+        )
 
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(following)

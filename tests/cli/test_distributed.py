@@ -1,6 +1,8 @@
-"""`nnjax train --distributed`: several processes train one network, and the first one writes it."""
+"""`nnjax train --distributed` and `nnjax sweep --distributed`: the first process writes the run."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,23 +19,35 @@ WORDS = [
 ]
 
 
-def together(*words):
-    """Run a command in two processes of two devices each; return what they printed."""
+WHERE = ["--coordinator", "a:1", "--processes"]
+SWEEP = [
+    *["sweep", "--rate", "0.1", "0.5", "1e9", "--batch-size", "20", "30", "--seeds", "2"],
+    *["--hidden", "4", "--train-size", "60", "--epochs"],
+]
+
+
+def start(*words, processes=2):
+    """Start a command in processes of two devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    more = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
-    running = [
+    more = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", str(processes)]
+    return [
         subprocess.Popen(
-            [sys.executable, "-m", "nnjax", *words, *more, "--process", str(number)],
+            [sys.executable, "-u", "-m", "nnjax", *words, *more, "--process", str(number)],
             env={**os.environ, **flags},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in (0, 1)
+        for number in range(processes)
     ]
+
+
+def together(*words, processes=2):
+    """Run a command in processes of two devices each; return what they printed."""
+    running = start(*words, processes=processes)
     done = [process.communicate(timeout=300) for process in running]
     for process, (_, complaint) in zip(running, done, strict=True):
         assert process.returncode == 0, complaint[-2000:]
@@ -56,12 +70,51 @@ def test_two_processes_train_what_one_trains_and_either_continues_the_other(tmp_
     assert main(["train", "--resume", str(shared), "--epochs", "3"]) == 0
 
 
+@pytest.mark.slow
+def test_processes_share_the_settings_of_a_sweep_and_one_continues_it(tmp_path):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert main([*SWEEP, "2", "--out", str(alone)]) == 0
+    printed, nothing = together(*SWEEP, "2", "--json", "--out", str(shared))
+    assert nothing == ""
+    whole, other = (json.loads((run / "sweep.json").read_text()) for run in (alone, shared))
+    assert json.loads(printed)["best"]["settings"] == whole["best"]["settings"]
+    for one, two in zip(whole["table"], other["table"], strict=True):
+        assert one["diverged"] == two["diverged"]
+        np.testing.assert_allclose(
+            one["validation_accuracy"] or 0, two["validation_accuracy"] or 0, atol=0.01
+        )
+    one, two = nnjax.load_run(alone), nnjax.load_run(shared)
+    np.testing.assert_allclose(one.params[0].w, two.params[0].w, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_killed_process_ends_the_other_with_one_sentence_and_one_continues(dies, tmp_path):
+    folder = tmp_path / "run"
+    running = start(*SWEEP, "10000", "--out", str(folder))
+    for line in running[0].stdout:
+        if line.startswith("Epoch 3/"):
+            break
+    running[dies].send_signal(signal.SIGKILL)
+    _, complaint = running[1 - dies].communicate(timeout=120)
+    assert running[1 - dies].returncode != 0
+    assert complaint.startswith("nnjax: another process of this run has ended; start all of them")
+    assert len(complaint.splitlines()) == 1
+    running[dies].communicate()
+    steps = start("sweep", "--resume", str(folder), processes=1)[0]
+    first = next(line for line in steps.stdout if line.startswith("Epoch "))
+    assert not first.startswith("Epoch 1/")
+    steps.kill()
+    steps.communicate()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--distributed", "--process", "1"], "give all of --coordinator, --processes and"),
-        (["--coordinator", "a:1", "--processes", "2", "--process", "0"], "belongs to --distrib"),
-        (["--coordinator", "a:1", "--processes", "2", "--process", "2"], "integer of at most 1"),
+        ([*WHERE, "2", "--process", "0"], "belongs to --distrib"),
+        ([*WHERE, "2", "--process", "2", "--distributed"], "integer of at most 1"),
         (["--devices", "99"], "devices is 99, but JAX has"),
     ],
     ids=["some", "without", "number", "devices"],

@@ -1,5 +1,7 @@
 """Many networks at once: each is the one that `nnjax.train` makes, whatever the others do."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import optax
 import pytest
 
 import nnjax
-from nnjax.training import EarlyStopping, ensemble, many_epochs, optimizers, train_many
+from nnjax.training import EarlyStopping, ensemble, many_epochs, optimizers, processes, train_many
+from nnjax.training.processes import Share
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((23, 5), dtype=np.float32), RNG.integers(0, 3, 23).astype(np.int32)
@@ -201,3 +204,35 @@ def test_what_is_not_in_the_grid_is_refused(many):
         nnjax.many_plots.landscape(many, "rate", "rate")
     with pytest.raises(ValueError, match=r"how is 'sum'; expected 'mean' or 'vote'"):
         ensemble(NET, many.at(rate=0.1, dropout=0.0, mu=0.5).state.params, X, "sum")
+
+
+@pytest.mark.parametrize(("count", "first", "among"), [(5, 1, 3), (2, 2, 4), (6, 0, 2)])
+def test_what_each_process_has_is_put_together_in_order(count, first, among, monkeypatch):
+    whole = {"key": jax.random.split(KEY, (2, count)), "w": RNG.random((2, count, 3))}
+    shares = [Share(count, first, p, among) for p in range(among)]
+    assert sorted(np.concatenate([share.own for share in shares])) == list(range(count))
+
+    def gathered(share, exchange):
+        monkeypatch.setattr(processes.multihost_utils, "process_allgather", exchange)
+        return share.gathered(jax.tree.map(lambda leaf: leaf[:, share.own], whole))
+
+    sent = [[] for _ in shares]
+    for share, leaves in zip(shares, sent, strict=True):
+        gathered(share, lambda leaf, to=leaves: to.append(leaf) or np.stack([leaf] * among))
+    exchanged = map(np.stack, zip(*sent, strict=True))
+    found = gathered(shares[0], lambda leaf: next(exchanged))
+    np.testing.assert_array_equal(found["w"], whole["w"])
+    assert (jax.random.key_data(found["key"]) == jax.random.key_data(whole["key"])).all()
+
+
+def test_a_part_of_the_networks_is_not_taken_for_all(many):
+    part = many.groups[0]._replace(share=Share(6, processes=2))
+    with pytest.raises(RuntimeError, match=r"some of these networks lie on other processes; call"):
+        dataclasses.replace(many, groups=(part,)).at(rate=0.1, dropout=0.0, mu=0.5)
+
+
+def test_a_mesh_without_devices_of_this_process_is_refused(monkeypatch):
+    mesh = jax.make_mesh((1,), ("networks",))
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(ValueError, match=r"mesh has no device of process 1; give one with devices"):
+        processes.own_devices(mesh)

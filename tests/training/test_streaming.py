@@ -79,6 +79,24 @@ def test_every_epoch_visits_every_example_once_in_another_order(kind, folder):
     assert orders[0] != sorted(orders[0])
 
 
+def test_some_rows_of_a_window_are_those_of_the_whole_window(folder):
+    pairs = list(zip(X, Y, strict=True))
+    for source in (Folder(folder, 8, 3), Iterated(pairs, 23, window=8)):
+        whole = list(source.windows(1))
+        parts = source.windows(1, 1, lambda n: np.arange(n)[1::2])
+        for (x, y), (some_x, some_y) in zip(whole[1:], parts, strict=True):
+            assert (some_x == x[1::2]).all()
+            assert (some_y == y[1::2]).all()
+
+
+def test_a_mesh_changes_nothing(folder):
+    mesh = jax.make_mesh((jax.device_count(),), ("data",))
+    *_, (alone, one) = steps(Folder(folder, 8, 3), validation=(X, Y))
+    *_, (divided, two) = steps(Folder(folder, 8, 3), validation=(X, Y), mesh=mesh)
+    np.testing.assert_allclose(alone.params[0].w, divided.params[0].w, rtol=1e-6)
+    np.testing.assert_allclose(one["validation_loss"], two["validation_loss"], rtol=1e-6)
+
+
 def test_only_the_window_is_read_from_the_files(folder):
     source = Folder(folder, window=4, block=2)
     assert all(isinstance(x, np.memmap) for x, _ in source._parts)
