@@ -19,7 +19,6 @@ What a layer contributes (wᵀδ, BP3, BP4) stands in its own file; a step of SG
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple, overload
 
 import chex
@@ -27,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from nnjax.checks import checked
 from nnjax.display import table_of_pass
 from nnjax.feedback import Feedback, check_feedback
 from nnjax.losses import targets
@@ -40,9 +40,16 @@ from nnjax.network import (
     one_dtype,
     wide_outputs,
 )
-from nnjax.sharding import automatic, like_examples, like_params, replicated
+from nnjax.sharding import like_examples, like_params, replicated
 
-__all__ = ["Backprop", "FeedbackPass", "backprop", "backpropagate", "errors_of_layers"]
+__all__ = [
+    "Backprop",
+    "FeedbackPass",
+    "backprop",
+    "backprop_arguments",
+    "backpropagate",
+    "errors_of_layers",
+]
 
 
 class Backprop(NamedTuple):
@@ -148,10 +155,14 @@ def backprop(net, params, x, y, key=None, feedback=None, weights=None):
 
     Reference: Rumelhart, Hinton and Williams 1986; Nielsen 2015, chapter 2.
     """
-    x, y = check_batch(net, params, x, y, key=key)
-    check_feedback(net, feedback)
-    weights = check_weights(weights, x.shape[0])
     return backpropagate(net, params, x, y, key, feedback, weights)
+
+
+def backprop_arguments(net, params, x, y, key=None, feedback=None, weights=None):
+    """Return the arguments of `backprop` as the arrays they stand for, if they fit, else raise."""
+    x, y = check_batch(net, params, x, y, key)
+    check_feedback(net, feedback)
+    return net, params, x, y, key, feedback, check_weights(weights, x.shape[0])
 
 
 def _layout(net, params, x, y, key, feedback=None, weights=None):
@@ -160,10 +171,9 @@ def _layout(net, params, x, y, key, feedback=None, weights=None):
     return result(replicated(), like_params(net, params), rows, rows, rows, rows, of_key)
 
 
-@jax.jit
-@partial(automatic, layout=_layout)
-def backpropagate(net, params, x, y, key, feedback=None, weights=None):
-    """Do what `backprop` does, for arrays that have been checked; key may be one per example."""
+@checked(backprop_arguments, layout=_layout, once=True)
+def backpropagate(net, params, x, y, key=None, feedback=None, weights=None):
+    """Do what `backprop` does. `backpropagate.unchecked` also takes one key for each example."""
     like, params = params, one_dtype(params)
     passed = forward(net, params, x, key)
     z, a = wide_outputs(net, passed)

@@ -64,6 +64,7 @@ def checked(
     check: Callable[..., tuple[Any, ...]],
     static: tuple[str, ...] = (),
     layout: Callable[..., Any] = replicated,
+    once: bool = False,
 ) -> Callable[[Callable[P, R]], Checked[P, R]]:
     """Return a decorator: check the arguments, then call the function's jitted body.
 
@@ -72,6 +73,9 @@ def checked(
             arguments that the body gets, all of them by position.
         static: names of the arguments that are static under `jax.jit`.
         layout: how the results lie on a mesh of devices, see `nnjax.sharding.automatic`.
+        once: for a function of a network, its parameters and arrays, whose check looks at no value
+            of an array on a device and takes what it returned. Arrays on a device are then checked
+            where JAX traces the body for new shapes and dtypes, and no more in later calls.
 
     Example:
         >>> import jax.numpy as jnp
@@ -93,21 +97,40 @@ def checked(
         raise TypeError(f"expected checked(function, names), got {check!r} and {static!r}")
 
     def decorate(body: Callable[P, R]) -> Checked[P, R]:
-        jitted = jax.jit(automatic(body, layout), static_argnames=static)
+        unchecked = automatic(body, layout)
+        jitted = jax.jit(unchecked, static_argnames=static)
+        defaults = tuple(p.default for p in inspect.signature(body).parameters.values())
+
+        @functools.wraps(body)
+        def check_and_call(*args):
+            return unchecked(*check(*args))
+
+        checking = jax.jit(check_and_call, static_argnames=static) if once else jitted
 
         @functools.wraps(body)
         def call(*args, **kwargs):
+            if once and not kwargs and all(map(_needs_no_look, map(type, args[2:]))):
+                try:
+                    return checking(*args, *defaults[len(args) :])
+                except TypeError:  # of a parameter that is not an array: the check says it better
+                    pass
             try:
                 arguments = check(*args, **kwargs)
             except TypeError:
                 inspect.signature(body).bind(*args, **kwargs)  # names what is missing or unknown
                 raise
-            return jitted(*arguments)
+            return checking(*arguments)
 
         call.unchecked = jitted  # pyright: ignore[reportAttributeAccessIssue]
         return call  # pyright: ignore[reportReturnType]
 
     return decorate
+
+
+@functools.cache  # of a handful of types, asked for at every call
+def _needs_no_look(kind: type) -> bool:
+    """Return whether this is the type of arrays on a device, or of what has no more than a type."""
+    return kind in (float, type(None)) or issubclass(kind, jax.Array)
 
 
 def require_size(value: Any, name: str, at_least: int = 1, at_most: float = LARGEST_SIZE) -> int:
@@ -221,6 +244,8 @@ def require_scalar(value: Any, name: str, expected: str, low: float, high: float
         ...
         ValueError: eta is -1.0; expected a rate of at least 0
     """
+    if type(value) is float and low <= value <= high:  # the usual case, without a detour
+        return value
     if not isinstance(value, jax.Array | np.ndarray):
         require_number(value, name, expected, low, high)
         return value

@@ -9,29 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from nnjax.backprop import backpropagate
+from nnjax.backprop import backprop_arguments, backpropagate
 from nnjax.checks import FINITE, checked, require_scalar
-from nnjax.feedback import Feedback, check_feedback
-from nnjax.network import (
-    Network,
-    Params,
-    check_batch,
-    check_weights,
-    example_keys,
-    microbatch_size,
-)
+from nnjax.feedback import Feedback
+from nnjax.network import Network, Params, check_batch, example_keys, microbatch_size
 from nnjax.pieces import UNROLL, sum_in_pieces
 from nnjax.sharding import like_params, replicated
 
 __all__ = ["loss_and_gradient", "sgd_step"]
 
 
-def _step_arguments(net, params, x, y, eta, key=None):
-    require_scalar(eta, "eta", "a learning rate of at least 0 and finite", 0, FINITE)
-    return net, params, *check_batch(net, params, x, y, key), eta, key
-
-
-@checked(_step_arguments, layout=like_params)
 def sgd_step(
     net: Network,
     params: Params,
@@ -50,7 +37,8 @@ def sgd_step(
         params: its parameters.
         x: (n, *input_shape) the inputs of the mini-batch.
         y: (n, n_out) targets, or (n,) integer classes.
-        eta: the learning rate η, a finite number of at least 0, or an array () of one.
+        eta: the learning rate η, a finite number of at least 0, or an array () of one. An array
+            on an accelerator is not read back: it is judged by its shape and dtype alone.
         key: given: training mode (dropout on); None: inference.
 
     Raises:
@@ -66,21 +54,37 @@ def sgd_step(
         >>> bool(nnjax.loss(net, stepped, x, y) < nnjax.loss(net, params, x, y))
         True
     """
+    if not isinstance(eta, jax.Array) or _on_host(eta):
+        _require_rate(eta)
+    return _step(net, params, x, y, eta, key)
+
+
+def _require_rate(eta):
+    require_scalar(eta, "eta", "a learning rate of at least 0 and finite", 0, FINITE)
+
+
+def _on_host(array):
+    if isinstance(array, jax.core.Tracer):
+        return False
+    return all(device.platform == "cpu" for device in array.devices())
+
+
+def _step_arguments(net, params, x, y, eta, key):
+    return net, params, *check_batch(net, params, x, y, key), eta, key
+
+
+@checked(_step_arguments, layout=like_params, once=True)
+def _step(net, params, x, y, eta, key):
+    _require_rate(eta)  # which is traced here: its shape and dtype
     _, grads = loss_and_gradient.unchecked(net, params, x, y, key)
     return jax.tree.map(lambda p, g: p - jnp.asarray(eta, p.dtype) * g, params, grads)
-
-
-def _gradient_arguments(net, params, x, y, key=None, feedback=None, weights=None):
-    x, y = check_batch(net, params, x, y, key)
-    check_feedback(net, feedback)
-    return net, params, x, y, key, feedback, check_weights(weights, x.shape[0])
 
 
 def _loss_and_like_params(net, params, *rest):
     return replicated(), like_params(net, params)
 
 
-@checked(_gradient_arguments, layout=_loss_and_like_params)
+@checked(backprop_arguments, layout=_loss_and_like_params, once=True)
 def loss_and_gradient(
     net: Network,
     params: Params,
@@ -116,7 +120,7 @@ def loss_and_gradient(
     def share(piece):
         """Return what a piece adds to the mean loss and its gradient."""
         x, y, keys, weights = piece
-        loss_and_gradient = backpropagate(net, params, x, y, keys, feedback, weights)[:2]
+        loss_and_gradient = backpropagate.unchecked(net, params, x, y, keys, feedback, weights)[:2]
         part = x.shape[0] / n
         if part == 1:
             return loss_and_gradient

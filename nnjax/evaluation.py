@@ -57,7 +57,7 @@ def _examples(net, params, x, y, task=None):
     return net, params, *arrays, require_task(task)
 
 
-@checked(_inputs, static=("task",), layout=like_examples)
+@checked(_inputs, static=("task",), layout=like_examples, once=True)
 def predict(
     net: Network, params: Params, x: ArrayLike, task: Task | str | None = None
 ) -> jax.Array:

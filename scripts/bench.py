@@ -145,6 +145,34 @@ def dense(options: argparse.Namespace) -> None:
 
 
 @section
+def calls(options: argparse.Namespace) -> None:
+    """One call from a Python loop, beside a function of the user's own around it, jitted."""
+    for sizes, batch in (([1, 1], 1), ([784, 30, 10], 10)):
+        net = nnjax.mlp(sizes)
+        params, x, y = _batch_for(net, batch)
+        for name, (call, *args) in {
+            "sgd_step": (nnjax.sgd_step, params, x, y, 0.1),
+            "backprop": (nnjax.backprop, params, x, y),
+            "predict": (nnjax.predict, params, x),
+        }.items():
+            rivals = {
+                "nnjax": Rival(partial(_repeated, partial(call, net), args), 1000),
+                "in a jitted function": Rival(
+                    partial(_repeated, jax.jit(partial(call, net)), args), 1000
+                ),
+            }
+            title = f"One call of {name}, {sizes}, batch {batch}"
+            table(title, rivals, 5 * options.repeats, "µs", 1e6)
+
+
+def _repeated(function, args, times=1000):
+    out = function(*args)
+    for _ in range(times - 1):
+        out = function(*args)
+    return out
+
+
+@section
 def scaling(options: argparse.Namespace) -> None:
     """Time, memory and share of the machine's matrix-product peak, as a step of SGD grows."""
     peak = _peak()

@@ -22,6 +22,16 @@ LOSSES = [losses.quadratic, losses.cross_entropy, losses.log_likelihood]
 WIDTHS = [1, 2, 3, 5, 10, 17, 30, 64]
 
 
+def random_params(net, seed, dtype=None):
+    """Return parameters drawn by NumPy, which has nothing to compile, unlike `nnjax.init`."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(partial(nnjax.init, net), jax.random.key(0))
+    return jax.tree.map(
+        lambda p: jnp.asarray(rng.normal(size=p.shape) / np.sqrt(p.shape[-1]), dtype or p.dtype),
+        shapes,
+    )
+
+
 class Case(NamedTuple):
     """A network, a batch and the seed of its parameters."""
 
@@ -33,10 +43,7 @@ class Case(NamedTuple):
     def arrays(self, dtype=jnp.float64):
         """Return params, x and y: inputs of both signs, biases not zero."""
         rng = np.random.default_rng(self.seed)
-        shapes = jax.eval_shape(partial(nnjax.init, self.net), jax.random.key(0))
-        params = jax.tree.map(  # drawn by NumPy, which has nothing to compile
-            lambda p: jnp.asarray(rng.normal(size=p.shape) / np.sqrt(p.shape[-1]), dtype), shapes
-        )
+        params = random_params(self.net, rng, dtype)
         x = jnp.asarray(rng.normal(size=(self.n, *self.net.input_shape)), dtype)
         k = self.net.n_out
         if self.labels == "classes":
@@ -67,7 +74,9 @@ def relative_errors(claimed, expected):
     """Return ‖claimed − expected‖ / ‖expected‖, one number a leaf; 0 / 0 counts as 0."""
 
     def error(a, b):
-        difference = jnp.linalg.norm(jnp.ravel(a - b))
-        return jnp.where(difference == 0, 0.0, difference / jnp.linalg.norm(jnp.ravel(b)))
+        of = jnp if isinstance(a, jax.core.Tracer) else np  # NumPy compiles nothing
+        a, b = of.ravel(of.asarray(a)), of.ravel(of.asarray(b))
+        difference, size = of.linalg.norm(a - b), of.linalg.norm(b)
+        return of.where(difference == 0, 0.0, difference / of.where(difference == 0, 1.0, size))
 
     return jax.tree.map(error, claimed, expected)

@@ -1,5 +1,6 @@
 """BP1 to BP4 against jax.grad, leaf by leaf in float64, and what composes with them."""
 
+import sys
 from functools import partial
 
 import jax
@@ -271,3 +272,45 @@ def test_negative_eta():
     for eta in (-0.1, float("nan")):
         with pytest.raises(ValueError, match=r"eta is .*; expected a learning rate of at least 0"):
             nnjax.sgd_step(net, params, x, y, eta)
+
+
+@pytest.mark.parametrize("call", [
+    lambda net, params, x, y: nnjax.sgd_step(net, params, x, y, 0.1),
+    nnjax.backprop,
+    nnjax.loss,
+    lambda net, params, x, y: nnjax.predict(net, params, x),
+    lambda net, params, x, y: nnjax.feedforward(net, params, x),
+], ids=["sgd_step", "backprop", "loss", "predict", "feedforward"])  # fmt: skip
+def test_a_second_call_checks_reads_and_converts_nothing(call):
+    """The detour before the compiled program is a handful of Python functions."""
+    net = nnjax.mlp([3, 2])
+    params, x, y = Case(net, 4, "classes", 0).arrays(jnp.float32)
+    jax.block_until_ready(call(net, params, x, y))
+    called = []
+
+    def profile(frame, event, _):
+        if event == "call":
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(profile)
+    call(net, params, x, y)
+    sys.setprofile(None)
+    assert len(called) <= 12, called
+    assert not {"check_batch", "asarray", "_value", "__array__", "__float__"} & set(called)
+
+
+def test_what_only_values_tell_is_still_looked_at_in_every_call():
+    net = nnjax.mlp([3, 2])
+    params, x, y = Case(net, 4, "classes", 0).arrays(jnp.float32)
+    broken = (params[0]._replace(w=params[0].w.tolist()),)
+    for _ in range(2):
+        nnjax.sgd_step(net, params, x, y, 0.1)
+        with pytest.raises(ValueError, match="y holds the class 2; this network has 2 outputs"):
+            nnjax.sgd_step(net, params, x, np.array([0, 1, 2, 0]), 0.1)
+        for eta in (-0.1, np.float32(-0.1), jnp.float32(-0.1)):
+            with pytest.raises(ValueError, match=r"eta is .*-0\.1"):
+                nnjax.sgd_step(net, params, x, y, eta)
+        with pytest.raises(TypeError, match="key is 0; expected a random key"):
+            nnjax.sgd_step(net, params, x, y, 0.1, 0)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(ValueError, match=r"params has the structure .*, but this network has"):
+            nnjax.sgd_step(net, broken, x, y, 0.1)

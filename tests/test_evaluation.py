@@ -3,17 +3,17 @@
 import json
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from strategies import random_params
 
 import nnjax
 from nnjax.evaluation import evaluate_classes
 
 NET = nnjax.mlp([6, 4])
-PARAMS = nnjax.init(NET, jax.random.key(0))
+PARAMS = random_params(NET, 0)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 6)).astype(np.float32)
 Y = RNG.integers(0, 4, 300)
@@ -38,7 +38,7 @@ def test_one_hot_targets_are_the_classes():
 
 def test_a_single_output_has_two_classes():
     net = nnjax.mlp([6, 1])
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     y = RNG.integers(0, 2, (300, 1)).astype(np.float32)
     read = np.asarray(nnjax.predict(net, params, X))
     result = evaluate_classes(net, params, X, y)
@@ -69,7 +69,7 @@ def test_wrong_data_are_refused():
 
 def test_the_classes_of_a_single_output_may_be_numbers():
     net = nnjax.mlp([6, 1])
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     classes = np.arange(300) % 2
     one, other = (
         evaluate_classes(net, params, X, y) for y in (classes, np.float32(classes)[:, None])
@@ -111,7 +111,7 @@ def test_a_soft_target_that_is_nan_is_never_correct():
 
 def test_classes_of_a_single_output_are_right_everywhere():
     net = nnjax.mlp([6, 1])
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 1)
     classes = np.asarray(nnjax.predict(net, params, X))
     assert 0 < classes.sum() < 300
     assert float(nnjax.accuracy(net, params, X, classes)) == 1.0
@@ -126,7 +126,7 @@ def test_classes_of_a_single_output_are_right_everywhere():
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_means_of_many_examples_in_low_precision(dtype):
     x, y = np.tile(X, (40, 1)), np.tile(Y, 40)
-    params = nnjax.init(NET, jax.random.key(0), dtype)
+    params = random_params(NET, 0, dtype)
     found, few = nnjax.evaluate(NET, params, x, y), nnjax.evaluate(NET, params, X, Y)
     assert float(found.loss) == pytest.approx(float(few.loss), rel=1e-5)
     assert float(found.accuracy) == pytest.approx(float(found.correct) / len(y), rel=1e-6)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from strategies import random_params
 
 import nnjax
 from nnjax.explain import explain
@@ -41,7 +42,7 @@ def test_the_neuron_worked_by_hand():
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_numbers_are_those_of_backprop(loss, n):
     net = nnjax.mlp([3, 4, 2], activation=nnjax.tanh, loss=loss)
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     x = jax.random.normal(jax.random.key(1), (n, 3))
     y = jnp.arange(n) % 2
     working, bp = explain(net, params, x, y, eta=0.5), nnjax.backprop(net, params, x, y)
@@ -61,7 +62,7 @@ def test_the_numbers_are_those_of_backprop(loss, n):
 @pytest.mark.parametrize("output", [nnjax.sigmoid, nnjax.softmax, nnjax.Softmax(2.0)])
 def test_the_numbers_put_in_give_the_value_that_is_written(loss, output):
     net = nnjax.mlp([2, 3, 2], output=output, loss=loss)
-    params = nnjax.init(net, jax.random.key(3))
+    params = random_params(net, 3)
     working = explain(net, params, jnp.array([[0.3, -0.7]]), jnp.array([1]), eta=0.1)
     checked = 0
     for line in working.lines:
@@ -87,7 +88,7 @@ def test_a_single_example_needs_no_batch_axis_and_data_is_plain():
 
 def test_two_digit_indices_are_kept_apart():
     net = nnjax.mlp([11, 1])
-    working = explain(net, nnjax.init(net, jax.random.key(0)), jnp.ones((1, 11)), jnp.ones((1, 1)))
+    working = explain(net, random_params(net, 0), jnp.ones((1, 11)), jnp.ones((1, 1)))
     assert "∂C/∂w¹₁,₁₁" in {line.symbol for line in working.lines}
 
 
@@ -99,7 +100,7 @@ def test_what_cannot_be_worked_by_hand_is_refused():
         explain(net, params, x, jnp.ones((1, 1)), eta=-1.0)
     big = nnjax.mlp([784, 30, 10])
     with pytest.raises(ValueError, match="more than 2000; take a smaller network"):
-        explain(big, nnjax.init(big, jax.random.key(0)), jnp.ones((1, 784)), jnp.ones((1, 10)))
+        explain(big, random_params(big, 0), jnp.ones((1, 784)), jnp.ones((1, 10)))
     block = nnjax.Residual(nnjax.Dense(2))
     for l, name, first in (
         (0, "Flatten", nnjax.layers.Flatten()),
@@ -111,7 +112,7 @@ def test_what_cannot_be_worked_by_hand_is_refused():
             rf"layers\[{l}\] is {name}\(.*only dense layers.*nnjax\.backprop.*docs/layers\.md"
         )
         with pytest.raises(TypeError, match=sentence):
-            explain(other, nnjax.init(other, jax.random.key(0)), x, jnp.ones((1, 1)))
+            explain(other, random_params(other, 0), x, jnp.ones((1, 1)))
 
 
 def test_a_loss_of_ones_own_is_shown_as_itself():
@@ -139,7 +140,7 @@ def test_a_loss_of_ones_own_is_shown_as_itself():
 
 def test_activations_and_losses_are_called_as_everywhere():
     net = nnjax.mlp([2, 2, 1], activation=nnjax.leaky_relu)
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     working = explain(net, params, jnp.ones((1, 2)), jnp.ones((1, 1)))
     assert "leaky_relu(z¹₁)" in str(working)
     assert ", cross_entropy, η = 1" in working.title
@@ -151,7 +152,7 @@ def test_what_is_not_derived_by_hand_is_said_and_shown_by_its_slopes():
     mish, log_softmax = map(nnjax.activations.from_jax, (jax.nn.mish, jax.nn.log_softmax))
     loss = nnjax.losses.from_jax(optax.cosine_distance)
     net = nnjax.mlp([2, 2, 2], activation=mish, output=log_softmax, loss=loss)
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     working = explain(net, params, jnp.array([[0.5, -1.0]]), jnp.array([[1.0, 0.0]]))
     assert working.title.endswith(
         "; derivative of cosine_distance and mish and log_softmax by jax.vjp"

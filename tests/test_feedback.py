@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from strategies import random_params
 
 import nnjax
 from nnjax import feedback
@@ -36,7 +37,7 @@ NETS = {"dense": DENSE, "conv": CONV, "residual": RESIDUAL}
 
 
 def setup(net, n=4):
-    params = nnjax.init(net, jax.random.key(0), jnp.float64)
+    params = random_params(net, 0, jnp.float64)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(n, *net.input_shape)))
     return params, x, jnp.asarray(rng.integers(net.n_out, size=n))

@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from strategies import Case
+from strategies import Case, random_params
 
 import nnjax
 
@@ -42,7 +42,7 @@ def test_feedforward():
 
 def test_grey_levels_and_images():
     net = nnjax.mlp([6, 3])
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     grey = np.arange(12, dtype=np.uint8).reshape(2, 3, 2, 1) * 20
     expected = nnjax.feedforward(net, params, grey.reshape(2, 6) / np.float32(255))
     np.testing.assert_allclose(nnjax.feedforward(net, params, grey), expected, rtol=1e-6)
@@ -257,7 +257,7 @@ def test_the_loss_of_a_data_set_takes_the_memory_of_a_piece():
 
 def test_a_convolution_exports_for_any_number_of_examples():
     net = nnjax.architecture.parse("conv4k3 pool2", (8, 8, 1), 3)
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     (n,) = jax.export.symbolic_shape("n")
     like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
     images = jax.ShapeDtypeStruct((n, 8, 8, 1), jnp.float32)

@@ -57,7 +57,7 @@ def terminable() -> Iterator[None]:
         else:
             before(unraisable)
             return
-        timer = threading.Timer(0.01, signal.raise_signal, [number])
+        timer = threading.Timer(0.01, _signal_main_thread, [number])
         timer.daemon = True
         timer.start()
 
@@ -80,6 +80,13 @@ def unheard() -> None:
     """Let Ctrl-C end the process as the system does, without a traceback."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _signal_main_thread(number):
+    if hasattr(signal, "pthread_kill"):  # wakes it where it waits
+        signal.pthread_kill(threading.main_thread().ident, number)
+    else:
+        signal.raise_signal(number)
 
 
 def _terminate(number, frame):

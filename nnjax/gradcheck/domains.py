@@ -37,6 +37,14 @@ def _square(a):
     return a.ndim >= 2 and a.shape[-1] == a.shape[-2]
 
 
+def _equals_its_transpose(a):
+    return _square(a) and norm(a - _transpose(a)) <= 1e-6 * norm(a)
+
+
+def _has_unit_rows(a):
+    return _square(a) and bool(np.all(np.abs((a**2).sum(-1) - 1) <= 1e-6))
+
+
 def _transpose(a):
     return np.swapaxes(a, -1, -2)
 
@@ -70,12 +78,12 @@ def _skew_part(gradient, value):
 DOMAINS = {
     domain.name: domain
     for domain in (
-        Domain("positive definite", _positive_definite, _symmetric, _square),
-        Domain("symmetric", _symmetric, _symmetric, _square),
+        Domain("positive definite", _positive_definite, _symmetric, _equals_its_transpose),
+        Domain("symmetric", _symmetric, _symmetric, _equals_its_transpose),
         Domain(
             "simplex", _on_simplex, lambda g, x: g - g.mean(-1, keepdims=True), lambda a: a.ndim > 0
         ),
-        Domain("orthogonal", _orthogonal, _skew_part, _square),
+        Domain("orthogonal", _orthogonal, _skew_part, _has_unit_rows),
     )
 }
 

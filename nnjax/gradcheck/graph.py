@@ -34,6 +34,7 @@ __all__ = [
     "Place",
     "Traced",
     "derivative",
+    "sum_to",
     "trace",
     "trace_at",
 ]
@@ -264,6 +265,15 @@ class Graph:
         """Return the shape of a node's value."""
         return np.shape(self.values[node])
 
+    def size_of(self, node: int) -> int:
+        """Return how many numbers a node's value has."""
+        return np.size(self.values[node])
+
+    @functools.cached_property
+    def size(self) -> int:
+        """How many numbers all the nodes have to which something flows back."""
+        return sum(map(self.size_of, self.active))
+
     def partials(self, k: int) -> tuple | None:
         """Return ∂out/∂operand of an elementwise equation, one array an operand, else None."""
         equation = self.equations[k]
@@ -279,17 +289,22 @@ class Graph:
 
     def _passage(self, k: int) -> Passage:
         if k not in self._passages:
-            equation = self.equations[k]
-            self._passages[k] = passage(
-                equation.name,
-                equation.function,
-                equation.params,
-                [self.values[node] for node in equation.inputs],
-                [self.shape(node) for node in equation.outputs],
-                [j for j, node in enumerate(equation.inputs) if node in self.active],
-                [i for i, node in enumerate(equation.outputs) if node in self.active],
-            )
+            inputs = [self.values[node] for node in self.equations[k].inputs]
+            self._passages[k] = self.passage_at(k, inputs)
         return self._passages[k]
+
+    def passage_at(self, k: int, inputs: Sequence[Any]) -> Passage:
+        """Return how tangents and cotangents pass through equation k at these operands."""
+        equation = self.equations[k]
+        return passage(
+            equation.name,
+            equation.function,
+            equation.params,
+            inputs,
+            [self.shape(node) for node in equation.outputs],
+            [j for j, node in enumerate(equation.inputs) if node in self.active],
+            [i for i, node in enumerate(equation.outputs) if node in self.active],
+        )
 
     def pull_back(self, k: int, cotangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Return what flows back along the edges of equation k: (C, *operand) an operand.
@@ -303,7 +318,7 @@ class Graph:
         if partials is not None:
             g = cotangents[0]
             return {
-                j: _sum_to(g * partials[j], self.shape(node))
+                j: sum_to(g * partials[j], self.shape(node))
                 for j, node in enumerate(equation.inputs)
                 if node in self.active
             }
@@ -399,6 +414,11 @@ def derivative(equation: Equation, inputs: Sequence[Any], j: int) -> np.ndarray:
     """Return ∂out/∂operand j of an elementwise equation at these inputs."""
     if equation.name in PARTIALS:
         return PARTIALS[equation.name](*inputs)[j]
+    if equation.name == "integer_pow":
+        return equation.params["y"] * inputs[0] ** (equation.params["y"] - 1)
+    if equation.name == "select_n" and j:
+        mask = np.asarray(np.asarray(inputs[0]) == j - 1, float)
+        return np.broadcast_to(mask, np.shape(inputs[j]))
 
     def function(x):
         return equation.function(*inputs[:j], x, *inputs[j + 1 :])[0]
@@ -413,8 +433,8 @@ def _spread(tangent, shape):
     )
 
 
-def _sum_to(g, shape):
-    """Sum over the axes along which an operand of this shape was spread."""
+def sum_to(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum (C, *result) over the axes along which an operand of this shape was spread."""
     if not shape:  # a scalar goes with an array of any shape
         return g.reshape(len(g), -1).sum(axis=1)
     axes = tuple(a + 1 for a, (n, m) in enumerate(zip(g.shape[1:], shape, strict=True)) if n != m)
@@ -521,7 +541,7 @@ class _Builder:
 
     def add(self, name, function, params, inputs, path):
         given = [self.values[node] for node in inputs]
-        results = evaluate(name, given) or function(*given)
+        results = evaluate(name, params, given) or function(*given)
         outputs = [self.node(result) for result in results]
         self.equations.append(
             Equation(name, function, params, tuple(inputs), tuple(outputs), path, self.run)
@@ -549,9 +569,8 @@ class _Builder:
                 given = [self.without_epsilon(node, path) for node in given]
             outputs = self.inner(equation, given, path)
             if outputs is None:
-                outputs = self.add(
-                    equation.primitive.name, _binder(equation), equation.params, given, path
-                )
+                bind = _binder(equation.primitive, tuple(equation.params.items()))
+                outputs = self.add(equation.primitive.name, bind, equation.params, given, path)
             nodes.update(zip(equation.outvars, outputs, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
 
@@ -598,19 +617,19 @@ class _Builder:
         turns = range(length)
         for t in reversed(turns) if params["reverse"] else turns:
             self.run += 1
-            slices = [
-                self.add("step", lambda x, t=t: [jnp.asarray(x)[t]], {}, [x], path)[0]
-                for x in sequences
-            ]
+            slices = [self.add("step", lambda x, t=t: [x[t]], {}, [x], path)[0] for x in sequences]
             outputs = self.walk(body.jaxpr, body.consts, [*consts, *carry, *slices], path)
             carry, stacks[t] = outputs[:carried], outputs[carried:]
         self.run += 1
-        stack = lambda *ys: [jnp.stack(ys)]  # noqa: E731
         ys = [
-            self.add("stack", stack, {}, list(steps), path)[0]
+            self.add("stack", _stack, {}, list(steps), path)[0]
             for steps in zip(*(stacks[t] for t in turns), strict=True)
         ]
         return [*carry, *ys]
+
+
+def _stack(*ys):
+    return [(jnp if isinstance(ys[0], jax.Array) else np).stack(ys)]  # keys are JAX's own
 
 
 def _deeper(outside, inside) -> int:
@@ -623,8 +642,11 @@ def _size(jaxpr) -> int:
     return len(jaxpr.eqns) + sum(_size(p.jaxpr) for p in inner)
 
 
-def _binder(equation):
-    primitive, params = equation.primitive, equation.params
+@functools.lru_cache(maxsize=4096)
+def _binder(primitive, params):
+    """Return an operation as a function: the same one for the same operation, which is compiled
+    with it."""
+    params = dict(params)
 
     def bind(*inputs):
         found = primitive.get_bind_params(params)  # (functions, params) before jax 0.10

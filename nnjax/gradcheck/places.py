@@ -21,12 +21,13 @@ import numpy as np
 
 from nnjax.gradcheck.graph import TOTAL, Graph
 
-__all__ = ["Edge", "Fit", "Site", "Spot", "sites"]
+__all__ = ["MOST_NUMBERS", "Edge", "Fit", "Site", "Spot", "sites"]
 
 Edge = tuple[int, int]
 
 # Directions to look along: as many as the gradient has numbers, up to these.
 MOST_DIRECTIONS = 320
+# What is calculated side by side, in numbers.
 MOST_NUMBERS = 10_000_000
 # What a claim may differ by, relative to the size of a leaf, and still be the one predicted.
 TOLERANCE = 1e-8
@@ -177,8 +178,7 @@ class Spot:
     def _make_directions(self):
         graph = self.graph
         sizes = [int(np.prod(graph.shape(leaf))) for leaf in graph.leaves]
-        active = sum(int(np.prod(graph.shape(node))) for node in graph.active)
-        most = int(min(MOST_DIRECTIONS, max(16, MOST_NUMBERS // max(active, 1))))
+        most = int(min(MOST_DIRECTIONS, max(16, MOST_NUMBERS // max(graph.size, 1))))
         counts = {i: sizes[i] for i in self.compared}
         share = most // max(len(counts), 1)
         if sum(counts.values()) > most:
@@ -214,7 +214,7 @@ class Spot:
         out = np.zeros((len(leaves[0]), len(self.leaf_of)))
         for leaf, directions in zip(leaves, self.directions[0], strict=True):
             if leaf.size:
-                out += leaf.reshape(len(leaf), -1) @ directions.reshape(len(out.T), -1).T
+                out += (directions.reshape(len(out.T), -1) @ leaf.reshape(len(leaf), -1).T).T
         return out
 
     @property
@@ -362,8 +362,8 @@ class Spot:
         columns = np.concatenate([self.tangents[node][chosen] for node in nodes], axis=1)
         rows = len(columns)
         if columns.shape[1] > 2 * rows:
-            mix = np.random.default_rng(1).normal(size=(columns.shape[1], rows + 8))
-            columns = columns @ mix
+            signs = np.random.default_rng(1).integers(0, 2, (columns.shape[1], rows + 8), np.int8)
+            columns = columns @ (2.0 * signs - 1.0)
         scale = np.linalg.norm(columns, axis=0)
         columns = columns[:, scale > 0] / scale[scale > 0]
         if not np.all(np.isfinite(columns)) or not columns.size:

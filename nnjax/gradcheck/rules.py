@@ -8,6 +8,7 @@ by side are (C, *output).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,35 +16,86 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnjax.gradcheck.reference import compiled
+
 __all__ = ["COPIES", "PARTIALS", "Passage", "evaluate", "passage"]
 
 # Numbers of a Jacobian that is kept.
 MOST_NUMBERS = 4_000_000
+# How the names of operations begin that have a derivative rule of the user's own.
+_OWN_RULE = ("custom_jvp", "custom_vjp")
 
 
 def _logistic(x):
     return 1 / (1 + np.exp(-x))
 
 
+# Of operands in float64.
 _FUNCTIONS: dict[str, Callable] = {
+    "div": np.divide,
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "tanh": np.tanh,
+    "logistic": _logistic,
+    "pow": np.power,
+    "sqrt": np.sqrt,
+    "sin": np.sin,
+    "cos": np.cos,
+}
+# Of integers as well.
+_EXACT: dict[str, Callable] = {
     "add": np.add,
     "add_any": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
-    "div": np.divide,
     "neg": np.negative,
-    "exp": np.exp,
-    "log": np.log,
-    "tanh": np.tanh,
-    "logistic": _logistic,
-    "sqrt": np.sqrt,
     "square": np.square,
-    "sin": np.sin,
-    "cos": np.cos,
     "abs": np.abs,
+    "sign": np.sign,
     "max": np.maximum,
     "min": np.minimum,
     "copy": np.array,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "not": np.invert,
+    "is_finite": np.isfinite,
+    "stop_gradient": np.array,
+}
+
+
+def _spread(p, x):
+    shape = [1] * len(p["shape"])
+    for n, axis in zip(np.shape(x), p["broadcast_dimensions"], strict=True):
+        shape[axis] = n
+    return np.broadcast_to(np.reshape(x, shape), p["shape"])
+
+
+def _slice(p, x):
+    bounds = p["start_indices"], p["limit_indices"], p["strides"] or [1] * np.ndim(x)
+    return x[tuple(map(slice, *bounds))]
+
+
+# Given the parameters of the operation too.
+_BY_PARAMETERS: dict[str, Callable] = {
+    "broadcast_in_dim": _spread,
+    "concatenate": lambda p, *xs: np.concatenate(xs, p["dimension"]),
+    "convert_element_type": lambda p, x: np.asarray(x, p["new_dtype"]),
+    "integer_pow": lambda p, x: x ** p["y"],
+    "reduce_max": lambda p, x: x.max(p["axes"]),
+    "reduce_sum": lambda p, x: x.sum(p["axes"], dtype=x.dtype),
+    "reshape": lambda p, x: x.reshape(p["new_sizes"]),
+    "rev": lambda p, x: np.flip(x, p["dimensions"]),
+    "select_n": lambda p, which, *xs: np.choose(np.asarray(which, int), xs),
+    "slice": _slice,
+    "squeeze": lambda p, x: np.squeeze(x, p["dimensions"]),
+    "transpose": lambda p, x: np.transpose(x, p["permutation"]),
 }
 
 # Derivatives of the result with respect to each operand, given the operands.
@@ -63,6 +115,7 @@ PARTIALS: dict[str, Callable[..., tuple]] = {
     "sin": lambda x: (np.cos(x),),
     "cos": lambda x: (-np.sin(x),),
     "abs": lambda x: (np.sign(x),),
+    "log1p": lambda x: (1 / (1 + x),),
     "copy": lambda x: (1.0,),
 }
 
@@ -76,16 +129,27 @@ COPIES = frozenset(
 )
 
 
-def evaluate(name: str, inputs: Sequence[Any]) -> list[np.ndarray] | None:
+def evaluate(
+    name: str, params: Mapping[str, Any], inputs: Sequence[Any]
+) -> list[np.ndarray] | None:
     """Return the results of an operation, or None where it is left to JAX.
 
     Example:
-        >>> evaluate("mul", [np.array([1.0, 2.0]), np.array(3.0)])
+        >>> evaluate("mul", {}, [np.array([1.0, 2.0]), np.array(3.0)])
         [array([3., 6.])]
     """
-    if name not in _FUNCTIONS or any(getattr(x, "dtype", None) != np.float64 for x in inputs):
+    kinds = [getattr(x, "dtype", None) for x in inputs]
+    double = all(kind == np.float64 for kind in kinds)
+    if not all(kind == np.float64 or getattr(kind, "kind", "O") in "biu" for kind in kinds):
         return None
-    return [np.asarray(_FUNCTIONS[name](*inputs))]
+    if name in _EXACT or (double and name in _FUNCTIONS):
+        return [np.asarray((_EXACT.get(name) or _FUNCTIONS[name])(*inputs))]
+    if name in _BY_PARAMETERS:
+        return [np.asarray(_BY_PARAMETERS[name](params, *inputs))]
+    if name == "dot_general" and double:
+        x, y, out = _letters(params["dimension_numbers"], inputs)
+        return [np.einsum(f"{x},{y}->{out}", *inputs, optimize=True)]
+    return None
 
 
 class Passage:
@@ -129,15 +193,16 @@ def passage(
     if name == "reduce_sum":
         return _sum(params["axes"], np.shape(inputs[0]))
     if name in COPIES:
-        return _copy(function, inputs, shapes, operands, outputs)
+        return _copy(name, function, params, inputs, shapes, operands, outputs)
     sizes = sum(np.size(inputs[j]) for j in operands), sum(math.prod(shapes[i]) for i in outputs)
     given = name, function, inputs, shapes, operands, outputs, sizes
-    if name.startswith("custom_"):  # the rule need not be linear in the cotangent
+    if name.startswith(_OWN_RULE):  # which need not be linear in the cotangent
         return Passage(_dense(*given).push, _jax(*given).pull)
     return _dense(*given) if sizes[0] * sizes[1] <= MOST_NUMBERS else _jax(*given)
 
 
-def _product(numbers, inputs, operands):
+def _letters(numbers, inputs):
+    """Return which axes of a product of arrays go together, in the notation of einsum."""
     ((left, right), (left_batch, right_batch)), letters = numbers, iter("abcdefghijklmnopqrstuvwxy")
     names: list[dict[int, str]] = [{}, {}]
     for one, two in (*zip(left_batch, right_batch, strict=True), *zip(left, right, strict=True)):
@@ -149,7 +214,11 @@ def _product(numbers, inputs, operands):
                 names[side][axis] = next(letters)
                 free[side] += names[side][axis]
     x, y = ("".join(names[side][a] for a in range(np.ndim(inputs[side]))) for side in (0, 1))
-    out = "".join(names[0][a] for a in left_batch) + free[0] + free[1]
+    return x, y, "".join(names[0][a] for a in left_batch) + free[0] + free[1]
+
+
+def _product(numbers, inputs, operands):
+    x, y, out = _letters(numbers, inputs)
     forms = {
         0: (f"z{x},{y}->z{out}", f"z{out},{y}->z{x}"),
         1: (f"z{y},{x}->z{out}", f"z{out},{x}->z{y}"),
@@ -179,7 +248,7 @@ def _sum(axes, shape):
     return Passage(lambda tangents: {0: tangents[0].sum(axis=behind)}, pull)
 
 
-def _copy(function, inputs, shapes, operands, outputs):
+def _copy(name, function, params, inputs, shapes, operands, outputs):
     """Ask the operation itself which entry goes where, by giving it numbered entries."""
     start, numbered, starts = 1, [], {}
     for j, value in enumerate(inputs):
@@ -190,7 +259,7 @@ def _copy(function, inputs, shapes, operands, outputs):
         elif np.issubdtype(np.asarray(value).dtype, np.floating):
             value = np.zeros_like(value)
         numbered.append(value)
-    results = function(*numbered)
+    results = evaluate(name, params, numbered) or function(*numbered)
     index = {i: np.nan_to_num(np.asarray(results[i], float)).astype(int).ravel() for i in outputs}
     maps = []  # (output, operand, entries of the output, entries of the operand, each one once)
     for i, numbers in index.items():
@@ -237,13 +306,24 @@ def _restricted(function, inputs, operands, outputs):
     return restricted, [inputs[j] for j in operands]
 
 
+@functools.lru_cache(maxsize=512)
+def _jacobian(make, function, operands, outputs):
+    """Return the Jacobian of an operation as a function of its inputs, compiled."""
+
+    @compiled
+    def jacobian(inputs):
+        restricted, at = _restricted(function, inputs, operands, outputs)
+        return make(restricted, argnums=tuple(range(len(at))))(*at)
+
+    return jacobian
+
+
 def _dense(name, function, inputs, shapes, operands, outputs, sizes):
-    restricted, at = _restricted(function, inputs, operands, outputs)
     # A loop whose end is not known beforehand cannot be gone through backwards, a function with a
     # rule of its own for the way back not forwards.
-    own = name.startswith("custom_")
-    make = jax.jacfwd if name == "while" or (sizes[0] <= sizes[1] and not own) else jax.jacrev
-    found = make(restricted, argnums=tuple(range(len(at))))(*at)
+    forwards = name == "while" or sizes[0] <= sizes[1]
+    make = jax.jacfwd if forwards and not name.startswith(_OWN_RULE) else jax.jacrev
+    found = _jacobian(make, function, tuple(operands), tuple(outputs))(list(inputs))
     jacobians = {
         (i, j): np.asarray(found[a][b], np.float64).reshape(math.prod(shapes[i]), -1)
         for a, i in enumerate(outputs)
@@ -271,7 +351,7 @@ def _dense(name, function, inputs, shapes, operands, outputs, sizes):
 def _jax(name, function, inputs, shapes, operands, outputs, sizes):
     restricted, at = _restricted(function, inputs, operands, outputs)
     results, back = jax.vjp(restricted, *at)
-    vjp = jax.vmap(back)
+    vjp = jax.vmap(lambda cotangents: back(cotangents))
 
     def push(tangents):
         count = len(next(iter(tangents.values())))

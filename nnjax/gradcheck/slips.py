@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative, sum_to
 from nnjax.gradcheck.places import Edge, Site, Spot
-from nnjax.gradcheck.rules import passage
 
 __all__ = ["FACTOR", "Family", "Flow", "Slip", "families", "slips"]
 
@@ -60,9 +59,7 @@ class Flow(NamedTuple):
 
     def reduced(self, g: np.ndarray) -> np.ndarray:
         """Sum over the axes along which u was spread."""
-        shape = self.flow.shape
-        axes = tuple(a for a, (n, m) in enumerate(zip(g.shape, shape, strict=True)) if n != m)
-        return g.sum(axis=axes, keepdims=True) if axes else g
+        return sum_to(g[None], self.flow.shape)[0]
 
     def pull(self, g: np.ndarray) -> np.ndarray:
         """Return what would flow on to u if g arrived at v."""
@@ -77,11 +74,7 @@ class Flow(NamedTuple):
         graph = self.spot.graph
         if graph.partials(k) is not None:
             return self.reduced(self.arriving * derivative(equation, inputs, j))
-        shapes = [graph.shape(node) for node in equation.outputs]
-        through = passage(
-            equation.name, equation.function, equation.params, inputs, shapes, [j], [0]
-        )
-        return through.pull({0: self.arriving[None]})[j][0]
+        return graph.passage_at(k, inputs).pull({0: self.arriving[None]})[j][0]
 
     def value(self, family: Family, shift: int = 0) -> np.ndarray:
         """Return the value of a variable in this turn, or some turns later; 0 beyond the last."""

@@ -20,7 +20,7 @@ import numpy as np
 from nnjax.gradcheck.factors import local, read_factor
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, trace, trace_at
-from nnjax.gradcheck.places import Edge, Site, Spot, sites
+from nnjax.gradcheck.places import MOST_NUMBERS, Edge, Site, Spot, sites
 from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
 
 __all__ = ["explain_residual"]
@@ -457,8 +457,17 @@ class Search:
 
     def effects(self, spot: Spot, where: Site, terms: Sequence[Slip], t: float) -> np.ndarray:
         """Return what each term at a site does to the gradient: (terms, K), NaN where it fails."""
-        if not terms:
-            return np.zeros((0, len(spot.residual)))
+        # Side by side, unless they are too large for that.
+        numbers = spot.graph.size if where.serial else max(map(spot.graph.size_of, where.nodes))
+        most = max(1, MOST_NUMBERS // max(numbers, 1))
+        found = np.zeros((len(terms), len(spot.residual)))
+        for start in range(0, len(terms), most):
+            some = terms[start : start + most]
+            found[start : start + most] = self.effects_together(spot, where, some, t)
+        return found
+
+    def effects_together(self, spot: Spot, where: Site, terms: Sequence[Slip], t: float):
+        """Return `effects`, calculated side by side."""
         if where.serial:
             return spot.trial(_edits(spot, where, terms, t), len(terms))
         total = np.zeros((len(terms), len(spot.residual)))
@@ -467,7 +476,8 @@ class Search:
             flow, arriving = spot.flow(edge), spot.arriving(edge)
             at = Flow(spot, where.turn(edge), edge, arriving, flow, spot.cotangents, 0)
             changed = np.stack([_apply(term, at, t) for term in terms])
-            total += spot.effect(node, changed - flow)
+            changed -= flow
+            total += spot.effect(node, changed)
         return total
 
     def edits(self, where: Site, terms: Sequence[Slip], t: float) -> list[dict[Edge, Callable]]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 from lax_reference import by_autodiff, by_hand, hand, normal, pairs, quick
-from strategies import relative_errors
+from strategies import random_params, relative_errors
 
 import nnjax
 from nnjax.descent import loss_and_gradient
@@ -194,7 +194,7 @@ def test_shapes_and_parameters_of_the_book():
         nnjax.cross_entropy,
     )
     assert net.shapes == ((28, 28, 1), (24, 24, 20), (12, 12, 20), (2880,), (10,))
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     assert params[0].w.shape == (20, 5, 5, 1)
     assert params[0].b.shape == (20,)
     assert params[1] == ()
@@ -239,7 +239,7 @@ BOOK = "conv20k5 pool2 conv40k5 pool2 dense100"
 def test_a_mini_batch_in_pieces_gives_the_same(size, monkeypatch):
     net = nnjax.architecture.parse("conv2k3 dropout0.3 pool2 dense4 dropout0.5", (8, 8, 1), 3)
     with jax.enable_x64(True):
-        params = nnjax.init(net, jax.random.key(0), jnp.float64)
+        params = random_params(net, 0, jnp.float64)
         x, y, key = normal(0, 7, 8, 8, 1), jnp.asarray([0, 1, 2, 0, 1, 2, 0]), jax.random.key(1)
         whole = nnjax.backprop(net, params, x, y, key)
         outputs = nnjax.feedforward(net, params, x, key)
@@ -326,7 +326,7 @@ def test_channels_that_do_not_match():
     net = nnjax.Network(
         (8, 8, 3), [nnjax.Conv(2, 3), nnjax.Flatten(), nnjax.Dense(2)], nnjax.cross_entropy
     )
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     with pytest.raises(ValueError, match=r"x has shape \(5, 8, 8, 1\); this network takes"):
         nnjax.feedforward(net, params, jnp.ones((5, 8, 8, 1)))
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from strategies import relative_errors
+from strategies import random_params, relative_errors
 
 import nnjax
 
@@ -37,7 +37,7 @@ def test_every_example_has_its_own_mask_and_every_layer_too():
     net = nnjax.Network(
         50, [nnjax.Dropout(0.5), nnjax.Dense(50), nnjax.Dropout(0.5)], nnjax.quadratic
     )
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     bp = nnjax.backprop(net, params, jnp.ones((3, 50)), jnp.ones((3, 50)), jax.random.key(1))
     masks = np.stack([bp.weighted_inputs[0] != 0, bp.weighted_inputs[2] != 0]).reshape(6, 50)
     assert len({mask.tobytes() for mask in masks}) == 6
@@ -56,7 +56,7 @@ def test_equals_autodiff_with_the_same_key():
         nnjax.cross_entropy,
     )
     with jax.enable_x64(True):
-        params = nnjax.init(net, jax.random.key(0), jnp.float64)
+        params = random_params(net, 0, jnp.float64)
         x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6, 6, 1)))
         y, key = jnp.asarray([0, 1, 2, 3, 0]), jax.random.key(2)
         hand = nnjax.backprop(net, params, x, y, key)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lax_reference import by_autodiff, by_hand, hand, normal, pairs, quick, whole
-from strategies import relative_errors
+from strategies import random_params, relative_errors
 from thinning import thinned
 
 import nnjax
@@ -56,7 +56,7 @@ def test_kinks_and_ties_agree_with_autodiff_of_the_layer(pool):
         (9, 9, 1), [nnjax.Conv(2, 3, activation=nnjax.relu), *net.layers], nnjax.quadratic
     )
     with jax.enable_x64(True):
-        params = nnjax.init(conv, jax.random.key(0), jnp.float64)
+        params = random_params(conv, 0, jnp.float64)
         params = (nnjax.Affine(whole(0, 2, 3, 3, 1), whole(1, 2)), *params[1:])
         x = whole(2, 4, 9, 9, 1).at[0].set(0.0)
         y = jnp.asarray([0, 1, 2, 0])

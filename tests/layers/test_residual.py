@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from strategies import Case, relative_errors
+from strategies import Case, random_params, relative_errors
 
 import nnjax
 from nnjax import Add, Conv, Dense, Flatten, LayerNorm, MaxPool, Network, Residual
@@ -80,7 +80,7 @@ def test_the_sum():
 
 @pytest.mark.slow
 def test_it_is_saved_and_trains(tmp_path):
-    params = nnjax.init(DENSE, jax.random.key(0))
+    params = random_params(DENSE, 0)
     nnjax.save(tmp_path / "net.safetensors", DENSE, params)
     net, params = nnjax.load(tmp_path / "net.safetensors")
     assert net == DENSE

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from javascript import evaluate
+from strategies import random_params
 
 import nnjax
 from nnjax.activations import ACTIVATIONS, Activation, Softmax
@@ -52,7 +53,7 @@ def assert_same(net, params, x, y, folder, rtol):
 def test_a_hundred_digits(tmp_path):
     x, y = (v[:100] for v in load("digits").test)
     net = nnjax.architecture.parse("conv4k3 pool2 dense12", (8, 8, 1), 10, nnjax.relu)
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     assert_same(net, params, x, y, tmp_path, rtol=1e-10)
 
 
@@ -61,7 +62,7 @@ def test_every_layer_of_the_table(tmp_path):
     words += " layernorm:tanh flatten dense6:leaky_relu dense6 add1:gelu"
     net = nnjax.architecture.parse(words, (15, 12, 2), 3, loss=nnjax.cross_entropy)
     assert {type(layer) for layer in net.layers} == set(LAYERS.values())
-    params = nnjax.init(net, jax.random.key(1))
+    params = random_params(net, 1)
     x = jax.random.normal(jax.random.key(2), (2, 15, 12, 2)).round()  # with ties
     assert_same(net, params, np.asarray(x), [1, 2], tmp_path, rtol=1e-10)
 
@@ -111,7 +112,7 @@ def test_every_activation_and_loss(tmp_path):
 
 def test_a_step_is_that_of_sgd(tmp_path):
     net = nnjax.mlp([3, 4, 1], activation=nnjax.tanh)
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     x, y = [0.2, -0.4, 0.9], [1.0]
     data = {"network": described(net, params), "x": x, "y": y}
     expression = """(() => {
@@ -148,4 +149,4 @@ class Cube(Activation):
 )
 def test_what_the_script_does_not_know_is_refused(net, message):
     with pytest.raises(TypeError, match=message):
-        described(net, nnjax.init(net, jax.random.key(0)))
+        described(net, random_params(net, 0))

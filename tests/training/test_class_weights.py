@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from sklearn.utils.class_weight import compute_sample_weight
+from strategies import random_params
 
 import nnjax
 from nnjax.data import Dataset
@@ -23,7 +24,7 @@ def test_the_gradient_of_the_weighted_loss(loss):
     """C = (1/n) Σ_x w_x C_x, and each error is w_x times as large."""
     with jax.enable_x64(True):
         net = nnjax.mlp([4, 5, 3], nnjax.tanh, loss=loss)
-        params = nnjax.init(net, jax.random.key(0))
+        params = random_params(net, 0)
         bp, plain = (nnjax.backprop(net, params, X, Y, weights=w) for w in (WEIGHTS, None))
         auto = jax.grad(nnjax.loss, argnums=1)(net, params, X, Y, weights=WEIGHTS)
         each = [float(nnjax.loss(net, params, X[i : i + 1], Y[i : i + 1])) for i in range(23)]
@@ -60,7 +61,7 @@ def test_classes_that_are_not_known_cannot_be_balanced():
 def test_training_with_weights_of_classes():
     """One mini-batch of all examples: a step along the weighted gradient."""
     net, data = nnjax.mlp([4, 3]), Dataset((X.astype(np.float32), Y), None, None)
-    start = nnjax.init(net, jax.random.key(1))
+    start = random_params(net, 1)
     common = {"optimizer": optax.sgd(0.5), "epochs": 1, "key": jax.random.key(0), "params": start}
     state, history = nnjax.train(net, data, batch_size=23, class_weight="balanced", **common)
     weights = compute_sample_weight("balanced", Y)
@@ -83,7 +84,7 @@ def test_what_is_no_weight_of_classes(value):
 
 def test_weights_that_do_not_fit():
     net = nnjax.mlp([4, 3])
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     with pytest.raises(ValueError, match=r"weights has shape \(22,\); expected one number"):
         nnjax.backprop(net, params, X, Y, weights=WEIGHTS[1:])
     with pytest.raises(ValueError, match=r"weights holds -1.0; expected finite numbers"):
@@ -99,7 +100,7 @@ def test_weights_that_do_not_fit():
 
 def test_a_weight_of_0_leaves_an_example_out():
     net = nnjax.mlp([4, 3])
-    params = nnjax.init(net, jax.random.key(0))
+    params = random_params(net, 0)
     weights = jnp.asarray(Y != 2, jnp.float32)
     one = nnjax.backprop(net, params, X, Y, weights=weights).grads
     few = nnjax.backprop(net, params, X[Y != 2], Y[Y != 2]).grads
