@@ -174,6 +174,7 @@ def search(options: argparse.Namespace) -> None:
         )
     best = many.best().settings
     one = many.at(**best)
+    assert data.test is not None
     x, y = data.test
     accuracy = float(nnjax.accuracy(one.net, one.state.best_params, x, y))
     said = f"{nets[best['net']]}, η = {best['rate']:g}, λ = {best['l2']:g}"
