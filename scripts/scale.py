@@ -94,7 +94,7 @@ for _ in itertools.islice(scale.windows(sys.argv[2]), int(sys.argv[3])):
     pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-_WINDOW, _BATCH = 10_000, 100
+_WINDOW, _BATCH, _WORDS = 10_000, 100, "conv8k5 pool2"
 
 
 def disk(options: argparse.Namespace) -> None:
@@ -104,7 +104,7 @@ def disk(options: argparse.Namespace) -> None:
         for name, shape in (("x", (n, 28, 28, 1)), ("y", (n,))):  # holes: they take no room
             np.lib.format.open_memmap(f"{folder}/{name}.npy", "w+", np.uint8, shape).flush()
         size = Path(folder, "x.npy").stat().st_size / 1e9
-        print(f"\n{_net()} on {n:,} images, {size:.1f} GB, batch {_BATCH}, windows of {_WINDOW:,}")
+        print(f"\n{_WORDS} on {n:,} images, {size:.1f} GB, batch {_BATCH}, windows of {_WINDOW:,}")
         zeros = np.zeros((_WINDOW, 28, 28, 1), np.uint8), np.zeros(_WINDOW, int)
         memory = train_epochs(
             _net(), nnjax.data.Dataset(zeros, None, None), epochs=10**6, **_settings()
@@ -145,7 +145,7 @@ def _settings():
 
 
 def _net():
-    return nnjax.architecture.parse("conv8k5 pool2", (28, 28, 1), 10)
+    return nnjax.architecture.parse(_WORDS, (28, 28, 1), 10)
 
 
 def search(options: argparse.Namespace) -> None:
@@ -174,6 +174,7 @@ def search(options: argparse.Namespace) -> None:
         )
     best = many.best().settings
     one = many.at(**best)
+    assert data.test is not None
     x, y = data.test
     accuracy = float(nnjax.accuracy(one.net, one.state.best_params, x, y))
     said = f"{nets[best['net']]}, η = {best['rate']:g}, λ = {best['l2']:g}"

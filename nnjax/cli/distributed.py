@@ -136,6 +136,11 @@ class Cluster:
                 "--distributed finds no scheduler that says which processes there are; give "
                 "--coordinator HOST:PORT --processes N --process K to each of them"
             ) from None
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the processes did not find each other; start all of them within five minutes, "
+                f"with the same coordinator ({str(error).splitlines()[0]})"
+            ) from None
 
 
 def _read_errors() -> None:

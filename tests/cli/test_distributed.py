@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import nnjax
-from nnjax.cli import main
+from nnjax.cli import distributed, main
 
 WORDS = [
     *["train", "--hidden", "8", "--train-size", "60", "--batch-size", "9", "--patience", "3"],
@@ -122,6 +124,27 @@ def test_a_killed_process_ends_the_other_with_one_sentence_and_one_continues(die
     assert not first.startswith("Epoch 1/")
     steps.kill()
     steps.communicate()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            ValueError("coordinator_address should be defined."),
+            "finds no scheduler that says which",
+        ),
+        (RuntimeError("DEADLINE_EXCEEDED: 1\n2"), r"find each other; .*EEDED: 1\)"),
+    ],
+    ids=["scheduler", "others"],
+)
+def test_processes_that_do_not_meet_are_one_sentence(error, sentence, monkeypatch, capsys):
+    def initialize(*args, **options):
+        raise error
+
+    monkeypatch.setattr(distributed, "_read_errors", lambda: None)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    assert main(["train", "--distributed"]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
