@@ -6,6 +6,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 

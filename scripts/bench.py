@@ -542,8 +542,10 @@ class _ConvOfNnjax:
         return _epoch_of_nnjax(self.net, x, y, batch, 0.1)
 
     def loop(self, x, y, batch):
-        step = jax.jit(lambda params, batch: nnjax.sgd_step(self.net, params, *batch, 0.1))
-        return _stepped(step, self, x, y, batch)
+        def step(params, batch):
+            return nnjax.sgd_step(self.net, params, batch[0], batch[1], 0.1)
+
+        return _stepped(jax.jit(step), self, x, y, batch)
 
     def inference(self, x, y, batch):
         return _scanned(lambda params, x: nnjax.feedforward(self.net, params, x), self, x, batch)
