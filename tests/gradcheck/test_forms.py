@@ -195,6 +195,29 @@ def test_an_object_with_its_gradients_as_attributes(kind):
     assert [leaf.path for leaf in wrong.leaves if not leaf.ok] == [f"{kind.__name__}['params.b']"]
 
 
+class Step:
+    """One step of a recurrent network with two states, as in a book."""
+
+    def __init__(self):
+        self.w, self.dw, self.c, self.dc = RNG.normal(size=(4, 4)), None, None, None
+
+    def forward(self, h, c):
+        self.h, self.c = h, c + np.tanh(h @ self.w)
+        return np.sin(self.c), self.c
+
+    def backward(self, dh, dc):
+        self.dc = dc + dh * np.cos(self.c)
+        inner = self.dc * (1 - np.tanh(self.h @ self.w) ** 2)
+        self.dw = self.h.T @ inner
+        return inner @ self.w.T, self.dc
+
+
+def test_an_object_with_two_outputs_and_a_state_of_its_own():
+    report = check_forward_backward(Step(), None, RNG.normal(size=(2, 4)), np.ones((2, 4)))
+    assert report.verdict == Verdict.RIGHT
+    assert [leaf.path for leaf in report.leaves] == ["Step['w']", "h", "c"]
+
+
 def test_a_closure_is_a_pull_back():
     assert check_forward_backward(
         lambda x: (np.tanh(x), lambda g: g * (1 - np.tanh(x) ** 2)), None, X
