@@ -150,6 +150,14 @@ def test_a_wrong_backward_pass_is_named_with_its_line():
     assert "right so far x, w" in " ".join(str(report).split())
 
 
+def test_a_backward_pass_of_zeros_has_a_line_too():
+    report = check_forward_backward(
+        affine, lambda dout, cache: tuple(map(np.zeros_like, PASS)), *PASS
+    )
+    assert report.findings[0].name.startswith("left out")
+    assert report.findings[0].source == "return np.dot(x, w) + b, (x, w)"
+
+
 class Layer:
     """As in a book: arrays and gradients are attributes."""
 
