@@ -524,7 +524,7 @@ class Search:
         return {"variable": graph.name(equation.outputs[0])} | place
 
     def equation(self, where: Site) -> int:
-        """Return the equation at which a site stands for the reader: one with a line, if possible."""
+        """Return the equation at which a site stands, one with a line if possible."""
         graph, (k, j) = self.graph, where.edges[-1]
         if k == TOTAL:
             consumers = graph.consumers.get(j)
