@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from nnjax.layers.base import Affine, AffineLayer, Layer
 from nnjax.network import Network, Params, forward_layer, layer_keys, one_dtype
-from nnjax.pieces import at_least_float32, sum_in_pieces
+from nnjax.pieces import at_least_float32, equal_size, map_in_pieces, sum_in_pieces
 
 __all__ = [
     "Factors",
@@ -109,7 +109,17 @@ def total(net: Network, params: Params, bp: Any, errors: Any) -> Params:
 
 
 def instantiate(f: Factors) -> Any:
-    """Return all gradients, each leaf (V, n, *shape of the parameter). Memory: V·n times theirs."""
+    """Return all gradients, each leaf (V, n, *shape of the parameter). Memory: V·n times theirs.
+
+    Where X is there, g = δᵀ X is one product for each example, of its V vectors side by side: a
+    layer's own `gradients` is made for the sum over a batch, and arranges X for that.
+    """
+    if _positions(f):
+        x, d = inputs_and_errors(f)
+        n_seeds, n, positions, _ = d.shape
+        rows = jnp.moveaxis(d, 0, 2).reshape(n, positions, -1)  # (n, T, V·J)
+        w = jnp.einsum("ntj,ntk->njk", rows, x).reshape(n, n_seeds, *f.params.w.shape)
+        return Affine(w=jnp.moveaxis(w, 1, 0), b=jnp.sum(d, axis=2))
     per_example = jax.vmap(gradient, in_axes=(None, None, 0, 0, 0))
     per_seed = jax.vmap(per_example, in_axes=(None, None, None, None, 0))
     return per_seed(f.layer, f.params, f.a, f.keys, f.deltas)
@@ -127,7 +137,7 @@ def inputs_and_errors(f: Factors) -> tuple[jax.Array, jax.Array]:
 def squared_norms(f: Factors) -> Any:
     """Return ‖g‖² of every gradient, each leaf (V, n)."""
     if not by_gram(f):
-        each = _map_examples(lambda g: jnp.sum(jnp.square(_wide(g)), range(1, g.ndim)), f)
+        each = _in_pieces(map_in_pieces, lambda g: jnp.sum(g**2, range(2, g.ndim)).T, f)
         return jax.tree.map(jnp.transpose, each)
     x, d = map(_wide, inputs_and_errors(f))
     of_b = jnp.sum(jnp.sum(d, axis=2) ** 2, axis=2)
@@ -141,7 +151,7 @@ def squared_norms(f: Factors) -> Any:
 def sum_of_squares(f: Factors) -> Any:
     """Return Σ g² over all vectors and examples, element by element: shaped as the parameters."""
     if _positions(f) != 1:
-        return _sum_examples(lambda g: jnp.sum(jnp.square(_wide(g)), axis=(0, 1)), f)
+        return _in_pieces(sum_in_pieces, lambda g: jnp.sum(g**2, axis=(0, 1)), f)
     x, d = map(_wide, inputs_and_errors(f))
     squares = jnp.sum(d**2, axis=(0, 2))
     w = squares.T @ jnp.squeeze(x, axis=1) ** 2
@@ -190,39 +200,17 @@ def by_gram(f: Factors) -> bool:
     return 2 * positions**2 <= weights and positions * per_position <= 1.25 * weights
 
 
-def _examples(f):
-    """Return what belongs to each example, examples first, and how many make up a piece."""
-    size = len(f.deltas) * sum(leaf.size for leaf in jax.tree.leaves(f.params))
-    return (f.a, f.keys, jnp.moveaxis(f.deltas, 1, 0)), max(1, _PIECE // size)
-
-
-def _all_gradients(f, example):
-    """Return the V gradients of one example."""
-    a, key, deltas = example
-    return jax.vmap(gradient, in_axes=(None, None, None, None, 0))(
-        f.layer, f.params, a, key, deltas
-    )
-
-
-def _map_examples(reduce, f):
-    """Return reduce(g) of the gradients (V, ...) of every example, stacked."""
-    examples, size = _examples(f)
-
-    def one(example):
-        return jax.tree.map(reduce, _all_gradients(f, example))
-
-    return jax.lax.map(one, examples, batch_size=size)
-
-
-def _sum_examples(reduce, f):
-    """Return the sum of reduce(g) over pieces of the examples, g (c, V, ...)."""
-    examples, size = _examples(f)
+def _in_pieces(way, reduce, f):
+    """Return what `map_in_pieces` or `sum_in_pieces` makes of reduce(g), g (V, c, ...)."""
 
     def one_piece(examples):
-        gradients = jax.vmap(lambda example: _all_gradients(f, example))(examples)
-        return jax.tree.map(reduce, gradients)
+        a, keys, deltas = examples
+        piece = f._replace(a=a, keys=keys, deltas=jnp.moveaxis(deltas, 0, 1))
+        return jax.tree.map(lambda g: reduce(_wide(g)), instantiate(piece))
 
-    return sum_in_pieces(one_piece, examples, size)
+    size = len(f.deltas) * sum(leaf.size for leaf in jax.tree.leaves(f.params))
+    examples = f.a, f.keys, jnp.moveaxis(f.deltas, 1, 0)
+    return way(one_piece, examples, equal_size(f.a.shape[0], max(1, _PIECE // size)))
 
 
 def _wide(g):

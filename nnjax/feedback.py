@@ -377,10 +377,12 @@ def init(net: Network, key: jax.Array, rule: str, dtype: Any = float) -> Any:
         return OutputOnly()
     like = _direct_weights(net) if issubclass(kind, DirectFeedbackAlignment) else _params(net)
     leaves, structure = jax.tree.flatten(like)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    draw = initializers.default.weights
+    keys = initializers.split(key, max(len(leaves), 1))
+    randn = initializers.default.weights
     weights = [
-        draw(k, leaf.shape, dtype) if leaf.ndim > 1 else jnp.zeros(leaf.shape, dtype)
+        initializers.draw(randn, k, leaf.shape, dtype)
+        if leaf.ndim > 1
+        else jnp.zeros(leaf.shape, dtype)
         for k, leaf in zip(keys, leaves, strict=False)
     ]
     return kind(jax.tree.unflatten(structure, weights))

@@ -8,6 +8,7 @@ channels on the last: (n_out, n_in), or (filters, height, width, channels).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import jax
@@ -21,10 +22,12 @@ __all__ = [
     "VarianceScaling",
     "constant",
     "default",
+    "draw",
     "glorot",
     "he",
     "large",
     "require_initializer",
+    "split",
     "zeros",
 ]
 
@@ -33,6 +36,31 @@ class Rule(Protocol):
     """How one array starts: called as `rule(key, shape, dtype)`, it returns the array."""
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array: ...
+
+
+# Random numbers take long to compile, so a program for each shape serves all networks that have it.
+@partial(jax.jit, static_argnames=("rule", "shape", "dtype"))
+def draw(rule: Rule, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
+    """Return `rule(key, shape, dtype)`, by one program.
+
+    Example:
+        >>> import jax, nnjax
+        >>> draw = nnjax.initializers.draw
+        >>> draw(nnjax.initializers.Normal(0.1), jax.random.key(0), (3, 2), float).shape
+        (3, 2)
+    """
+    return rule(key, shape, dtype)
+
+
+@partial(jax.jit, static_argnames="n")
+def split(key: jax.Array, n: int) -> tuple[jax.Array, ...]:
+    """Return `jax.random.split(key, n)` as a tuple, by one program.
+
+    Example:
+        >>> import jax, nnjax
+        >>> first, second = nnjax.initializers.split(jax.random.key(0), 2)
+    """
+    return tuple(jax.random.split(key, n))
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def learning_curves(many: Many, measure: str | None = None) -> Figure:
             continue
         curves, epochs = curves[:, done], 1 + np.flatnonzero(done)
         axes = zip(many.grid.axes.items(), at, strict=True)
-        label = ", ".join(f"{_words(n)} {_short(v[i])}" for (n, v), i in axes if len(v) > 1)
+        label = ", ".join(f"{_words(n)} {_short(v, i)}" for (n, v), i in axes if len(v) > 1)
         (line,) = panel.plot(epochs, np.median(curves, axis=0), label=label or "all seeds")
         low, high = curves.min(axis=0), curves.max(axis=0)
         panel.fill_between(epochs, low, high, alpha=0.2, linewidth=0, color=line.get_color())
@@ -205,8 +205,11 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float | np.number) for value in values)
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)[:30]
+def _short(values: Sequence[Any], i: int) -> str:
+    """Return a value as a word; of what has none, such as a network, its place on the axis."""
+    if isinstance(values[i], int | float):
+        return f"{values[i]:g}"
+    return values[i] if isinstance(values[i], str) else f"{i + 1} of {len(values)}"
 
 
 def _panel() -> tuple[Figure, Any]:

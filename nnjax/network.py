@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import chex
@@ -34,7 +34,7 @@ from nnjax.checks import (
     require_size,
 )
 from nnjax.display import heading, shape_text, table
-from nnjax.initializers import Initializer, default
+from nnjax.initializers import Initializer, default, split
 from nnjax.layers.base import Layer, Shape
 from nnjax.layers.dense import Dense
 from nnjax.layers.residual import Residual, in_a_row, next_shape
@@ -239,12 +239,8 @@ def init(net: Network, key: jax.Array, dtype: Any = float) -> Params:
     require_network(net)
     check_key(key)
     require_dtype(dtype)
-    return _init(net, key, jnp.dtype(jax.dtypes.canonicalize_dtype(dtype)))
-
-
-@partial(jax.jit, static_argnums=2)  # one program starts faster than one for each array
-def _init(net, key, dtype):
-    keys = jax.random.split(key, len(net.layers))
+    dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(dtype))
+    keys = split(key, len(net.layers))
     return tuple(
         layer.init(key, shape, dtype)
         for layer, key, shape in zip(net.layers, keys, net.shapes, strict=False)

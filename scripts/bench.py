@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scale import devices, disk, search
 
 import nnjax
 from nnjax.data import stream
@@ -678,7 +679,7 @@ def _scanned(apply, peer, x, batch):
 
 @section
 def scale(options: argparse.Namespace) -> None:
-    """Many networks, several devices, data on the disk: each against one network on one device."""
+    """Many networks, and data on the disk: each against one network in memory."""
     rng = np.random.default_rng(0)
     n, sizes, eta, count = 10_000, [784, 30, 10], 0.1, 64
     x = rng.integers(256, size=(n, 784), dtype=np.uint8)
@@ -717,9 +718,6 @@ def scale(options: argparse.Namespace) -> None:
             "read from the disk": Rival(partial(_streamed, net, source, 100)),
         }
         table(title, rivals, options.repeats)
-    print("\nThe same mini-batches of 100 over CPU devices: seconds, largest difference")
-    for devices in (1, 2, 4):
-        print(f"  {devices}  {_over_devices(devices)}", flush=True)
 
 
 def _many_of_nnjax(net, data, batch, settings, seeds):
@@ -754,30 +752,12 @@ def _streamed(net, source, batch):
     return state.params
 
 
-def _over_devices(devices):
-    """Return the seconds of an epoch and the largest difference, from a process of its own."""
-    code = """
-import time, jax, numpy as np, nnjax, optax
-rng = np.random.default_rng(0)
-data = rng.integers(256, size=(10_000, 784), dtype=np.uint8), rng.integers(10, size=10_000)
-data = nnjax.data.Dataset(data, None, None)
-settings = dict(optimizer=optax.sgd(0.1), epochs=3, batch_size=100, key=jax.random.key(0))
-net, mesh = nnjax.mlp([784, 30, 10]), jax.make_mesh((jax.device_count(),), ("data",))
-alone, _ = nnjax.train(net, data, **settings)
-state, history = nnjax.train(net, data, **settings, mesh=mesh)
-pairs = zip(jax.tree.leaves(alone.params), jax.tree.leaves(state.params))
-difference = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
-print(f"{min(history['seconds']):.3f} s  {difference:.1e}")
-"""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def _threads():
     return sorted({1, os.cpu_count() or 1})
+
+
+for _function in (devices, disk, search):
+    section(_function)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -786,6 +766,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--repeats", type=int, default=5, help="of every measurement (5)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where search puts its pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="a file of --json, before")
     options = parser.parse_args(arguments)

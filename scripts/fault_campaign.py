@@ -22,6 +22,8 @@ from faults.campaign import OUTCOMES
 
 PARTS = {
     "stops": (stops.by_signals, 200),
+    "sweeps": (stops.sweeps, 20),
+    "processes": (stops.processes, 20),
     "operations": (stops.at_every_operation, 1000),
     "flips": (stops.flipped_bits, 1000),
     "functions": (inputs.to_functions, 10_000),

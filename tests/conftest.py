@@ -29,5 +29,5 @@ def compiled_programs():
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_text().count("\n") > 30_000:
+    if maps.exists() and maps.read_text().count("\n") > 40_000:
         jax.clear_caches()

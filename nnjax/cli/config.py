@@ -27,6 +27,7 @@ from nnjax.cli.options import (
     RegularizationOptions,
 )
 from nnjax.data import Dataset, load, standardize
+from nnjax.data.stream import Folder, is_streamed
 from nnjax.layers.base import Shape
 from nnjax.network import Network, mlp
 from nnjax.regularizers import L1, L2, MaxNorm, Regularizer
@@ -39,6 +40,10 @@ from nnjax.training.early_stopping import EarlyStopping
 __all__ = ["TrainConfig", "n_classes"]
 
 _NONE = Distortion()
+_AT_ONCE = (
+    *("target", "train_size", "standardize", "expand", "feedback", "precision", "patience"),
+    *("lower_rate_to", "class_weight", "monitors", "monitor_every", "evaluate_on"),
+)  # what data that are read in windows do not have
 _RATES = {"sgd": 0.3, "momentum": 0.05, "nesterov": 0.05}  # others divide by the gradient's size
 
 _LOSSES = {"regression": "quadratic", "binary": "cross_entropy", "multilabel": "cross_entropy"}
@@ -83,6 +88,8 @@ class TrainConfig(
                 regression are standardised, and the inputs where that was asked for.
         """
         task = {"auto": None, "binary": "classification"}.get(self.task, self.task)
+        if (source := self.source()) is not None:
+            return _in_parts(self.data, source, task)
         dataset = load(self.data, data_dir=self.data_dir, target=self.target, task=task)
         x, y = dataset.train
         if self.train_size is not None:
@@ -97,6 +104,24 @@ class TrainConfig(
             return dataset
         numbers = dataset.task == "regression"
         return standardize(dataset, inputs=self.standardize, targets=numbers)
+
+    def source(self) -> Folder | None:
+        """Return the training data to be read a window at a time; None: they fit into memory.
+
+        Raises:
+            ValueError: if something is asked for that needs all of them at once.
+        """
+        if not is_streamed(self.data):
+            return None
+        asked, usual = vars(self), vars(TrainConfig())
+        if names := [name for name in _AT_ONCE if asked[name] != usual[name]]:
+            raise ValueError(
+                f"{names[0]} needs all data in memory, and the files in {self.data} are read a "
+                "window at a time; leave it out"
+            )
+        folder = Path(self.data)
+        within = folder / "train"
+        return Folder(within if within.is_dir() else folder, self.window, seed=self.seed)
 
     def for_data(self, dataset: Dataset) -> TrainConfig:
         """Return the description with the task, and the loss and the measure that suit it.
@@ -178,12 +203,15 @@ class TrainConfig(
         # The more inputs a neuron has, the smaller the steps have to be.
         return _RATES[self.optimizer] / (1 if self.data == "digits" else 10)
 
-    def arguments(self, net: Network, dataset: Dataset) -> dict[str, Any]:
+    def arguments(
+        self, net: Network, dataset: Dataset, batches: int | None = None
+    ) -> dict[str, Any]:
         """Return the arguments of `nnjax.train` after the network and the data set.
 
         Args:
             net: the network.
             dataset: what to train on; parts that it does not have are not measured.
+            batches: mini-batches per epoch; None: as many as the training data give.
 
         Raises:
             ValueError: if a value is out of range.
@@ -194,7 +222,8 @@ class TrainConfig(
             require_size(self.save_every, "save_every")
         rate: Any = self.learning_rate
         if self.schedule != "constant":
-            batches = -(-len(dataset.train[0]) // require_size(self.batch_size, "batch_size"))
+            size = require_size(self.batch_size, "batch_size")
+            batches = batches or -(-len(dataset.train[0]) // size)
             steps = batches * require_size(self.epochs, "epochs")
             rate = optimizers.schedule(self.schedule, rate, steps)
         options = {} if self.mu is None else {"mu": self.mu}
@@ -323,6 +352,22 @@ class TrainConfig(
         if "distort" in values:
             values["distort"] = _distortion(values["distort"])
         return cls(**values)
+
+
+def _in_parts(path: str, source: Folder, task: str | None) -> Dataset:
+    """Return some of the training data, and the others as a whole, of data read in windows."""
+    some = next(Folder(source.path, min(source.window, 1000), seed=source.seed).windows(0))
+    others = [Path(path, name) for name in ("validation", "test")]
+    validation, test = (Folder(part).whole() if part.is_dir() else None for part in others)
+    dataset = Dataset(some, validation, test)
+    if task not in (None, dataset.task):
+        raise ValueError(
+            f"task is {task}, and the targets in {path} are {some[1].dtype} {some[1].shape[1:]}, "
+            f"for a {dataset.task}; save them as another kind"
+        )
+    if dataset.task == "classification":
+        dataset = dataset._replace(classes=tuple(map(str, range(source.classes))))
+    return dataset
 
 
 def _task_name(task: str) -> str:

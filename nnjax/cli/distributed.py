@@ -55,7 +55,7 @@ class Cluster:
 
     distributed: bool = False
     """Use the devices of several processes: found from Slurm, Open MPI or Kubernetes, or given by
-    the next three options."""
+    the next three."""
     coordinator: str | None = None
     """Address of the first process, such as 10.0.0.1:1234."""
     processes: int | None = None
@@ -135,6 +135,11 @@ class Cluster:
             raise ValueError(
                 "--distributed finds no scheduler that says which processes there are; give "
                 "--coordinator HOST:PORT --processes N --process K to each of them"
+            ) from None
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the processes did not find each other; start all of them within five minutes, "
+                f"with the same coordinator ({str(error).splitlines()[0]})"
             ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from nnjax.network import Network, Params, init
 from nnjax.tasks import Task
 from nnjax.training import History, history
 from nnjax.training.checkpoint import digest
-from nnjax.training.run import Run
+from nnjax.training.run import Run, plain_json
 
-__all__ = ["LoadedRun", "description", "load_run"]
+__all__ = ["LoadedRun", "description", "load_run", "settings"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class LoadedRun:
             ValueError: if the data set has no such part.
         """
         config = replace(self.config, data_dir=data_dir or self.config.data_dir)
+        if name == "train" and config.source() is not None:
+            raise ValueError(
+                f"the training data in {config.data} are read a window at a time; choose another "
+                "--part"
+            )
         data = config.dataset(standardized=False)
         if data.classes != self.classes:
             raise ValueError(
@@ -172,6 +178,27 @@ def description(config: TrainConfig, data: Dataset) -> dict[str, Any]:
         "pictures": data.pictures,
         "images": ImageFormat.of(x)._asdict() if x.ndim == 4 else None,
     }
+
+
+def settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may not change where a run continues, by name.
+
+    Example:
+        >>> import nnjax
+        >>> from nnjax.cli.config import TrainConfig
+        >>> from nnjax.cli.loaded import description, settings
+        >>> data = nnjax.data.load("digits")
+        >>> found = settings(description(TrainConfig().for_data(data), data))
+        >>> found["rate"], "epochs" in found
+        (None, False)
+    """
+    content = plain_json(content)
+    target = content["train"].get("target") or []  # of an earlier version: None or one name
+    content["train"]["target"] = [target] if isinstance(target, str) else target
+    free = {"train", "tensorboard", "data_dir", "save_every"}
+    if content["train"]["schedule"] == "constant":  # the others last as long as the run
+        free.add("epochs")
+    return {name: v for name, v in (content | content["train"]).items() if name not in free}
 
 
 def load_run(folder: str | os.PathLike[str]) -> LoadedRun:

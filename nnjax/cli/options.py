@@ -28,7 +28,7 @@ class DataOptions:
 
     data: str = "digits"
     """A data set: digits, mnist, fashion-mnist, or a path (IDX folder, folder of pictures by class,
-    .npz, .csv, .pkl.gz)."""
+    .npz, .csv, .pkl.gz; a folder of .npy or .npz files may be larger than memory)."""
     data_dir: Path | None = None
     """Folder with the files of mnist or fashion-mnist (default: $NNJAX_DATA, else downloaded)."""
     target: tuple[str, ...] = ()
@@ -44,6 +44,8 @@ class DataOptions:
     """Standardise the inputs by the mean and standard deviation of the training data."""
     expand: bool = False
     """Add four copies of each training image, shifted by one pixel up, down, left and right."""
+    window: int = 10_000
+    """Of a folder of .npy or .npz files: how many examples are in memory at once."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ __all__ = ["Sweep"]
 
 Group = TypeVar("Group")
 _Of: TypeAlias = tyro.conf.OmitArgPrefixes[Group]
+_RESULTS = "sweep.json"
 _EVERY = 30.0  # seconds between two times that everything is saved
 _AXES = ("rate", "mu", "l2", "l1", "max_norm", "dropout", "init_scale", "batch_size")
 _SHOWN = {"rate": "η", "mu": "μ", "l2": "λ", "l1": "λ (L1)", "batch_size": "batch size"}
@@ -113,9 +114,16 @@ class Sweep:
         if self.resume is not None:
             run = Run(self.resume)
             asked = dataclasses.replace(_from_json(run), **{k: getattr(self, k) for k in _NOW})
+            if (run.folder / _RESULTS).is_file():
+                raise ValueError(f"{run.folder}: this sweep is complete; see its {_RESULTS}")
         if asked.network.feedback != "transpose":
             raise ValueError("a sweep trains by backpropagation; leave out --feedback")
         config = asked._config({})
+        if config.source() is not None:
+            raise ValueError(
+                f"a sweep needs its data in memory, and the files in {config.data} are read a "
+                "window at a time; give a .npz file of a part of them"
+            )
         data = config.dataset()
         config = config.for_data(data)
         asked = dataclasses.replace(asked, measure=config.measure)
@@ -203,15 +211,16 @@ class Sweep:
         )
         config = dataclasses.replace(self._config(best["settings"]), seed=best["seed"])
         run.save_config(content | {"train": config.to_json()})
-        write_atomically(run.folder / "sweep.json", json.dumps(plain_json(results)).encode())
         try:
             from nnjax.many_plots import pictures
 
             figures = pictures(many, self.measure)
         except ImportError:
-            return  # matplotlib is not installed: there are no pictures
+            figures = {}  # matplotlib is not installed: there are no pictures
         for name, figure in figures.items():
             figure.savefig(run.folder / f"{name}.png")
+        # The last: a sweep that has it is complete.
+        write_atomically(run.folder / _RESULTS, json.dumps(plain_json(results)).encode())
 
 
 _NOW = ("out", "resume", "devices", "platform", "json", "cluster")  # of this call, not of the sweep
@@ -260,8 +269,7 @@ def _follow(run: Run, steps: Iterator[Many], sweep: Sweep) -> Many:
                     saved = many.gathered()
                     checkpoint.save(path, saved.progress)
                     due = time.monotonic() + _EVERY
-        if many is None:  # nothing was left to train
-            raise ValueError(f"{run.folder}: this sweep is complete; see its sweep.json")
+        assert many is not None  # there is at least one epoch
         many = many.gathered()
     except BaseException as stop:
         if many is not None and jax.process_count() == 1:  # others may be gone

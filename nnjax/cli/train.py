@@ -23,7 +23,7 @@ from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show, wrapped
 from nnjax.cli.devices import mesh_of
 from nnjax.cli.distributed import Cluster
-from nnjax.cli.loaded import description, load_run
+from nnjax.cli.loaded import description, load_run, settings
 from nnjax.cli.options import (
     GROUPS,
     DataOptions,
@@ -33,7 +33,9 @@ from nnjax.cli.options import (
     RegularizationOptions,
 )
 from nnjax.cli.stop import Saved, undisturbed
+from nnjax.cli.streamed import train_streamed
 from nnjax.data import Dataset
+from nnjax.data.stream import Folder
 from nnjax.evaluation import evaluate
 from nnjax.network import Network
 from nnjax.training import (
@@ -47,7 +49,7 @@ from nnjax.training import (
 from nnjax.training.augmentation import Distortion
 from nnjax.training.devices import on_one_device
 from nnjax.training.monitors import directions
-from nnjax.training.run import Run, plain_json
+from nnjax.training.run import Run
 from nnjax.training.tensorboard import tensorboard
 
 __all__ = ["Train", "free_folder", "new_run", "use"]
@@ -124,6 +126,9 @@ class Train:
         config = self.config.for_data(data)
         shape, n_out = data.train[0].shape[1:], config.n_out(data)
         net = config.network(shape, n_out)
+        if (source := config.source()) is not None:
+            self._train_streamed(config, data, net, source)
+            return
         arguments = config.arguments(net, data)
         start = None if self.source is None else load_run(self.source).params
         content = description(config, data) | {"tensorboard": self.output.tensorboard}
@@ -170,13 +175,36 @@ class Train:
                 say(wrapped(text))
             show(str(run.folder) if self.output.quiet else f"Saved in {run.folder}")
 
+    def _train_streamed(
+        self, config: TrainConfig, data: Dataset, net: Network, source: Folder
+    ) -> None:
+        if self.output.tensorboard:
+            raise ValueError("tensorboard is for data in memory; leave it out")
+        content = description(config, data) | {"tensorboard": False, "files": source.files}
+        start = None if self.source is None else load_run(self.source).params
+        with self._run(content) as run:
+            if not self.output.quiet:
+                show(_opening(config, data, net, len(source)))
+            train_streamed(
+                run,
+                content,
+                config,
+                net,
+                data,
+                source,
+                start=start,
+                resumed=self.resume is not None,
+                mesh=mesh_of(self.devices, "data"),
+                quiet=self.output.quiet,
+            )
+
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
         """Open the run: a new one, or, if it was asked for the same, the one to continue."""
         if self.resume is None:
             return new_run(self.output.out or free_folder(self.config.data), content)
         if self.output.out is not None:
             raise ValueError("--resume continues in the folder of the run; leave out --out")
-        before, now = (_settings(config) for config in (Run(self.resume).config, content))
+        before, now = (settings(config) for config in (Run(self.resume).config, content))
         for name, value in now.items():
             if value == before.get(name, value):
                 continue
@@ -190,17 +218,6 @@ class Train:
                 "option out to resume it"
             )
         return Run.resume(self.resume)
-
-
-def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What may not change where a run continues, by name."""
-    content = plain_json(content)
-    target = content["train"].get("target") or []  # of an earlier version: None or one name
-    content["train"]["target"] = [target] if isinstance(target, str) else target
-    free = {"train", "tensorboard", "data_dir", "save_every"}
-    if content["train"]["schedule"] == "constant":  # the others last as long as the run
-        free.add("epochs")
-    return {name: v for name, v in (content | content["train"]).items() if name not in free}
 
 
 class _Keeper:
@@ -226,7 +243,7 @@ class _Keeper:
             return
         names = ("optimizer", "key", "early_stopping", "feedback")
         template = initial_state(net, **{name: arguments[name] for name in names})
-        self.state = run.restore(template, _settings(self.content))
+        self.state = run.restore(template, settings(self.content))
         self.records = run.history
         epochs, before, trained = arguments["epochs"], run.config["train"]["epochs"], self.epoch
         if trained > epochs != before:
@@ -278,8 +295,8 @@ class _Keeper:
             rule = EarlyStopping(1, self.config.measure)
             better = rule.with_direction(directions(self.config.monitors)).better
             score = value if better == "larger" else -value
-        settings = _settings(self.content)
-        run.save_checkpoint(self.state, self.epoch, score=score, settings=settings)
+        fixed = settings(self.content)
+        run.save_checkpoint(self.state, self.epoch, score=score, settings=fixed)
 
     def _save(self, run: Run) -> None:
         """Write everything: parameters, history, configuration, and the state to continue from."""
@@ -317,10 +334,12 @@ _OPTIMIZERS = {
 }
 
 
-def _opening(config: TrainConfig, data: Dataset, net: Network) -> str:
+def _opening(config: TrainConfig, data: Dataset, net: Network, streamed: int | None = None) -> str:
     """The lines above the first epoch: what is trained, on what, and how."""
     names = {"train": "training", "validation": "validation", "test": "test"}
-    sizes = [f"{len(part[0]):,} {names[name]}" for name, part in data._asdict().items() if part]
+    counts = {name: len(part[0]) for name, part in data._asdict().items() if part}
+    counts |= {} if streamed is None else {"train": streamed}
+    sizes = [f"{count:,} {names[name]}" for name, count in counts.items()]
     lines = [
         f"Data: {config.data} ({', '.join(sizes)} examples)",
         *_task(config, data),

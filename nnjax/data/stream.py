@@ -8,12 +8,13 @@ window every example is in a random place.
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +93,22 @@ class Folder:
     def __len__(self) -> int:
         return sum(len(y) for _, y in self._parts)
 
+    def whole(self) -> Window:
+        """Return all examples, in the order of the files; they have to fit into memory."""
+        xs, ys = zip(*self._parts, strict=True)
+        return np.concatenate(xs), np.concatenate(ys)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The sizes of the files in bytes, by their names."""
+        found = sorted(path for kind in ("*.npy", "*.npz") for path in Path(self.path).glob(kind))
+        return {path.name: path.stat().st_size for path in found}
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: one more than the largest label."""
+        return 1 + max(int(y.max()) for _, y in self._parts if len(y))
+
     def windows(self, epoch: int, first: int = 0, rows: Rows = _all) -> Iterator[Window]:
         """Yield the windows of an epoch, from window `first` on; the last one may be smaller.
 
@@ -111,16 +128,25 @@ class Folder:
             part, start = blocks[at]
             x, y = self._parts[part]
             pieces.append((x[start : start + self.block], y[start : start + self.block]))
+            if number + 1 >= first:  # read while others are looked for
+                _advise(x, "MADV_WILLNEED", start, start + len(pieces[-1][1]))
             held += len(pieces[-1][1])
             while held >= self.window:
                 taken, pieces = _cut(pieces, self.window)
                 held -= self.window
                 order = random.permutation(self.window)
                 if number >= first:  # those before are not read from the disk
-                    yield _together(taken, order[rows(self.window)])
+                    yield self._read(taken, order[rows(self.window)])
                 number += 1
         if held and number >= first:
-            yield _together(pieces, random.permutation(held)[rows(held)])
+            yield self._read(pieces, random.permutation(held)[rows(held)])
+
+    def _read(self, pieces: list[Window], order: np.ndarray) -> Window:
+        """Return some examples of the pieces, and let go of the memory that they are mapped to."""
+        window = _together(pieces, order)
+        for array in itertools.chain(*self._parts):
+            _advise(array, "MADV_DONTNEED")
+        return window
 
 
 @dataclass(frozen=True)
@@ -165,7 +191,7 @@ class Iterated:
         """Yield the windows of an epoch, from window `first` on; those before are skipped."""
         random = np.random.default_rng([self.seed, epoch])
         examples, number, seen = iter(self.examples), 0, 0
-        while pairs := list(islice(examples, min(self.window, self.count - seen))):
+        while pairs := list(itertools.islice(examples, min(self.window, self.count - seen))):
             order = random.permutation(len(pairs))[rows(len(pairs))]
             seen += len(pairs)
             if number >= first:
@@ -245,7 +271,24 @@ def _mapped(folder: Path) -> tuple[Window, ...]:
             )
         if (y.shape[1:], y.dtype) != (first_y.shape[1:], first_y.dtype):
             raise ValueError(f"{path}: targets differ in kind from those of {parts[0][0].name}")
+    for array in itertools.chain(*(part for _, part in parts)):
+        _advise(array, "MADV_RANDOM")  # reading on past a block costs 20 times as much
     return tuple(part for _, part in parts)
+
+
+def _advise(array: np.ndarray, advice: str, start: int = 0, stop: int | None = None) -> None:
+    """Tell the system, where it listens, what will be done with rows of a mapped array."""
+    mapped = array.base
+    if not isinstance(array, np.memmap) or not isinstance(mapped, mmap.mmap):
+        return
+    if not hasattr(mmap, advice) or not array.flags.c_contiguous or array.ndim == 0:
+        return
+    at = array.offset % mmap.ALLOCATIONGRANULARITY
+    row = array.strides[0]
+    first = (at + start * row) // mmap.PAGESIZE * mmap.PAGESIZE
+    last = min(at + (len(array) if stop is None else stop) * row, len(mapped))
+    if first < last:
+        mapped.madvise(getattr(mmap, advice), first, last - first)
 
 
 def _npy(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.activations import Activation, identity
-from nnjax.initializers import Initializer
+from nnjax.initializers import Initializer, draw, split
 from nnjax.notation import Named
 
 __all__ = ["Affine", "AffineLayer", "Layer", "Shape"]
@@ -132,10 +132,10 @@ class AffineLayer(Layer):
 
     def init(self, key, in_shape, dtype=float):
         shape = self.w_shape(in_shape)
-        key_w, key_b = jax.random.split(key)
+        key_w, key_b = split(key, 2)
         return Affine(
-            w=self.initializer.weights(key_w, shape, dtype),
-            b=self.initializer.biases(key_b, shape[:1], dtype),
+            w=draw(self.initializer.weights, key_w, shape, dtype),
+            b=draw(self.initializer.biases, key_b, shape[:1], dtype),
         )
 
     def gradients(self, cache, delta):

@@ -11,6 +11,9 @@ A grid maps names to values: several values make an axis, a single one holds for
     batch_size                  the mini-batch size
     net, optimizer, schedule    networks, names of optimizers, names of schedules
 
+Where the settings are not all combinations, a list of them takes the place of the grid: they lie
+along one axis, `trial`.
+
 Networks that differ in numbers alone share a program, which takes the numbers as arguments. Those
 that differ in the last two rows, in shapes or in functions, are compiled apart.
 """
@@ -92,6 +95,8 @@ class Grid:
     Args:
         axes: the values along each axis, in order.
         fixed: what holds for every network.
+        trials: the settings along the axis `trial`, which is then the only one; none: they are all
+            combinations of the values along the axes.
 
     Example:
         >>> import nnjax
@@ -106,6 +111,7 @@ class Grid:
 
     axes: dict[str, tuple[Any, ...]]
     fixed: Settings
+    trials: tuple[Settings, ...] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Grid:
@@ -131,6 +137,37 @@ class Grid:
             _check(settings)
         return grid
 
+    @classmethod
+    def of_trials(cls, trials: Iterable[Any], fixed: Mapping[str, Any]) -> Grid:
+        """Return the grid of these settings along one axis, checked one by one.
+
+        Raises:
+            ValueError, TypeError: if there are none, or one of them does not fit.
+
+        Example:
+            >>> import nnjax
+            >>> from nnjax.training.grid import Grid
+            >>> fixed = {"net": nnjax.mlp([4, 2]), "batch_size": 10}
+            >>> fixed |= {"optimizer": "momentum", "schedule": "constant"}
+            >>> trials = [{"rate": 0.1}, {"rate": 0.3, "mu": 0.5}]
+            >>> grid = Grid.of_trials(trials, fixed)
+            >>> grid.axes, len(grid.groups)
+            ({'trial': (0, 1)}, 2)
+        """
+        expected = "the settings of one network by name, such as {'rate': 0.1}"
+        made = tuple(dict(require_instance(t, Mapping, "a trial", expected)) for t in trials)
+        if not made:
+            raise ValueError(
+                "the grid is an empty list; expected the settings of at least one trial"
+            )
+        for trial in made:
+            if several := [name for name, value in trial.items() if _several(value)]:
+                raise ValueError(f"a trial has several values of {several[0]}; expected one")
+        grid = cls({"trial": tuple(range(len(made)))}, dict(fixed), made)
+        for settings in grid.settings:
+            _check(settings)
+        return grid
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The number of values along each axis."""
@@ -139,6 +176,8 @@ class Grid:
     @cached_property
     def settings(self) -> tuple[Settings, ...]:
         """The settings of every network, the last axis fastest."""
+        if self.trials:
+            return tuple(self.fixed | trial for trial in self.trials)
         rows = itertools.product(*self.axes.values())
         return tuple(self.fixed | dict(zip(self.axes, row, strict=True)) for row in rows)
 
@@ -147,12 +186,14 @@ class Grid:
         """The networks by the program that they share."""
         alike: dict[Any, list[int]] = {}
         for i, settings in enumerate(self.settings):
-            alike.setdefault(tuple(settings[kind] for kind in _KINDS), []).append(i)
-        names = [name for name in self.axes if name not in _KINDS]
-        names += [name for name in _OWN if name in self.fixed]
+            kinds = tuple(settings[kind] for kind in _KINDS)
+            alike.setdefault((kinds, frozenset(settings)), []).append(i)
         groups = []
         for cells in alike.values():
             settings = tuple(self.settings[i] for i in cells)
+            differing = self.trials[cells[0]] if self.trials else self.axes
+            names = [name for name in differing if name not in _KINDS]
+            names += [name for name in _OWN if name in self.fixed]
             numbers = {name: np.asarray([float(s[name]) for s in settings]) for name in names}
             groups.append(Group(settings, np.asarray(cells), numbers))
         return tuple(groups)

@@ -52,7 +52,7 @@ __all__ = ["many_epochs", "train_many"]
 def train_many(
     net: Network,
     data: Dataset,
-    grid: Mapping[str, Any],
+    grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     seeds: int | Sequence[int],
     epochs: int,
@@ -77,6 +77,8 @@ def train_many(
             and makes none. Names: `rate`; `mu` and the other numbers that the optimizer takes;
             `l2`, `l1`, `max_norm`; `dropout`, the rate of every Dropout layer; `init_scale`, what
             the starting weights are multiplied by; `batch_size`, `net`, `optimizer`, `schedule`.
+            Or a list of settings, such as `[{"rate": 0.1, "l2": 0}, {"rate": 0.3, "l2": 5}]`, in
+            place of all combinations; they are numbered along the axis `trial`.
         seeds: how many, 0, 1, ..., or a list of them: starting parameters, order of the examples,
             dropout and augmentation.
         epochs: number of passes over the training data.
@@ -128,7 +130,7 @@ def train_many(
 def many_epochs(
     net: Network,
     data: Dataset,
-    grid: Mapping[str, Any],
+    grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     seeds: int | Sequence[int],
     epochs: int,
@@ -152,7 +154,7 @@ def many_epochs(
     Args:
         restore: given the `progress` of a `Many` before the first epoch, returns that of an earlier
             search with the same arguments, which then ends, bit for bit, as if it had never been
-            interrupted.
+            interrupted; of a complete one the end is yielded.
 
     Other arguments, raises: see `train_many`.
 
@@ -170,11 +172,7 @@ def many_epochs(
     given = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if batch_size is not None:
         given["batch_size"] = batch_size
-    require_instance(grid, Mapping, "grid", "values by name, such as {'rate': [0.1, 0.3]}")
-    if "batch_size" not in {**given, **grid}:
-        raise ValueError("batch_size is missing; give a number, or several in the grid")
-    whole = Grid.of(given | dict(grid))
-    whole = dataclasses.replace(whole, axes={n: whole.axes[n] for n in grid if n in whole.axes})
+    whole = _grid(grid, given)
     require_size(epochs, "epochs")
     require_dataset(data)
     if early_stopping is not None:
@@ -213,6 +211,20 @@ def many_epochs(
     return _iterate(programs, many, refine)
 
 
+def _grid(grid: Any, given: Settings) -> Grid:
+    """Return the grid of what was given as one, and by itself."""
+    several = isinstance(grid, list | tuple)
+    if not several:
+        require_instance(grid, Mapping, "grid", "values by name, such as {'rate': [0.1, 0.3]}")
+    for names in grid if several else [grid]:
+        if "batch_size" not in {**given, **names}:
+            raise ValueError("batch_size is missing; give a number, or several in the grid")
+    if several:
+        return Grid.of_trials(grid, given)
+    whole = Grid.of(given | dict(grid))
+    return dataclasses.replace(whole, axes={n: whole.axes[n] for n in grid if n in whole.axes})
+
+
 def _divided(many: Many) -> Many:
     """Return the networks with the states of those that this process trains."""
     groups, first = [], 0
@@ -227,15 +239,21 @@ def _divided(many: Many) -> Many:
 
 def _iterate(programs: Sequence[_Program], many: Many, refine: int | None) -> Iterator[Many]:
     rungs = {} if refine is None else _rungs(many, refine)
-    for epoch in range(many.epoch, many.epochs):
-        if not any(np.any(group.status == RUNNING) for group in many.groups):
-            return
+    if many.epoch and _complete(many):
+        yield many
+    while not _complete(many):
+        epoch = many.epoch
         pairs = zip(programs, many.groups, strict=True)
         groups = tuple(program.epoch(group, epoch) for program, group in pairs)
         many = dataclasses.replace(many, epoch=epoch + 1, groups=groups)
         if epoch + 1 in rungs:
             many = _halved(many, rungs[epoch + 1])
         yield many
+
+
+def _complete(many: Many) -> bool:
+    running = any(np.any(group.status == RUNNING) for group in many.groups)
+    return many.epoch == many.epochs or not running
 
 
 def _rungs(many: Many, k: int) -> dict[int, int]:

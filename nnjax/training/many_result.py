@@ -165,8 +165,8 @@ class Many:
 
     @cached_property
     def history(self) -> dict[str, np.ndarray]:
-        """What was measured, by name, (axes..., epochs done); NaN where it was not trained."""
-        names = self.groups[0].history
+        """What was measured of all networks, by name, (axes..., epochs done); NaN: not trained."""
+        names = [n for n in self.groups[0].history if all(n in g.history for g in self.groups)]
         every = {n: self._stacked(*(np.asarray(g.history[n]) for g in self.groups)) for n in names}
         return {name: np.asarray(values)[..., : self.epoch] for name, values in every.items()}
 

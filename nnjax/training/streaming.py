@@ -28,7 +28,7 @@ from nnjax.training.epoch import TrainState, run_epoch_on
 from nnjax.training.loop import DivergedError, Record, history, initial_state
 from nnjax.training.recipe import Augmentation, Recipe
 
-__all__ = ["StreamState", "stream_epochs"]
+__all__ = ["StreamState", "begin", "steps_per_epoch", "stream_epochs"]
 
 
 class StreamState(NamedTuple):
@@ -129,7 +129,7 @@ def stream_epochs(
     if validation is not None:
         validation = check_batch(net, start.params, *validation)
     if state is None:
-        state = _begin(start)
+        state = begin(start)
     return _iterate(net, source, recipe, epochs, validation, state)
 
 
@@ -161,15 +161,36 @@ def _iterate(net, source, recipe, epochs, validation, state):
             record |= {f"validation_{name}": v.item() for name, v in result._asdict().items()}
         record["seconds"] = time.perf_counter() - start
         records.append(record)
-        state = _begin(state.train._replace(epoch=state.train.epoch + 1))
+        state = begin(state.train._replace(epoch=state.train.epoch + 1))
         yield state, record
 
 
-def _begin(train: TrainState) -> StreamState:
-    """Return the state before the first window of an epoch."""
+def begin(train: TrainState) -> StreamState:
+    """Return the state before the first window of an epoch.
+
+    Example:
+        >>> import jax, nnjax, optax
+        >>> from nnjax.training.streaming import begin
+        >>> net = nnjax.mlp([3, 2])
+        >>> state = begin(nnjax.training.initial_state(net, optax.sgd(0.5), jax.random.key(0)))
+        >>> int(state.windows)
+        0
+    """
     zero = jnp.zeros((), jnp.int32)
     dtype = np.promote_types(jax.tree.leaves(train.params)[0].dtype, np.float32)
     return StreamState(train, zero, zero, jnp.zeros((), dtype))
+
+
+def steps_per_epoch(n: int, window: int, batch_size: int) -> int:
+    """Return how many mini-batches an epoch of n examples has, a window at a time.
+
+    Example:
+        >>> from nnjax.training.streaming import steps_per_epoch
+        >>> steps_per_epoch(23, window=8, batch_size=5)  # 5 3, 5 3, 5 2
+        6
+    """
+    windows, rest = divmod(n, window)
+    return windows * -(-window // batch_size) + -(-rest // batch_size)
 
 
 def _rows_of_this_process(mesh: Mesh | None, count: int) -> slice:

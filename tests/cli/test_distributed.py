@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import nnjax
-from nnjax.cli import main
+from nnjax.cli import distributed, main
 
 WORDS = [
     *["train", "--hidden", "8", "--train-size", "60", "--batch-size", "9", "--patience", "3"],
@@ -88,6 +90,21 @@ def test_processes_share_the_settings_of_a_sweep_and_one_continues_it(tmp_path):
 
 
 @pytest.mark.slow
+def test_each_process_reads_its_rows_of_data_that_are_larger_than_memory(tmp_path):
+    x, y = nnjax.data.load("digits").train
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    np.savez(data / "train" / "all.npz", x=x, y=y)
+    words = ["train", "--data", str(data), "--window", "320", "--batch-size", "16", "--hidden"]
+    words += ["--epochs", "2", "--rate", "0.05", "--out"]
+    assert main([*words, str(tmp_path / "alone")]) == 0
+    together(*words, str(tmp_path / "shared"))
+    one, other = (nnjax.load_run(tmp_path / name) for name in ("alone", "shared"))
+    np.testing.assert_allclose(one.params[0].w, other.params[0].w, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.history["train_loss"], other.history["train_loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("dies", [0, 1])
 def test_a_killed_process_ends_the_other_with_one_sentence_and_one_continues(dies, tmp_path):
@@ -107,6 +124,27 @@ def test_a_killed_process_ends_the_other_with_one_sentence_and_one_continues(die
     assert not first.startswith("Epoch 1/")
     steps.kill()
     steps.communicate()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            ValueError("coordinator_address should be defined."),
+            "finds no scheduler that says which",
+        ),
+        (RuntimeError("DEADLINE_EXCEEDED: 1\n2"), r"find each other; .*EEDED: 1\)"),
+    ],
+    ids=["scheduler", "others"],
+)
+def test_processes_that_do_not_meet_are_one_sentence(error, sentence, monkeypatch, capsys):
+    def initialize(*args, **options):
+        raise error
+
+    monkeypatch.setattr(distributed, "_read_errors", lambda: None)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    assert main(["train", "--distributed"]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -735,7 +735,7 @@ def test_help_is_no_error(capsys, monkeypatch):
         assert "None" not in out
         if name == "train":
             titles = re.findall(r"^\W+(\w+) options\W*$", out, re.MULTILINE)
-            assert set(titles) == {*GROUPS, "distort"}
+            assert set(titles) == {*GROUPS, "distort", "cluster"}
 
 
 def test_missing_tyro_is_said(monkeypatch, capsys):

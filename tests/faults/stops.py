@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,12 +48,13 @@ def result(folder: Path) -> tuple[bytes, list[dict]]:
     return params, [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in lines]
 
 
-def command(*argv: str) -> subprocess.Popen:
-    """Start a command in a process of its own."""
+def command(*argv: str, **environment: str) -> subprocess.Popen:
+    """Start a command in a process of its own, with more variables in its environment."""
     begin = f"print({BEGUN!r}, file=sys.stderr, flush=True)"
     program = f"import sys; from nnjax.cli import main; {begin}; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", program, *argv],
+        env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -124,6 +126,84 @@ def by_signals(stops: int, work: Path, seed: int = 0) -> Tally:
         for _ in sent:
             tally.add(outcome, what)
         shutil.rmtree(folder, ignore_errors=True)
+    return tally
+
+
+SWEEP = (
+    *("--rate", "0.1", "0.5", "--l2", "0", "1", "--seeds", "2", "--hidden", "8", "--epochs", "6"),
+    *("--batch-size", "20"),
+)
+
+
+def sweeps(stops: int, work: Path, seed: int = 0) -> Tally:
+    """Kill sweeps at random moments, resume them and compare."""
+    tally, rng = Tally("kills of a sweep at random moments"), random.Random(seed)
+
+    def outcome(folder: Path) -> tuple:
+        return *result(folder), json.loads((folder / "sweep.json").read_text("utf-8"))
+
+    whole, start = work / "whole", time.perf_counter()
+    status, err = wait(command("sweep", *SWEEP, "--out", str(whole)))
+    assert status == 0, err
+    expected, length = outcome(whole), time.perf_counter() - start
+    for k in range(stops):
+        folder = work / f"sweep-{k}"
+        process = command("sweep", *SWEEP, "--out", str(folder))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(0.1, 1.0) * length)
+        process.kill()
+        wait(process)
+        status, err = 0, ""
+        if not (folder / "sweep.json").is_file():
+            begun = (folder / "config.json").is_file()
+            more = ("--resume",) if begun else (*SWEEP, "--out")
+            status, err = wait(command("sweep", *more, str(folder)))
+        if status != 0:
+            tally.add(LOST, f"kill {k}: {err.strip()[-300:]}")
+        else:
+            tally.add(SURVIVED if outcome(folder) == expected else WRONG, f"kill {k}")
+        shutil.rmtree(folder)
+    return tally
+
+
+TOGETHER = (*QUICK, "--batch-size", "21", "--optimizer", "adam")
+
+
+def together(*argv: str) -> list[subprocess.Popen]:
+    """Start a command in two processes of two devices, which compute together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = "--xla_force_host_platform_device_count=2"
+    where = ("--distributed", "--coordinator", address, "--processes", "2", "--process")
+    return [command(*argv, *where, number, XLA_FLAGS=flags) for number in ("0", "1")]
+
+
+def processes(stops: int, work: Path, seed: int = 0) -> Tally:
+    """Kill one of two processes that train together; the other ends too; resume and compare."""
+    tally, rng = Tally("kills of one of two processes of a run"), random.Random(seed)
+    whole, start = work / "whole", time.perf_counter()
+    for status, err in map(wait, together("train", *TOGETHER, "--out", str(whole))):
+        assert status == 0, err
+    expected, length = result(whole), time.perf_counter() - start
+    for k in range(stops):
+        folder, killed = work / f"run-{k}", rng.randrange(2)
+        both = together(*start_or_resume(folder, TOGETHER))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            both[killed].wait(timeout=rng.uniform(0.4, 1.0) * length)
+        both[killed].kill()
+        ends = [wait(process) for process in both]
+        status, err = ends[1 - killed]
+        said = err.partition(BEGUN)[2].strip()
+        what = f"kill {k}, of process {killed}: {said[-300:]}"
+        if status is None or (status != 0 and said.count("\n")):
+            tally.add(CRASH if status is None else TRACEBACK, what)
+        ends = [wait(process) for process in together(*start_or_resume(folder, TOGETHER))]
+        if any(status != 0 for status, _ in ends):
+            tally.add(LOST, f"{what}, then {ends[0][1].strip()[-300:]}")
+        else:
+            tally.add(SURVIVED if result(folder) == expected else WRONG, what)
+        shutil.rmtree(folder)
     return tally
 
 

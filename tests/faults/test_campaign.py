@@ -41,3 +41,11 @@ def test_a_run_that_is_killed_within_a_file_operation_is_resumed(tmp_path):
 def test_a_stopped_run_is_resumed(tmp_path):
     tally = stops.by_signals(2, tmp_path)
     assert not tally.bad, "\n".join(tally.bad)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("campaign", [stops.sweeps, stops.processes])
+def test_a_killed_sweep_and_a_run_of_two_processes_are_resumed(campaign, tmp_path):
+    tally = campaign(1, tmp_path)
+    assert not tally.bad, "\n".join(tally.bad)

@@ -103,6 +103,7 @@ def test_mistakes_are_found_in_their_line_and_named(sample):
     assert slip.is_named(finding.name), finding
 
 
+@pytest.mark.slow
 def test_two_mistakes_in_every_step_are_found_in_their_lines():
     case = NAMED["LSTM, loop"]
     planted = [slip for slip in case.slips if slip.id in ("cell-after", "interchanged")]

@@ -175,6 +175,8 @@ def test_a_search_continues_bit_for_bit_and_halves_its_settings():
         ({"rate": 0.1}, {"refine": 1}, "refine is 1; expected an integer of at least 2"),
         ({"rate": 0.1, "l2": -1.0}, {}, "strength of L2 is -1.0; expected a finite strength"),
         ({"rate": 0.1}, {"early_stopping": EarlyStopping(1, "test_loss")}, "cannot monitor 'test"),
+        ([], {}, "the grid is an empty list; expected the settings of at least one trial"),
+        ([{"rate": [0.1, 0.2]}], {}, "a trial has several values of rate; expected one"),
     ],
     ids=lambda value: next(iter(value), "none") if isinstance(value, dict) else "",
 )
@@ -236,3 +238,16 @@ def test_a_mesh_without_devices_of_this_process_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     with pytest.raises(ValueError, match=r"mesh has no device of process 1; give one with devices"):
         processes.own_devices(mesh)
+
+
+def test_a_list_of_settings_takes_the_place_of_all_combinations():
+    trials = [{"rate": 0.1, "l2": 2.0}, {"rate": 0.3}, {"rate": 0.2, "l2": 0.5}]
+    common = {"seeds": [4], "epochs": 1, "batch_size": 5, "key": KEY}
+    many = train_many(PLAIN, DATA, trials, **common)
+    assert many.axes == {"trial": (0, 1, 2), "seed": (4,)}
+    product = train_many(PLAIN, DATA, {"rate": [0.1, 0.2], "l2": [0.5, 2.0]}, **common)
+    for trial, rate in ((0, 0.1), (2, 0.2)):
+        one = product.at(rate=rate, l2=trials[trial]["l2"])
+        same(many.at(trial=trial).state.params, one.state.params, rtol=1e-6)
+    assert "validation_accuracy" in many.history
+    assert "penalty" not in many.history  # one of them has none

@@ -1,6 +1,7 @@
 """Training on data that are read a window at a time: the same steps, resumable within an epoch."""
 
 import itertools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,19 @@ def test_every_epoch_visits_every_example_once_in_another_order(kind, folder):
         assert all((a == b).all() for a, (b, _) in zip(again, windows[1:], strict=True))
     assert orders[0] != orders[1]
     assert orders[0] != sorted(orders[0])
+
+
+def test_a_pipeline_of_grain_is_trained_on_and_continued():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        grain = pytest.importorskip("grain")
+    pipeline = grain.MapDataset.source(range(23)).shuffle(seed=1).map(lambda i: (X[i], Y[i]))
+    source = Iterated(pipeline, count=len(pipeline), window=8)
+    rows = np.concatenate([x for x, _ in source.windows(0)])
+    assert sorted(rows.tolist()) == sorted(X.tolist())
+    whole = list(steps(source))
+    rest = list(steps(source, state=whole[1][0]))
+    assert (rest[-1][0].params[0].w == whole[-1][0].params[0].w).all()
 
 
 def test_some_rows_of_a_window_are_those_of_the_whole_window(folder):

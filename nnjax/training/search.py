@@ -1,0 +1,101 @@
+"""A search that learns from its trials: Optuna proposes settings, which are trained in batches.
+
+For spaces that are too large for a grid. Optuna is asked for several settings at a time, which are
+trained together (`train_many`), and told what they reached. It needs the extra `optuna`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnjax.checks import install, require_size
+from nnjax.data import Dataset
+from nnjax.network import Network
+from nnjax.training.grid import Settings
+from nnjax.training.many import train_many
+from nnjax.training.many_result import Trained
+
+__all__ = ["search"]
+
+
+def search(
+    study: Any,
+    net: Network,
+    data: Dataset,
+    space: Callable[[Any], Settings],
+    *,
+    trials: int,
+    seeds: int = 1,
+    together: int = 8,
+    measure: str | None = None,
+    **settings: Any,
+) -> Trained:
+    """Train networks with the settings that an Optuna study proposes; return the best network.
+
+    The study is told the median of a measure over the seeds; a trial whose networks diverged has
+    failed. Afterwards `study.best_params`, `study.trials` and its plots are there as always, and a
+    study with a storage continues where it was.
+
+    Args:
+        study: from `optuna.create_study(direction="maximize")`, or "minimize" for a loss.
+        net: the network; a `net` in the settings of a trial takes its place.
+        data: the data set.
+        space: given a trial of Optuna, returns its settings by the names of `nnjax.train_many`.
+        trials: how many settings to try.
+        seeds: how many networks to train with each.
+        together: how many settings to ask for at a time. The more, the faster, and the less each
+            of them knows of the others.
+        measure: a name in the history; None: what `Many.best` compares by.
+        **settings: further arguments of `nnjax.train_many`, such as epochs.
+
+    Returns:
+        Of the best trial of this call the network whose seed did best.
+
+    Raises:
+        ValueError, TypeError: if an argument does not fit, or every network diverged.
+        ImportError: if Optuna is missing.
+
+    Example:
+        >>> import nnjax
+        >>> from nnjax.training.search import search
+        >>> def space(trial):
+        ...     return {
+        ...         "rate": trial.suggest_float("rate", 0.01, 1.0, log=True),
+        ...         "l2": trial.suggest_float("l2", 0.0, 5.0),
+        ...     }
+        >>> def run():  # the study is made by optuna.create_study(direction="maximize")
+        ...     net, data = nnjax.mlp([64, 10]), nnjax.data.load("digits")
+        ...     return search(study, net, data, space, trials=32, epochs=5, batch_size=10)
+    """
+    try:
+        from optuna.study import Study, StudyDirection  # pyright: ignore[reportMissingImports]
+        from optuna.trial import TrialState  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError(f"a search by Optuna needs it: {install('optuna')}") from None
+    if not isinstance(study, Study):
+        raise TypeError(
+            f"study is a {type(study).__name__}; expected what optuna.create_study returns"
+        )
+    left, at_once = require_size(trials, "trials"), require_size(together, "together")
+    sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+    best: tuple[float, Trained] | None = None
+    while left:
+        asked = [study.ask() for _ in range(min(at_once, left))]
+        left -= len(asked)
+        many = train_many(net, data, [space(t) for t in asked], seeds=seeds, **settings)
+        finals = many.final(measure or many.measure)
+        for i, (trial, values) in enumerate(zip(asked, finals, strict=True)):
+            value = float(np.median(values))
+            if not np.isfinite(value):
+                study.tell(trial, state=TrialState.FAIL)
+                continue
+            study.tell(trial, value)
+            if best is None or sign * value > best[0]:
+                seed = many.seeds[int(np.argmax(sign * values))]
+                best = sign * value, many.at(trial=i, seed=seed)
+    if best is None:
+        raise ValueError("every network diverged; try smaller learning rates")
+    return best[1]

@@ -1,0 +1,105 @@
+"""`nnjax train` on a folder of .npy and .npz files, which is read a window at a time."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import nnjax
+from nnjax.cli import main, streamed
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    centres = RNG.random((3, 6), dtype=np.float32)
+    for part, n in {"train": 70, "validation": 20, "test": 20}.items():
+        (folder / part).mkdir()
+        y = RNG.integers(0, 3, n)
+        x = centres[y] + 0.1 * RNG.random((n, 6), dtype=np.float32)
+        np.save(folder / part / "x-0.npy", x[:10])
+        np.save(folder / part / "y-0.npy", y[:10])
+        np.savez(folder / part / "more.npz", x=x[10:], y=y[10:])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(folder):
+    network = ["--hidden", "--schedule", "cosine", "--batch-size", "6", "--rate", "0.3"]
+    return ["train", "--data", str(folder), "--window", "24", "--epochs", "3", *network]
+
+
+@pytest.fixture(scope="module")
+def run(words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    with jax.numpy_dtype_promotion("standard"):  # as a user's process is
+        assert main([*words, "--out", str(folder)]) == 0
+    return folder
+
+
+def without_seconds(run):
+    lines = (run / "history.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def test_the_run_is_one_that_the_other_commands_read(run, capsys):
+    loaded = nnjax.load_run(run)
+    assert loaded.net.shapes == ((6,), (3,))
+    assert loaded.history["validation_accuracy"][-1] > 0.9
+    assert main(["evaluate", str(run)]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert main(["evaluate", str(run), "--part", "train"]) == 2
+    assert "are read a window at a time; choose another --part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("after", [2, 3, 4])
+def test_a_run_continues_bit_for_bit_in_the_middle_of_an_epoch(
+    after, words, run, tmp_path, monkeypatch, capsys
+):
+    def interrupted(*args, **options):
+        for count, step in enumerate(streamed_epochs(*args, **options), start=1):
+            yield step
+            if count == after:
+                raise KeyboardInterrupt
+
+    streamed_epochs, folder = streamed.stream_epochs, tmp_path / "run"
+    with monkeypatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(streamed, "stream_epochs", interrupted)
+        assert main([*words, "--out", str(folder)]) == 130
+    said = f"Interrupted after epoch {after // 4}; parameters saved in"
+    assert said in capsys.readouterr().err
+    with jax.numpy_dtype_promotion("standard"):
+        assert main(["train", "--resume", str(folder)]) == 0
+    one, other = nnjax.load_run(run), nnjax.load_run(folder)
+    assert (np.asarray(one.params[0].w) == np.asarray(other.params[0].w)).all()
+    assert without_seconds(run) == without_seconds(folder)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--patience", "3"], "patience needs all data in memory, and the files in"),
+        (["--task", "regression"], "task is regression, and the targets in"),
+        (["--tensorboard"], "tensorboard is for data in memory; leave it out"),
+        (["--window", "0"], "window is 0; expected an integer of at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(more, sentence, words, tmp_path, capsys):
+    assert main([*words, *more, "--out", str(tmp_path / "run")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_refuses_it_and_so_does_a_folder_that_has_changed(folder, run, tmp_path, capsys):
+    assert main(["sweep", "--data", str(folder), "--out", str(tmp_path / "run")]) == 2
+    assert "a sweep needs its data in memory, and the files in" in capsys.readouterr().err
+    more = folder / "train" / "new.npz"
+    np.savez(more, x=np.zeros((1, 6), np.float32), y=np.zeros(1, int))
+    try:
+        assert main(["train", "--resume", str(run), "--epochs", "3"]) == 2
+    finally:
+        more.unlink()
+    assert str(run) in capsys.readouterr().err
