@@ -500,6 +500,13 @@ def _diagonal_of_backpack(sizes, x, y):
     return run
 
 
+_JOBS = {
+    "epoch": "An epoch of 50,000 in one program (jax.lax.scan)",
+    "loop": "An epoch of 50,000 in a Python loop of a jitted step",
+    "inference": "Inference of 50,000",
+}
+
+
 @section
 def conv(options: argparse.Namespace) -> None:
     """The book's network of two convolutions: an epoch of 50,000, and inference, beside peers."""
@@ -514,14 +521,13 @@ def conv(options: argparse.Namespace) -> None:
     peers = [_ConvOfNnjax(net), _ConvOfLax(net), _ConvOfFlax.make()]
     peers += [_ConvOfTorch.make(threads, last) for threads in _threads() for last in (False, True)]
     for batch in (100, 10):
-        for job in ("epoch", "inference"):
+        for job, title in _JOBS.items():
             rivals = {}
             for peer in filter(None, peers):
                 n = int(len(x) * peer.part)
                 run = getattr(peer, job)(x[:n], y[:n], batch)
                 name = peer.name.replace("jax.grad of ", "") if job == "inference" else peer.name
-                rivals[name] = Rival(run, n / 50_000)
-            title = "An epoch of 50,000" if job == "epoch" else "Inference of 50,000"
+                rivals[name.replace(", same loop", "")] = Rival(run, n / 50_000)
             title += f", conv20k5 pool2 conv40k5 pool2 dense100, sigmoid, batch {batch}"
             table(title, rivals, options.repeats)
 
@@ -534,6 +540,10 @@ class _ConvOfNnjax:
 
     def epoch(self, x, y, batch):
         return _epoch_of_nnjax(self.net, x, y, batch, 0.1)
+
+    def loop(self, x, y, batch):
+        step = jax.jit(lambda params, batch: nnjax.sgd_step(self.net, params, *batch, 0.1))
+        return _stepped(step, self, x, y, batch)
 
     def inference(self, x, y, batch):
         return _scanned(lambda params, x: nnjax.feedforward(self.net, params, x), self, x, batch)
@@ -564,20 +574,25 @@ class _ConvOfLax:
         a = jax.nn.sigmoid(a.reshape(len(a), -1) @ w.T + b)
         return a @ w_out.T + b_out
 
+    def step(self, params, batch):
+        x, y = batch
+
+        def loss(params):
+            logits = self.apply(params, x)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+
     def epoch(self, x, y, batch):
         def step(params, batch):
-            x, y = batch
-
-            def loss(params):
-                logits = self.apply(params, x)
-                return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-            grads = jax.grad(loss)(params)
-            return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), None
+            return self.step(params, batch), None
 
         epoch = jax.jit(lambda params, *batches: jax.lax.scan(step, params, batches)[0])
         batches = [jnp.asarray(a).reshape(-1, batch, *a.shape[1:]) for a in (x, y)]
         return lambda: epoch(self.params, *batches)
+
+    def loop(self, x, y, batch):
+        return _stepped(jax.jit(self.step), self, x, y, batch)
 
     def inference(self, x, y, batch):
         return _scanned(self.apply, self, x, batch)
@@ -659,6 +674,8 @@ class _ConvOfTorch:
 
         return run
 
+    loop = epoch
+
     def inference(self, x, y, batch):
         x = self.images(x)
 
@@ -669,6 +686,18 @@ class _ConvOfTorch:
                     model(x[start : start + batch])
 
         return run
+
+
+def _stepped(step, peer, x, y, batch):
+    batches = [jnp.asarray(a).reshape(-1, batch, *a.shape[1:]) for a in (x, y)]
+
+    def run():
+        params = peer.params
+        for rows in zip(*batches, strict=True):
+            params = step(params, rows)
+        return params
+
+    return run
 
 
 def _scanned(apply, peer, x, batch):
