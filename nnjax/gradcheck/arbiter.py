@@ -125,7 +125,11 @@ def _along(point, i, direction) -> Along:
     by_claim = np.nan if claimed is None else float(np.vdot(claimed, direction))
     with np.errstate(all="ignore"):
         by_autodiff = float(np.vdot(point.expected[i], direction))
-    return Along(slope(line, by_autodiff, by_claim), by_autodiff, by_claim)
+    found = Along(slope(line, by_autodiff, by_claim), by_autodiff, by_claim)
+    if found.contradicts and point.problem.in_float32(point.args):
+        coarse = slope(line, by_autodiff, by_claim, eps=float(np.finfo(np.float32).eps))
+        found = found._replace(slope=coarse)
+    return found
 
 
 def _usable(point, i):

@@ -173,7 +173,9 @@ class Pass(NamedTuple):
         _call_backward(getattr(trial, backward), ones, None, args)
         pairs, seen = {}, set()
         for name, ways in _with_gradients(trial, (), 0):
-            if id(_at(trial, ways[0])) not in seen:  # one array may be known by several names
+            # What is not there before is a state that the pass sets itself; and one array may be
+            # known by several names.
+            if _holds(owner, ways[0]) and id(_at(trial, ways[0])) not in seen:
                 seen.add(id(_at(trial, ways[0])))
                 pairs[name] = ways
         arrays = {
@@ -203,10 +205,13 @@ class Pass(NamedTuple):
 
 def _split(result, backward):
     """Return the outputs, and a list with what backward needs beside their gradients."""
-    if backward is not None and _count(backward) == 1:
-        return result, []
     if not isinstance(result, tuple) or len(result) < 2:
         return result, []
+    if backward is not None:
+        count = _count(backward)
+        called = [name.lower() for name in parameter_names(backward, count)]
+        if count == 1 or (count == len(result) and all(n.startswith(("d", "g")) for n in called)):
+            return result, []
     *outputs, cache = result
     return outputs[0] if len(outputs) == 1 else tuple(outputs), [cache]
 
@@ -267,6 +272,14 @@ def _pairs(value, gradient, path, other) -> Iterator[tuple[str, tuple[tuple, tup
     elif isinstance(value, (tuple, list)) and isinstance(gradient, (tuple, list)):
         for i in range(min(len(value), len(gradient))):
             yield from _pairs(value[i], gradient[i], (*path, i), (*other, i))
+
+
+def _holds(node, path) -> bool:
+    """Whether there is an array at the end of this way."""
+    try:
+        return isinstance(_at(node, path), np.ndarray)
+    except (LookupError, TypeError):
+        return False
 
 
 def _at(node, path):

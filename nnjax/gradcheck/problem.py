@@ -134,6 +134,11 @@ class Problem:
                 self._programs[signature] = None
         return self._programs[signature]
 
+    def in_float32(self, args: tuple) -> bool:
+        """Return whether f calculates something in float32, whatever its arguments."""
+        traced = None if self.untraceable else self.traced(args)
+        return traced is not None and "f32[" in str(traced.program)
+
     def graph(self, args: tuple, epsilon: float = 0.0) -> Graph | None:
         """Return the graph of f's operations at these arguments; None where it has none."""
         traced = None if self.untraceable else self.traced(args)

@@ -231,7 +231,7 @@ class Slope(NamedTuple):
     taylor: tuple[float, ...]
 
 
-def slope(line: Callable[[float], float], *predicted: float) -> Slope:
+def slope(line: Callable[[float], float], *predicted: float, eps: float = EPS) -> Slope:
     """Return the derivative of `line(h)` at h = 0 by differences, beside those predicted.
 
     The steps are fractions of v, so that v should be of the size of the parameters that it moves.
@@ -240,6 +240,7 @@ def slope(line: Callable[[float], float], *predicted: float) -> Slope:
     Args:
         line: h ↦ f(θ + h v).
         *predicted: ⟨g, v⟩ for every g to hold against it in the Taylor test.
+        eps: one unit in the last place of the numbers that f calculates in, relative to them.
 
     Example:
         >>> import math
@@ -250,14 +251,14 @@ def slope(line: Callable[[float], float], *predicted: float) -> Slope:
     steps = 2.0 ** -np.arange(4, 26, 2)
     near = 7  # h = 2⁻¹⁸: close enough to tell a kink at h = 0 from one beside it
     with np.errstate(all="ignore"):
-        return _slope(line, steps, near, predicted)
+        return _slope(line, steps, near, predicted, eps)
 
 
-def _slope(line, steps, near, predicted):
+def _slope(line, steps, near, predicted, eps):
     centre = line(0.0)
     ahead = np.array([line(h) for h in steps])
     behind = np.array([line(-h) for h in steps])
-    rounding = 4 * EPS * np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), abs(centre)) / steps
+    rounding = 4 * eps * np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), abs(centre)) / steps
     central = (ahead - behind) / (2 * steps)
     # Two central differences, h and h/4, extrapolated (Richardson); what they changed by is the
     # truncation that is left, at most.
@@ -275,13 +276,15 @@ def _slope(line, steps, near, predicted):
         left=float(sides[0]),
         right=float(sides[1]),
         side_error=float(10 * rounding[near]),
-        taylor=tuple(_exponent(steps, ahead, centre, by_gradient) for by_gradient in predicted),
+        taylor=tuple(
+            _exponent(steps, ahead, centre, by_gradient, eps) for by_gradient in predicted
+        ),
     )
 
 
-def _exponent(steps, ahead, centre, by_gradient):
+def _exponent(steps, ahead, centre, by_gradient, eps):
     remainder = np.abs(ahead - centre - steps * by_gradient)
-    seen = remainder > 50 * EPS * (np.abs(ahead) + abs(centre))
+    seen = remainder > 50 * eps * (np.abs(ahead) + abs(centre))
     if seen.sum() < 3:
         return float("nan")
     # The median: large steps see higher orders, small ones see rounding.

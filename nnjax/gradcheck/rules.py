@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -152,7 +152,7 @@ def evaluate(
     return None
 
 
-class Passage:
+class Passage(NamedTuple):
     """How tangents and cotangents pass through an operation at one point.
 
     Attributes:
@@ -160,8 +160,8 @@ class Passage:
         pull: cotangents, by output -> what flows back, by operand.
     """
 
-    def __init__(self, push: Callable[[Mapping], Mapping], pull: Callable[[Mapping], Mapping]):
-        self.push, self.pull = push, pull
+    push: Callable[[Mapping], Mapping]
+    pull: Callable[[Mapping], Mapping]
 
 
 def passage(

@@ -379,9 +379,14 @@ class Search:
         return None
 
     def order(self, match: Match) -> tuple[float, ...]:
-        """Return what the plainest match has least: cost, directions, operations up to the loss."""
+        """Return what the plainest match has least: cost, directions, operations up to the loss.
+
+        What no line of the user's own has done comes last.
+        """
         where = match.site
-        return round(match.cost, 3), self.spots[0].fit(where.nodes).rank, -where.edges[-1][0]
+        nowhere = self.graph.equations[self.equation(where)].place is None
+        rank = self.spots[0].fit(where.nodes).rank
+        return round(match.cost, 3), nowhere, rank, -where.edges[-1][0]
 
     def explains(self, where: Site) -> bool:
         """Whether wrong cotangents at a site can explain the whole residual, at all points."""
@@ -519,12 +524,12 @@ class Search:
         return {"variable": graph.name(equation.outputs[0])} | place
 
     def equation(self, where: Site) -> int:
-        """Return the equation at which a site stands for the reader."""
-        k, j = where.edges[-1]
-        if k != TOTAL:
-            return k
-        consumers = self.graph.consumers.get(j)
-        return consumers[-1][0] if consumers else self.graph.producer.get(j, 0)
+        """Return the equation at which a site stands, one with a line if possible."""
+        graph, (k, j) = self.graph, where.edges[-1]
+        if k == TOTAL:
+            consumers = graph.consumers.get(j)
+            k = consumers[-1][0] if consumers else graph.producer.get(j, 0)
+        return k if graph.equations[k].place else graph.producer.get(where.nodes[-1], k)
 
     def term(self, where: Site) -> int:
         """Return the equation at which a person looks for a term: where a variable is calculated

@@ -160,6 +160,17 @@ def test_float32_on_the_way_is_measured_and_not_blamed(claimed):
     assert smooth.verdict == Verdict.WRONG
 
 
+def test_a_function_in_float32_does_not_make_autodiff_suspect():
+    def f(x):
+        return jnp.sum(jnp.sin(x.astype(jnp.float32)) ** 2)
+
+    x = np.linspace(0.3, 2.0, 9)
+    for claimed in (lambda x: np.sin(2 * x), lambda x: np.sin(2 * x).astype(np.float32)):
+        report = check_gradient(f, lambda x, c=claimed: c(np.asarray(x)), x)
+        assert report.verdict in (Verdict.RIGHT, Verdict.INCONCLUSIVE), report
+    assert check_gradient(f, lambda x: np.cos(2 * np.asarray(x)), x).verdict == Verdict.WRONG
+
+
 @pytest.mark.parametrize(
     ("f", "claimed", "x"),
     [

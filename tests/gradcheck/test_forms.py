@@ -150,6 +150,14 @@ def test_a_wrong_backward_pass_is_named_with_its_line():
     assert "right so far x, w" in " ".join(str(report).split())
 
 
+def test_a_backward_pass_of_zeros_has_a_line_too():
+    report = check_forward_backward(
+        affine, lambda dout, cache: tuple(map(np.zeros_like, PASS)), *PASS
+    )
+    assert report.findings[0].name.startswith("left out")
+    assert report.findings[0].source == "return np.dot(x, w) + b, (x, w)"
+
+
 class Layer:
     """As in a book: arrays and gradients are attributes."""
 
@@ -193,6 +201,29 @@ def test_an_object_with_its_gradients_as_attributes(kind):
     layer.scale = 0.5
     wrong = check_forward_backward(layer, None, X)
     assert [leaf.path for leaf in wrong.leaves if not leaf.ok] == [f"{kind.__name__}['params.b']"]
+
+
+class Step:
+    """One step of a recurrent network with two states, as in a book."""
+
+    def __init__(self):
+        self.w, self.dw, self.c, self.dc = RNG.normal(size=(4, 4)), None, None, None
+
+    def forward(self, h, c):
+        self.h, self.c = h, c + np.tanh(h @ self.w)
+        return np.sin(self.c), self.c
+
+    def backward(self, dh, dc):
+        self.dc = dc + dh * np.cos(self.c)
+        inner = self.dc * (1 - np.tanh(self.h @ self.w) ** 2)
+        self.dw = self.h.T @ inner
+        return inner @ self.w.T, self.dc
+
+
+def test_an_object_with_two_outputs_and_a_state_of_its_own():
+    report = check_forward_backward(Step(), None, RNG.normal(size=(2, 4)), np.ones((2, 4)))
+    assert report.verdict == Verdict.RIGHT
+    assert [leaf.path for leaf in report.leaves] == ["Step['w']", "h", "c"]
 
 
 def test_a_closure_is_a_pull_back():
