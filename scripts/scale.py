@@ -58,7 +58,7 @@ def devices(options: argparse.Namespace) -> None:
     print("\nAn epoch of 10,000 through [784, 30, 10], batch 100, over CPU devices")
     print("  processes x devices    seconds    largest difference from one device")
     with tempfile.TemporaryDirectory() as folder:
-        for processes, each in ((1, 1), (1, 2), (1, 4), (2, 2)):
+        for processes, each in ((1, 1), (1, 2), (1, 4), (2, 2), (4, 2)):
             said = _trained(Path(folder, f"{processes}x{each}.npz"), processes, each)
             print(f"  {processes} x {each}               {said}", flush=True)
         one, two = (np.load(Path(folder, name)) for name in ("1x4.npz", "2x2.npz"))
