@@ -83,8 +83,9 @@ def unheard() -> None:
 
 
 def _signal_main_thread(number):
-    if hasattr(signal, "pthread_kill"):  # wakes it where it waits
-        signal.pthread_kill(threading.main_thread().ident, number)
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):  # wakes it where it waits
+        signal.pthread_kill(main, number)
     else:
         signal.raise_signal(number)
 
