@@ -92,9 +92,10 @@ def checked(
         ...
         ValueError: rate is 2; expected a number of 0 to 1
     """
-
     if not callable(check) or not isinstance(static, tuple):
         raise TypeError(f"expected checked(function, names), got {check!r} and {static!r}")
+    if not isinstance(once, bool):
+        raise TypeError(f"once is {once!r}; expected True or False")
 
     def decorate(body: Callable[P, R]) -> Checked[P, R]:
         unchecked = automatic(body, layout)

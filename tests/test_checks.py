@@ -167,6 +167,7 @@ NET = nnjax.mlp([4, 3, 2])
             "an argument is an array of dtype <U1; expected numbers",
         ),
         (lambda: checks.checked(5), r"expected checked\(function, names\), got 5"),
+        (lambda: checks.checked(len, once=1), "once is 1; expected True or False"),
     ],
 )
 def test_bad_arguments_end_in_one_sentence(call, message):
