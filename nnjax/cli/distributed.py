@@ -32,11 +32,13 @@ _ENDED = (
 )
 # What comes from JAX when a process has died, from this line on: a page, and then the end.
 _DEATH = r"^[EWF]\d{4} .*(coordination_service|distributed service)|^terminate called"
+# Two threads that greet at once write one line into the other.
+_GREETING = r"\[Gloo\]|connected peer ranks"
 _FILTER = f"""
 import re, sys
 for line in sys.stdin.buffer:
     text = line.decode(errors="replace")
-    if text.startswith("[Gloo]"):
+    if re.search({_GREETING!r}, text):
         continue
     if re.search({_DEATH!r}, text):
         sys.stderr.write("nnjax: " + {_ENDED!r} + chr(10))

@@ -126,6 +126,15 @@ def test_a_killed_process_ends_the_other_with_one_sentence_and_one_continues(die
     steps.communicate()
 
 
+def test_what_connects_the_processes_prints_nothing():
+    greeting = "[Gloo] Rank 0 is connected to "
+    ranks = "3 peer ranks. Expected number of connected peer ranks is : 3\n"
+    said = f"{greeting}{ranks}{greeting}{greeting}{ranks}{ranks}nnjax: a sentence\n"
+    command = [sys.executable, "-I", "-S", "-c", distributed._FILTER]
+    done = subprocess.run(command, input=said, capture_output=True, text=True, check=True)
+    assert done.stderr == "nnjax: a sentence\n"
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
