@@ -217,7 +217,7 @@ def _grid(grid: Any, given: Settings) -> Grid:
     if not several:
         require_instance(grid, Mapping, "grid", "values by name, such as {'rate': [0.1, 0.3]}")
     for names in grid if several else [grid]:
-        if "batch_size" not in {**given, **names}:
+        if isinstance(names, Mapping) and "batch_size" not in {**given, **names}:
             raise ValueError("batch_size is missing; give a number, or several in the grid")
     if several:
         return Grid.of_trials(grid, given)

@@ -186,9 +186,13 @@ def test_what_does_not_fit_is_refused_at_the_call(grid, more, sentence):
         many_epochs(PLAIN, DATA, grid, **common | more)
 
 
-def test_a_grid_that_is_no_mapping_is_refused():
-    with pytest.raises(TypeError, match=r"grid is 0.1; expected values by name"):
-        many_epochs(PLAIN, DATA, 0.1, seeds=1, epochs=1)
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [(0.1, "grid is 0.1; expected values by name"), ([1], "a trial is 1; expected the settings of")],
+)
+def test_a_grid_that_is_no_mapping_is_refused(grid, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        many_epochs(PLAIN, DATA, grid, seeds=1, epochs=1, batch_size=5)
 
 
 def test_what_is_not_in_the_grid_is_refused(many):
