@@ -188,7 +188,10 @@ def test_what_does_not_fit_is_refused_at_the_call(grid, more, sentence):
 
 @pytest.mark.parametrize(
     ("grid", "sentence"),
-    [(0.1, "grid is 0.1; expected values by name"), ([1], "a trial is 1; expected the settings of")],
+    [
+        (0.1, "grid is 0.1; expected values by name"),
+        ([1], "a trial is 1; expected the settings of"),
+    ],
 )
 def test_a_grid_that_is_no_mapping_is_refused(grid, sentence):
     with pytest.raises(TypeError, match=sentence):
