@@ -60,12 +60,12 @@ class Patches:
         (top, bottom), (left, right) = geometry.margins
         (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
         x = delta @ w.reshape(w.shape[0], -1)
-        rows = fold(jnp.split(x, kh, axis=-1), -3, top + height + bottom, sh, dh)
+        bands = fold(jnp.split(x, kh, axis=-1), -3, top + height + bottom, sh, dh)
         if dw > 1:
-            image = fold(jnp.split(rows, kw, axis=-1), -2, left + width + right, sw, dw)
+            image = fold(jnp.split(bands, kw, axis=-1), -2, left + width + right, sw, dw)
         else:
-            rows = rows.reshape(*rows.shape[:-1], kw, -1)
-            image = overlap_add(rows, -3, left + width + right, sw)
+            bands = bands.reshape(*bands.shape[:-1], kw, -1)
+            image = overlap_add(bands, -3, left + width + right, sw)
         return image[..., top : top + height, left : left + width, :]
 
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:

@@ -5,7 +5,7 @@ GPU. On CPUs
 
     forward    the library, for float32: XLA has it ready for one kernel that all images share
     BP2        patches
-    BP4        patches: whole windows, or where a row of the kernel meets many inputs, its rows
+    BP4        patches
 
 and patches for the forward pass too where the library has to be slow: in other dtypes, with
 groups, and where `jax.vmap` gives every network weights of its own.
