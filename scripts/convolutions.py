@@ -26,7 +26,7 @@ __all__ = ["BOOK", "LAYERS", "VGG", "Part", "Peer", "parts_of_a_step", "peers", 
 
 ETA = 0.1
 BOOK = "conv20k5 pool2 conv40k5 pool2 dense100"
-VGG = "conv64k3psame conv64k3psame pool2 conv128k3psame conv128k3psame pool2"
+VGG = "conv64k3same:relu conv64k3same:relu pool2 conv128k3same:relu conv128k3same:relu pool2"
 ACTIVATIONS = {relu: ("relu", "ReLU"), sigmoid: ("sigmoid", "Sigmoid")}  # in JAX, in PyTorch
 LAYERS = [  # image, layer, mini-batch
     ((28, 28, 1), nnjax.Conv(20, 5), 100),
@@ -344,10 +344,10 @@ def parts_of_a_step(net: nnjax.Network, n: int) -> dict[str, Part]:
     parts: dict[str, Part] = {}
 
     def add(name, f, *arrays, flop=0.0, reduce=map_in_pieces):
-        f = jax.jit(lambda *arrays: reduce(lambda piece: f(*piece), arrays, size, UNROLL))
-        moved = jax.tree.leaves((arrays, jax.eval_shape(f, *arrays)))
-        size_of = sum(a.size * a.dtype.itemsize for a in moved)
-        parts[name] = Part(partial(f, *arrays), flop, size_of)
+        run = jax.jit(lambda *arrays: reduce(lambda piece: f(*piece), arrays, size, UNROLL))
+        moved = jax.tree.leaves((arrays, jax.eval_shape(run, *arrays)))
+        bytes_moved = sum(a.size * a.dtype.itemsize for a in moved)
+        parts[name] = Part(partial(run, *arrays), flop, bytes_moved)
 
     for l, layer in enumerate(net.layers):
         p, a, z, delta = params[l], bp.activations[l], bp.weighted_inputs[l], bp.errors[l]
