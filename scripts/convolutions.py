@@ -1,7 +1,7 @@
 """What `bench.py` measures of convolutions: the same networks in nnjax, JAX, Flax and PyTorch.
 
 python scripts/bench.py conv           the book's two convolutions: an epoch, and inference
-python scripts/bench.py convolutions   single layers of many shapes, and a small VGG: a step
+python scripts/bench.py shapes         single layers of many shapes, and a small VGG
 python scripts/bench.py profile        one training step by its parts, against the floor
 """
 
@@ -22,9 +22,21 @@ from nnjax.activations import relu, sigmoid
 from nnjax.network import forward, microbatch_size
 from nnjax.pieces import UNROLL, map_in_pieces, sum_in_pieces
 
-__all__ = ["BOOK", "LAYERS", "VGG", "Part", "Peer", "parts_of_a_step", "peers", "steps_of_a_layer"]
+__all__ = [
+    "BOOK",
+    "ETA",
+    "LAYERS",
+    "VGG",
+    "WHOLE",
+    "Part",
+    "Peer",
+    "parts_of_a_step",
+    "peers",
+    "steps_of_a_layer",
+]
 
 ETA = 0.1
+WHOLE = "the whole step"
 BOOK = "conv20k5 pool2 conv40k5 pool2 dense100"
 VGG = "conv64k3same:relu conv64k3same:relu pool2 conv128k3same:relu conv128k3same:relu pool2"
 ACTIVATIONS = {relu: ("relu", "ReLU"), sigmoid: ("sigmoid", "Sigmoid")}  # in JAX, in PyTorch
@@ -65,12 +77,12 @@ class Peer:
         """Return the parameters after a step of SGD."""
         return nnjax.sgd_step(self.net, params, x, y, ETA)
 
-    def epoch(self, x, y, batch):
-        def step(params, rows):
-            return self.step(params, *rows), None
+    def scanned(self, params, *batches):
+        """Return the parameters after a step on each of the mini-batches, in one program."""
+        return jax.lax.scan(lambda p, rows: (self.step(p, *rows), None), params, batches)[0]
 
-        epoch = jax.jit(lambda params, *batches: jax.lax.scan(step, params, batches)[0])
-        batches = _batches(batch, x, y)
+    def epoch(self, x, y, batch):
+        epoch, batches = jax.jit(self.scanned), _batches(batch, x, y)
         return lambda: epoch(self.params, *batches)
 
     def loop(self, x, y, batch):
@@ -336,6 +348,7 @@ def parts_of_a_step(net: nnjax.Network, n: int) -> dict[str, Part]:
     Each runs by itself, in the pieces that the step is cut into. Bytes are those of the arrays that
     go in and come out, once each.
     """
+    net = net.pooling_first  # as in the step
     params = nnjax.init(net, jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (n, *net.input_shape))
     y = jax.random.randint(jax.random.key(2), (n,), 0, net.n_out)
@@ -380,4 +393,7 @@ def parts_of_a_step(net: nnjax.Network, n: int) -> dict[str, Part]:
     leaves = jax.tree.leaves((params, params, params))
     moved = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     parts["update"] = Part(partial(update, params, params), 0.0, moved)
+    rows = x[None], y[None]
+    steps = jax.jit(Peer(net).scanned)
+    parts[WHOLE] = Part(partial(steps, params, *rows), 0.0, 0.0)
     return parts
