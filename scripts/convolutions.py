@@ -65,6 +65,7 @@ class Peer:
     """
 
     name, part = "nnjax", 1.0
+    params: Any
 
     def __init__(self, net):
         self.net, self.params = net, nnjax.init(net, jax.random.key(0))
@@ -120,9 +121,9 @@ class Lax(Peer):
         last = len(params) - 1
         for l, (layer, p) in enumerate(zip(self.net.layers, params, strict=True)):
             if isinstance(layer, nnjax.Conv):
-                margins = layer.geometry(a.shape).margins
+                where = layer.geometry(a.shape)
                 a = p[1] + jax.lax.conv_general_dilated(
-                    a, p[0], layer.stride, margins, dimension_numbers=("NHWC", "HWIO", "NHWC")
+                    a, p[0], where.stride, where.margins, dimension_numbers=("NHWC", "HWIO", "NHWC")
                 )
             elif isinstance(layer, nnjax.MaxPool):
                 window = (1, *layer.windows[0], 1)
@@ -216,7 +217,7 @@ class Torch:
         return x.contiguous(memory_format=self.format)
 
     def epoch(self, x, y, batch):
-        torch, x, y = self.torch, self.images(x), self.torch.tensor(np.asarray(y))
+        torch, x, y = self.torch, self.images(x), self.torch.tensor(np.asarray(y)).long()
         model = self.model()
         optimizer = torch.optim.SGD(model.parameters(), lr=ETA)
 
@@ -293,7 +294,7 @@ def steps_of_a_layer(shape: Any, layer: nnjax.Conv, n: int) -> dict[str, Callabl
             return jax.lax.conv_general_dilated(
                 x,
                 kernel,
-                layer.stride,
+                geometry.stride,
                 geometry.margins,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
