@@ -54,6 +54,7 @@ from nnjax.training.tensorboard import tensorboard
 
 __all__ = ["Train", "free_folder", "new_run", "use"]
 
+_LOOKED_AT = 1000  # training examples, for advice on a run that did not learn
 
 Group = TypeVar("Group")
 _Of: TypeAlias = tyro.conf.OmitArgPrefixes[Group]  # --rate instead of --optimization.rate
@@ -152,6 +153,9 @@ class Train:
             if self.devices is not None:
                 steps = ((on_one_device(state), record) for state, record in steps)
             say(_opening(config, data, net))
+            if self.cluster.distributed:  # the share of this process is on its devices
+                x, y = data.train
+                data = data._replace(train=(x[:_LOOKED_AT].copy(), y[:_LOOKED_AT].copy()))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
                 if self.output.tensorboard:
