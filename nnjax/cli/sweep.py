@@ -22,7 +22,7 @@ from nnjax.cli.choices import Schedule
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import loss_text, printable, show, wrapped
 from nnjax.cli.devices import mesh_of
-from nnjax.cli.distributed import Cluster
+from nnjax.cli.distributed import Cluster, StoppedTogether, stopped_together
 from nnjax.cli.loaded import description
 from nnjax.cli.options import DataOptions, NetworkOptions
 from nnjax.cli.stop import Saved, undisturbed
@@ -263,7 +263,7 @@ def _follow(run: Run, steps: Iterator[Many], sweep: Sweep) -> Many:
     saved, due = None, 0.0  # the first epoch is saved
     try:
         with _shown(sweep) as shown:
-            for many in steps:
+            for many in stopped_together(steps):
                 shown(many)
                 if decided_by_the_first(time.monotonic() > due):
                     saved = many.gathered()
@@ -272,10 +272,11 @@ def _follow(run: Run, steps: Iterator[Many], sweep: Sweep) -> Many:
         assert many is not None  # there is at least one epoch
         many = many.gathered()
     except BaseException as stop:
-        if many is not None and jax.process_count() == 1:  # others may be gone
+        # Of several processes others may be gone, unless all have stopped together.
+        if many is not None and (jax.process_count() == 1 or isinstance(stop, StoppedTogether)):
             with undisturbed():
-                checkpoint.save(path, many.progress)
-                saved = many
+                saved = many.gathered()
+                checkpoint.save(path, saved.progress)
         if saved is None:
             raise
         raise Saved(run.folder, saved.epoch) from stop

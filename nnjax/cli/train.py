@@ -22,7 +22,7 @@ from nnjax.cli.advice import advice
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show, wrapped
 from nnjax.cli.devices import mesh_of
-from nnjax.cli.distributed import Cluster
+from nnjax.cli.distributed import Cluster, stopped_together
 from nnjax.cli.loaded import description, load_run, settings
 from nnjax.cli.options import (
     GROUPS,
@@ -163,7 +163,7 @@ class Train:
                     board = tensorboard(run.folder / "tensorboard", often, keeper.records)
                     listeners.append(stack.enter_context(board))
                 listeners.append(stack.enter_context(shown))
-                state = keeper.follow(steps, listeners)
+                state = keeper.follow(stopped_together(steps), listeners)
             if config.patience is not None:
                 best = int(state.stopping.best_epoch) + 1
                 say(f"Restored the parameters of epoch {best} (best {_words(config.measure)})")
