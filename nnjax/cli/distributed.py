@@ -164,9 +164,13 @@ class Cluster:
         with suppress(AttributeError):  # it would take SIGTERM away from us
             jax.config.update("jax_enable_preemption_service", False)
         _read_errors()
-        given = self.coordinator, self.processes, self.process
-        options = {"heartbeat_timeout_seconds": _HEARTBEAT}
-        waiting = ThreadPoolExecutor(1).submit(jax.distributed.initialize, *given, **options)
+        waiting = ThreadPoolExecutor(1).submit(
+            jax.distributed.initialize,
+            self.coordinator,
+            self.processes,
+            self.process,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+        )
         try:
             waiting.result()  # a signal is heard meanwhile
         except ValueError:

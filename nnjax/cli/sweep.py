@@ -198,7 +198,8 @@ class Sweep:
         require_size(self.search, "search")
         if self.refine is not None:
             raise ValueError("search and refine both say what is trained; leave one of them out")
-        space = Space({"rate": (config.learning_rate,)} | self._given())
+        rate: tuple[float, ...] = (config.learning_rate,)
+        space = Space({"rate": rate} | self._given())
         fixed = {"net": net, "optimizer": self.optimizer, "schedule": self.schedule}
         Grid.of_trials(space.ends, fixed)  # says what does not fit, before anything is trained
         return space
@@ -371,8 +372,7 @@ def _shown(sweep: Sweep) -> Iterator[Callable[..., None]]:
         every = many
         if sweep.search is not None:
             number = 0 if before is None else len(before.grid.trials)
-            to = number + len(many.grid.trials)
-            text = f"Trials {number + 1} to {to} of {sweep.search}  {text}"
+            text = f"Trials {number + len(many.grid.trials)}/{sweep.search}  {text}"
             every = many if before is None else before.followed_by(many)
         if not np.all(every.status == DIVERGED):
             best = every.best(sweep.measure)

@@ -285,7 +285,7 @@ def _limit(content: bytes | mmap.mmap) -> int:
     return max(_LEAST, _RATIO * len(content))
 
 
-def _too_large(path: str | os.PathLike[str], content: bytes) -> str:
+def _too_large(path: str | os.PathLike[str], content: bytes | mmap.mmap) -> str:
     return (
         f"{path}: its {len(content):,} bytes unpack to more than {_limit(content):,}, as no data "
         "set does; if this one is meant to, unpack it first"

@@ -126,7 +126,8 @@ def own_examples(mesh: Mesh, data: Dataset) -> Dataset:
         at = rows_of_this_process(mesh, len(arrays[0]))
         return tuple(array[at] for array in arrays)
 
-    return Dataset(*(part and of_part(part) for part in data))
+    parts: Any = (part and of_part(part) for part in data)
+    return Dataset(*parts)
 
 
 def shared(mesh: Mesh, count: int, own: Any) -> Any:
@@ -170,10 +171,9 @@ def placed_data(mesh: Mesh, own: Dataset, data: Dataset) -> Dataset:
         1257
     """
 
-    def of_part(name, here):
-        return here and shared(mesh, len(getattr(data, name)[0]), here)
-
-    return Dataset(**{name: of_part(name, here) for name, here in own._asdict().items()})
+    pairs: Any = zip(own, data, strict=True)
+    parts: Any = (here and shared(mesh, len(part[0]), here) for here, part in pairs)
+    return Dataset(*parts)
 
 
 def batches_of(

@@ -119,9 +119,10 @@ def test_a_search_by_optuna_that_was_stopped_continues_bit_for_bit(tmp_path, mon
     from nnjax.cli import sweep as module
 
     monkeypatch.setattr(module, "TOGETHER", 2)
+    monkeypatch.setattr("nnjax.many_plots.pictures", lambda *args: {})
     assert main([*SEARCH, "--out", str(tmp_path / "whole")]) == 0
     out = capsys.readouterr().out
-    assert "Trials 3 to 4 of 4  Epoch 1/1  2 of 2 networks  best validation accuracy" in out
+    assert "Trials 4/4  Epoch 1/1  2 of 2 networks  best validation accuracy" in out
     whole = json.loads((tmp_path / "whole" / "sweep.json").read_text())
     rates = [row["rate"] for row in whole["table"]]
     assert len(set(rates)) == 4
