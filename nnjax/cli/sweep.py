@@ -21,6 +21,7 @@ import tyro
 
 from nnjax.checks import require_size
 from nnjax.cli.choices import Schedule
+from nnjax.cli.compiled import keep_programs
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import loss_text, printable, show, wrapped
 from nnjax.cli.devices import mesh_of
@@ -328,6 +329,7 @@ def _follow(
             if decided_by_the_first(time.monotonic() > due):
                 saved = many.gathered()
                 checkpoint.save(path, saved.progress, info)
+                keep_programs()
                 due = time.monotonic() + _EVERY
         assert many is not None  # there is at least one epoch
         many = many.gathered()
