@@ -60,7 +60,7 @@ def _conclude(error: BaseException, leave: bool) -> int:
         return 128 + 13  # SIGPIPE
     if isinstance(reason, KeyboardInterrupt | Terminated):
         number = reason.number if isinstance(reason, Terminated) else signal.SIGINT
-        after = f" after epoch {error.epoch}" if isinstance(error, Saved) and error.epoch else ""
+        after = f" after epoch {error.epoch}" if isinstance(error, Saved) else ""
         complain(f"{'Interrupted' if number == signal.SIGINT else 'Terminated'}{after}{saved}")
         if leave:  # at once: jax may still compile in a thread, and would crash
             with suppress(OSError):
