@@ -81,10 +81,11 @@ def whole(data: Dataset) -> Dataset:
         [0, 1, 2]
     """
 
-    def array(leaf):
-        return leaf.rows[: leaf.count] if isinstance(leaf, Shared) else leaf
+    return jax.tree.map(_array, data, is_leaf=lambda leaf: isinstance(leaf, Shared))
 
-    return jax.tree.map(array, data, is_leaf=lambda leaf: isinstance(leaf, Shared))
+
+def _array(leaf: Any) -> Any:
+    return leaf.rows[: leaf.count] if isinstance(leaf, Shared) else leaf
 
 
 def rows_of_this_process(mesh: Mesh, count: int) -> slice | np.ndarray:
@@ -200,7 +201,8 @@ def batches_of(
         >>> batches.full[0].tolist(), batches.rest[0].tolist()
         ([[4, 3], [2, 1]], [0])
     """
-    if mesh is None:
+    if mesh is None or mesh.devices.shape[0] == 1:
+        examples = tuple(map(_array, examples))
         if order is not None:
             examples = tuple(jnp.take(array, order, axis=0) for array in examples)
         return _in_batches(examples, batch_size), _as_they_are
