@@ -380,7 +380,8 @@ class Graph:
         for (path, _), run in runs:
             run = list(run)
             kinds = [
-                (self.equations[k].name, self.shape(self.equations[k].outputs[0])) for k in run
+                ((e.name, len(e.inputs), len(e.outputs)), self.shape(e.outputs[0]))
+                for e in map(self.equations.__getitem__, run)
             ]
             # A loop on one line repeats the same few equations.
             period = next(p for p in range(1, len(run) + 1) if kinds[p:] == kinds[: len(run) - p])

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative, sum_to
@@ -129,7 +130,7 @@ def families(graph: Graph) -> list[Family]:
     found = {(node,): Family(name, (node,), True) for node, name in graph.inputs.items()}
 
     def enter(nodes, name):
-        if all(np.issubdtype(np.asarray(graph.values[n]).dtype, np.number) for n in nodes):
+        if all(jnp.issubdtype(graph.values[n].dtype, np.number) for n in nodes):  # no random keys
             found.setdefault(nodes, Family(name, nodes, not graph.inner(nodes[-1])))
 
     spot = {k: i for i, group in enumerate(graph.groups) for k in group}
@@ -663,7 +664,7 @@ def _operations(graph, where, fitting):
     u, v = _names(graph, where)
     for operand, node in enumerate(equation.inputs):
         shape = graph.shape(node)
-        if operand == j or not np.issubdtype(np.asarray(graph.values[node]).dtype, np.floating):
+        if operand == j or not jnp.issubdtype(graph.values[node].dtype, np.floating):
             continue
         name = graph.name(node)
         if len(shape) > 1 and shape[-1] == shape[-2] > 1:
