@@ -71,7 +71,8 @@ class Flow(NamedTuple):
         """Return what would flow on to u if another operand had this value."""
         k, j = self.edge
         equation, inputs = self.spot.graph.equations[k], self.inputs
-        inputs[operand] = np.array(value, dtype=np.asarray(inputs[operand]).dtype)
+        own = inputs[operand]
+        inputs[operand] = np.broadcast_to(value, np.shape(own)).astype(own.dtype)
         graph = self.spot.graph
         if graph.partials(k) is not None:
             return self.reduced(self.arriving * derivative(equation, inputs, j))
@@ -171,12 +172,11 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
             yield Slip(FACTOR, "", "", lambda e, t, c=number: c * e.flow, 1.0, number=number)
     if len(where.edges) > 2:
         yield from _turns(where)
-    yield from _shapes(graph, where)
+    yield from _rearranged(graph, where)
     if k == TOTAL:
         yield from _wholes(graph, where, fitting)
     else:
         yield from _later(graph, where)
-        yield from _axes(graph, where)
         if graph.partials(k) is not None:
             yield from _elementwise(graph, where, fitting)
         else:
@@ -238,59 +238,81 @@ def _turns(where):
         )
 
 
-def _shapes(graph, where):
-    """What flows on, turned or shifted."""
-    shape = graph.shape(where.nodes[0])
-    u, _ = _names(graph, where)
-    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
+def _rearranged(graph, where):
+    """What flows on, or what arrives before it is carried on, turned or shifted."""
+    k, _ = where.edges[0]
+    u, v = _names(graph, where)
+    for words, have, move, name, cost in _moves(graph.shape(where.nodes[0])):
         yield Slip(
-            "transposed",
-            f"what is carried back into `{u}` is transposed",
-            f"(d[{u}])ᵀ",
-            lambda e, t: np.swapaxes(e.flow, -1, -2),
-            1.5,
+            name,
+            f"what is carried back into `{u}` {words}",
+            f"d[{u}], {have}",
+            lambda e, t, move=move: move(e.flow),
+            cost,
         )
-    for axis in range(len(shape)):
-        if shape[axis] < 2:
-            continue
-        for by in (1, -1):
-            yield Slip(
-                "index shift",
-                f"what is carried back into `{u}` is shifted by one along axis {axis}",
-                f"d[{u}], shifted by {by} along axis {axis}",
-                lambda e, t, axis=axis, by=by: np.roll(e.flow, by, axis),
-                2.2,
-            )
-            yield Slip(
-                "index shift",
-                f"what is carried back into `{u}` is shifted by one along axis {axis}",
-                f"d[{u}], shifted by {by} along axis {axis}",
-                lambda e, t, axis=axis, by=by: _shifted(e.flow, by, axis),
-                2.3,
-            )
+    if k == TOTAL or len(graph.equations[k].outputs) != 1:
+        return
+    shape = graph.shape(graph.equations[k].outputs[0])
+    for words, have, move, name, cost in _moves(shape):
         yield Slip(
+            name,
+            f"what arrives at `{v}` {words} before it is carried on to `{u}`",
+            f"d[{v}], {have}",
+            lambda e, t, move=move: e.pull(move(e.arriving)),
+            cost + 0.05,
+        )
+    copied = graph.equations[k].name in MOVES or graph.partials(k) is not None
+    for axis, index in itertools.product(range(len(shape)), (0, -1)):
+        if shape[axis] > 1:
+            which = "last" if index else "first"
+            yield Slip(
+                f"{which} copy only" if copied else f"{which} example only",
+                f"of what arrives at `{v}` only the {which} entry along axis {axis} is carried "
+                f"back into `{u}`, in place of their sum",
+                f"d[{v}][{index}]" if axis == 0 else f"d[{v}], entry {index} of axis {axis}",
+                lambda e, t, axis=axis, index=index: e.pull(_only(e.arriving, axis, index)),
+                2.0,
+            )
+
+
+def _moves(shape) -> Iterator[tuple[str, str, Callable, str, float]]:
+    """Yield what people do to the entries of an array: in words, as a formula, the name, the cost.
+
+    Of a shape alone it follows which of them make sense.
+    """
+    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
+        yield "is transposed", "transposed", lambda a: np.swapaxes(a, -1, -2), "transposed", 1.5
+    for axis in (axis for axis, size in enumerate(shape) if size > 1):
+        along = f"along axis {axis}"
+        for by, (shift, cost) in itertools.product((1, -1), ((np.roll, 2.2), (_shifted, 2.3))):
+            yield (
+                f"is shifted by one {along}",
+                f"shifted by {by} {along}",
+                lambda a, shift=shift, by=by, axis=axis: shift(a, by, axis),
+                "index shift",
+                cost,
+            )
+        yield (
+            f"runs backwards {along}",
+            f"reversed {along}",
+            lambda a, axis=axis: np.flip(a, axis),
             "index reversed",
-            f"what is carried back into `{u}` runs backwards along axis {axis}",
-            f"d[{u}], reversed along axis {axis}",
-            lambda e, t, axis=axis: np.flip(e.flow, axis),
             2.3 if shape[axis] > 2 else 2.4,
         )
-    turned = [(0, 1), (-2, -1)] if len(shape) > 2 else [(0, 1)] if len(shape) == 2 else []
-    for axes in turned:
-        yield Slip(
-            "turned by 180°",
-            f"what is carried back into `{u}` is turned by 180°",
-            f"d[{u}], turned by 180°",
-            lambda e, t, axes=axes: np.flip(e.flow, axes),
-            2.2,
-        )
+    for axes in ((0, 1), (-2, -1))[: max(len(shape) - 1, 0)]:
+        turned = "turned by 180°"
+        yield f"is {turned}", turned, lambda a, axes=axes: np.flip(a, axes), turned, 2.2
 
 
 def _shifted(array, by, axis):
     out = np.roll(array, by, axis)
-    index: list[Any] = [slice(None)] * array.ndim
-    index[axis] = 0 if by > 0 else -1
-    out[tuple(index)] = 0
+    np.moveaxis(out, axis, 0)[0 if by > 0 else -1] = 0
+    return out
+
+
+def _only(array, axis, index):
+    out = np.zeros_like(array)
+    np.moveaxis(out, axis, 0)[index] = np.moveaxis(array, axis, 0)[index]
     return out
 
 
@@ -381,53 +403,6 @@ def _error_after(e, steps):
     return e.cotangents[node][e.which]
 
 
-def _axes(graph, where):
-    """What arrives, cut down, shifted or transposed before it is carried on."""
-    k, _ = where.edges[0]
-    u, v = _names(graph, where)
-    if len(graph.equations[k].outputs) != 1:
-        return
-    shape = graph.shape(graph.equations[k].outputs[0])
-    copied = graph.equations[k].name in MOVES or graph.partials(k) is not None
-    for axis in range(len(shape)):
-        if shape[axis] < 2:
-            continue
-        for name, index in (("first", 0), ("last", -1)):
-            yield Slip(
-                f"{name} copy only" if copied else f"{name} example only",
-                f"of what arrives at `{v}` only the {name} entry along axis {axis} is carried back "
-                f"into `{u}`, in place of their sum",
-                f"d[{v}][{index}]" if axis == 0 else f"d[{v}], entry {index} of axis {axis}",
-                lambda e, t, axis=axis, index=index: e.pull(_only(e.arriving, axis, index)),
-                2.0,
-            )
-        for by in (1, -1):
-            for move, cost in ((np.roll, 2.25), (_shifted, 2.35)):
-                yield Slip(
-                    "index shift",
-                    f"what arrives at `{v}` is shifted by one along axis {axis}",
-                    f"d[{v}], shifted by {by} along axis {axis}",
-                    lambda e, t, axis=axis, by=by, m=move: e.pull(m(e.arriving, by, axis)),
-                    cost,
-                )
-    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
-        yield Slip(
-            "transposed",
-            f"what arrives at `{v}` is transposed before it is carried on to `{u}`",
-            f"from (d[{v}])ᵀ",
-            lambda e, t: e.pull(np.swapaxes(e.arriving, -1, -2)),
-            1.6,
-        )
-
-
-def _only(array, axis, index):
-    out = np.zeros_like(array)
-    place: list[Any] = [slice(None)] * array.ndim
-    place[axis] = index
-    out[tuple(place)] = array[tuple(place)]
-    return out
-
-
 # Derivatives of functions that people take for one another, given the argument or the result.
 OTHERS: dict[str, Callable] = {
     "1 − {v}²": lambda v: 1 - v**2,
@@ -498,28 +473,20 @@ def _elementwise(graph, where, fitting):
                 lambda e, t: e.reduced(e.arriving * (1 - e.partial)),
                 1.5,
             )
-    own = {tuple(graph.equations[k].inputs[j] for k in where.group)}
     if equation.name in _FACTORS:
         if partner is not None and equation.name in ("mul", "div"):
             yield from _partners(graph, where, fitting, 1 - j)
         return
     if equation.params.get("y") == 2 or equation.name == "square":
         yield from _differences(graph, where)
-    for family in fitting:
-        if constant or not _fits(graph, family, equation.inputs[j]):
-            continue
-        for shift in _shifts(family):
-            if family.nodes in own and shift == 0:
-                continue
-            yield Slip(
-                "derivative at another variable" + (" (one step off)" if shift else ""),
-                f"the derivative of `{v}` is taken at `{_turned(family, shift)}` instead of `{u}`",
-                f"d[{v}] · ∂({v}) at {_turned(family, shift)}",
-                lambda e, t, f=family, s=shift: e.reduced(
-                    e.arriving * derivative(_equation(e), _replaced(e, e.value(f, s)), e.edge[1])
-                ),
-                2.0 + 0.3 * (not family.plain) + 0.1 * abs(shift),
-            )
+    for other in () if constant else _others(graph, where, fitting, j):
+        yield Slip(
+            "derivative at another variable" + other.off,
+            f"the derivative of `{v}` is taken at `{other.name}` instead of `{u}`",
+            f"d[{v}] · ∂({v}) at {other.name}",
+            lambda e, t, value=other.value: e.pull_at(j, value(e)),
+            other.cost,
+        )
     for text, function in OTHERS.items():
         for at, name in ((0, u), (1, v)):
             yield Slip(
@@ -553,8 +520,8 @@ def _differences(graph, where):
             def change(e, t, turn=turn, nodes=nodes, sign=sign):
                 values = e.spot.graph.values
                 other = 0.0 if turn is None else values[nodes[turn(e.turn)]]
-                at = e.inputs[e.edge[1]] + sign * (other - values[nodes[e.turn]])
-                return e.reduced(e.arriving * derivative(_equation(e), _replaced(e, at), e.edge[1]))
+                j = e.edge[1]
+                return e.pull_at(j, e.inputs[j] + sign * (other - values[nodes[e.turn]]))
 
             have = f"d[{v}] with another {u}"
             yield Slip(kind, sentence, have, change, cost, at=made[-1])
@@ -566,21 +533,6 @@ def _equation(e):
 
 def _argument(e, at):
     return e.inputs[e.edge[1]] if at == 0 else e.spot.graph.values[_equation(e).outputs[0]]
-
-
-def _replaced(e, value):
-    inputs = e.inputs
-    own = inputs[e.edge[1]]
-    inputs[e.edge[1]] = np.broadcast_to(value, np.shape(own)).astype(own.dtype)
-    return inputs
-
-
-def _shifts(family):
-    return (0, 1, -1) if len(family.nodes) > 1 else (0,)
-
-
-def _turned(family, shift):
-    return family.name + {0: "", 1: " of the step after", -1: " of the step before"}[shift]
 
 
 def _fits(graph, family, node):
@@ -616,45 +568,67 @@ def _partners(graph, where, fitting, operand):
             2.0,
             fitted=True,
         )
+    for other in _others(graph, where, fitting, operand) if graph.shape(node) else ():
+        yield Slip(
+            "wrong partner in the product" + other.off,
+            f"`{other.name}` stands where `{name}` belongs",
+            f"d[{v}] with {other.name}",
+            lambda e, t, value=other.value: e.pull_at(operand, value(e)),
+            other.cost,
+            at=other.at,
+        )
+
+
+class Other(NamedTuple):
+    """What may stand in place of an operand.
+
+    Attributes:
+        name: what the user calls it.
+        value: flow -> its value.
+        cost: how far-fetched it is.
+        off: " (one step off)" where it is the right variable of another turn of the loop.
+        at: the equation at which a person would look for it; None for that of the operation.
+    """
+
+    name: str
+    value: Callable[[Flow], Any]
+    cost: float
+    off: str = ""
+    at: int | None = None
+
+
+def _others(graph, where, fitting, operand) -> Iterator[Other]:
+    """Yield what may stand in place of an operand: other variables, and other turns of its own."""
+    node = graph.equations[where.edges[0][0]].inputs[operand]
+    name, shape = graph.name(node), graph.shape(node)
     right = tuple(graph.equations[k].inputs[operand] for k in where.group)
     result = tuple(graph.equations[k].outputs[0] for k in where.group)
-    shape = graph.shape(node)
+    step = " (one step off)"
     for family in fitting:
         same = family.nodes == right or (len(set(right)) == 1 and family.nodes == right[:1])
-        if _fits(graph, family, node) and shape:
-            for shift in _shifts(family):
-                if same and shift == 0:
-                    continue
+        far = 0.3 * (not family.plain or family.nodes == result)
+        turns = len(family.nodes)
+        if _fits(graph, family, node):
+            for shift in (0, 1, -1) if turns > 1 else (0,):
                 again = family.name == name and not same
-                other = _turned(family, shift) + (" of another step" if again and not shift else "")
-                yield Slip(
-                    "wrong partner in the product" + (" (one step off)" if shift or again else ""),
-                    f"`{other}` stands where `{name}` belongs",
-                    f"d[{v}] with {other}",
-                    lambda e, t, f=family, s=shift: e.pull_at(
-                        operand, np.broadcast_to(e.value(f, s), np.shape(e.inputs[operand]))
-                    ),
-                    2.0 + 0.3 * (not family.plain or family.nodes == result) + 0.1 * abs(shift),
-                )
-        for turn, words in _OTHER_TURNS if same and len(family.nodes) > 2 and shape else ():
-            yield Slip(
-                "wrong partner in the product (one step off)",
-                f"`{name}` of {words} stands where that of the step itself belongs",
-                f"d[{v}] with {name} of {words}",
-                lambda e, t, f=family, i=turn: e.pull_at(
-                    operand, e.spot.graph.values[f.nodes[i(e.turn)]]
-                ),
+                words = {0: again * " of another step", 1: " of the step after"}
+                if not (same and shift == 0):
+                    yield Other(
+                        family.name + words.get(shift, " of the step before"),
+                        lambda e, f=family, s=shift: e.value(f, s),
+                        2.0 + far + 0.1 * abs(shift),
+                        step * bool(shift or again),
+                    )
+        for turn, words in _OTHER_TURNS if same and turns > 2 and shape else ():
+            yield Other(
+                f"{name} of {words}",
+                lambda e, f=family, i=turn: e.spot.graph.values[f.nodes[i(e.turn)]],
                 2.3,
-                at=graph.producer[node] if graph.assigned(node) else None,
+                step,
+                graph.producer[node] if graph.assigned(node) else None,
             )
         if shape[::-1] == graph.shape(family.nodes[0]) and len(shape) == 2 and shape[0] != shape[1]:
-            yield Slip(
-                "wrong partner in the product",
-                f"`{family.name}` stands where `{name}` belongs",
-                f"d[{v}] with {family.name}ᵀ",
-                lambda e, t, f=family: e.pull_at(operand, e.value(f).T),
-                2.1 + 0.3 * (not family.plain),
-            )
+            yield Other(f"{family.name}ᵀ", lambda e, f=family: e.value(f).T, 2.1 + far)
 
 
 def _operations(graph, where, fitting):
