@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.gradcheck.forms import parameter_names
+from nnjax.gradcheck.reference import program_within
 from nnjax.gradcheck.rules import PARTIALS, Passage, evaluate, passage
 
 __all__ = [
@@ -591,17 +592,10 @@ class _Builder:
             return self.walk(branch.jaxpr, branch.consts, given[1:], path)
         if name == "scan":
             return self.scan(equation, given, path)
-        if name == "while" or (self.opaque and name.startswith("custom_")):
+        within = program_within(equation)
+        if within is None or (self.opaque and name.startswith("custom_")):
             return None
-        for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-            inner = params.get(key)
-            if inner is not None:
-                jaxpr, consts = (
-                    (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-                )
-                if len(jaxpr.invars) == len(given):
-                    return self.walk(jaxpr, consts, given, path)
-        return None
+        return self.walk(*within, given, path)
 
     def scan(self, equation, given, path):
         params = equation.params
