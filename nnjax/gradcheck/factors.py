@@ -78,7 +78,7 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         )
     if "a mean of" in reason:
         name = ("sign and " if t < 0 else "") + ("sum for mean" if abs(t) > 1 else "factor")
-        text = next(_numbers(graph, where, abs(t)), f"{abs(t):.6g}")
+        text = next(_numbers(graph, abs(t)), f"{abs(t):.6g}")
         return Reading(f"{name} (wrong number of entries)", f"in `{v}` {reason}", text, cost)
     length = inverse = None
     if "not multiplied" not in reason:
@@ -99,7 +99,7 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         name = f"{sign}mean for sum"
         text = f"{minus}1/{n}"
         return Reading(name, f"what `{v}` carries back into `{u}` is {sentence}", text, cost)
-    text = next(_numbers(graph, where, abs(t)), None)
+    text = next(_numbers(graph, abs(t)), None)
     why = f": {reason}" if reason else ""
     if text is None:
         text = f"{abs(t):.6g}"
@@ -273,65 +273,55 @@ def _lengths(graph, where, t) -> Iterator[str]:
                     yield f"{axes}, the lengths of axes {start} to {stop - 1} of `{name}`"
 
 
-def _numbers(graph, where, t) -> Iterator[str]:
+def _numbers(graph, t) -> Iterator[str]:
     """Yield what number a positive factor is, simple fractions first."""
     for q in (1, 2, 3, 4, 5, 6, 8):
         if _same(t * q, round(t * q)) and round(t * q) <= 12:
             yield f"{round(t * q)}" if q == 1 else f"{round(t * q)}/{q}"
-    named = {
-        "ln 2": math.log(2),
-        "ln 10": math.log(10),
-        "π": math.pi,
-        "2π": 2 * math.pi,
-        "π/180": math.pi / 180,
-        "√2": math.sqrt(2),
-        "√(2π)": math.sqrt(2 * math.pi),
-        "√π": math.sqrt(math.pi),
-    }
-    for text, value in named.items():
+    for text, value in _known_numbers(graph):
         if _same(t, value):
             yield text
         if _same(t, 1 / value):
-            yield "180/π" if text == "π/180" else f"1/{text}"
-    for node in graph.active:
-        for n in set(graph.shape(node)) - {0, 1}:
-            forms = {
-                f"{n}": n,
-                f"√{n}": math.sqrt(n),
-                f"{n}²": n**2,
-                f"{n}/{n - 1}": n / (n - 1),
-                f"{n + 1}/{n}": (n + 1) / n,
-            }
-            for text, value in forms.items():
-                if _same(t, value):
-                    yield text
-                if _same(t, 1 / value):
-                    yield f"1/{text}" if "/" not in text else "/".join(text.split("/")[::-1])
+            yield "/".join(text.split("/")[::-1]) if "/" in text else f"1/{text}"
+
+
+def _known_numbers(graph) -> Iterator[tuple[str, float]]:
+    """Yield the numbers that a factor may be: of mathematics, of f's arrays, of its own text."""
+    yield from (("ln 2", math.log(2)), ("ln 10", math.log(10)), ("π", math.pi), ("2π", math.tau))
+    yield from (("π/180", math.pi / 180), ("√2", math.sqrt(2)))
+    yield from (("√(2π)", math.sqrt(math.tau)), ("√π", math.sqrt(math.pi)))
+    for n in sorted({n for node in graph.active for n in graph.shape(node)} - {0, 1}):
+        yield from ((f"{n}", n), (f"√{n}", math.sqrt(n)), (f"{n}²", n**2))
+        yield from ((f"{n}/{n - 1}", n / (n - 1)), (f"{n + 1}/{n}", (n + 1) / n))
     for node, value in enumerate(graph.values):
-        if (
-            node not in graph.producer
-            and np.size(value) == 1
-            and np.asarray(value).dtype.kind == "f"
-        ):
-            c = abs(float(np.asarray(value).ravel()[0]))
+        if node not in graph.producer and np.size(value) == 1 and graph.is_real(node):
+            c = abs(float(np.ravel(value)[0]))
             if c not in (0.0, 1.0):
-                for text, form in ((f"{c:.6g}", c), (f"1/{c:.6g}", 1 / c), (f"{c:.6g}²", c * c)):
-                    if _same(t, form):
-                        yield text
+                yield from ((f"{c:.6g}", c), (f"{c:.6g}²", c * c))
 
 
-# What should flow on to u, given d[v].
-_LOCAL = {
-    "tanh": "(1 − tanh({u})²)",
-    "logistic": "σ'({u})",
-    "exp": "exp({u})",
-    "log": "1/{u}",
-    "log1p": "1/(1 + {u})",
-    "sqrt": "1/(2 √{u})",
-    "sin": "cos({u})",
-    "cos": "(−sin({u}))",
-    "neg": "(−1)",
-    "square": "2 {u}",
+# What should flow on to u, given d[v], by the operation and, where they differ, the operand; x
+# stands for the other operand.
+_LOCAL: dict[str, tuple[str, ...]] = {
+    "add": ("d[{v}]",),
+    "add_any": ("d[{v}]",),
+    "sub": ("d[{v}]", "−d[{v}]"),
+    "mul": ("d[{v}] · {x}",),
+    "div": ("d[{v}] / {x}", "−d[{v}] · {x} / {u}²"),
+    "integer_pow": ("d[{v}] · {y} {u}^{y1}",),
+    "dot_general": ("d[{v}] times {x}",),
+    "reduce_sum": ("d[{v}], to every entry of the sum",),
+    "broadcast_in_dim": ("d[{v}], summed over the copies",),
+    "tanh": ("d[{v}] · (1 − tanh({u})²)",),
+    "logistic": ("d[{v}] · σ'({u})",),
+    "exp": ("d[{v}] · exp({u})",),
+    "log": ("d[{v}] · 1/{u}",),
+    "log1p": ("d[{v}] · 1/(1 + {u})",),
+    "sqrt": ("d[{v}] · 1/(2 √{u})",),
+    "sin": ("d[{v}] · cos({u})",),
+    "cos": ("d[{v}] · (−sin({u}))",),
+    "neg": ("d[{v}] · (−1)",),
+    "square": ("d[{v}] · 2 {u}",),
 }
 
 
@@ -343,24 +333,8 @@ def local(graph: Graph, where: Site) -> str:
     equation = graph.equations[k]
     u, v = _names(graph, where)
     others = [graph.name(n) for i, n in enumerate(equation.inputs) if i != j]
-    name = equation.name
-    if name in ("add", "add_any") or (name == "sub" and j == 0):
-        return f"d[{v}]"
-    if name == "sub":
-        return f"−d[{v}]"
-    if name == "mul":
-        return f"d[{v}] · {others[0]}"
-    if name == "div":
-        return f"d[{v}] / {others[0]}" if j == 0 else f"−d[{v}] · {others[0]} / {u}²"
-    if name == "integer_pow":
-        p = equation.params["y"]
-        return f"d[{v}] · {p} {u}" + (f"^{p - 1}" if p != 2 else "")
-    if name == "dot_general":
-        return f"d[{v}] times {others[0]}"
-    if name == "reduce_sum":
-        return f"d[{v}], to every entry of the sum"
-    if name == "broadcast_in_dim":
-        return f"d[{v}], summed over the copies"
-    if name in _LOCAL:
-        return f"d[{v}] · " + _LOCAL[name].format(u=u)
-    return f"d[{v}] · ∂({v})/∂({u})"
+    y = equation.params.get("y", 0)
+    formulas = _LOCAL.get(equation.name, ("d[{v}] · ∂({v})/∂({u})",))
+    formula = formulas[min(j, len(formulas) - 1)]
+    words = {"u": u, "v": v, "x": others[0] if others else "", "y": y, "y1": y - 1}
+    return formula.format(**words).removesuffix("^1")

@@ -495,10 +495,6 @@ class Caller:
                 break
         self.works = best >= 0 or self.complaint is None
 
-    def __call__(self, params: Any, x: Any, y: Any) -> Any:
-        """Return the claimed gradient in the structure of the parameters."""
-        return self.call(params, x, y)[0]
-
     def call(self, params: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the claimed gradient, and the claimed errors (None where there are none)."""
         if not self.works and self.complaint is not None:

@@ -266,6 +266,10 @@ class Graph:
         """Return the shape of a node's value."""
         return np.shape(self.values[node])
 
+    def is_real(self, node: int) -> bool:
+        """Whether a node's value holds floating-point numbers."""
+        return _is_real(self.values[node])
+
     def size_of(self, node: int) -> int:
         """Return how many numbers a node's value has."""
         return np.size(self.values[node])

@@ -21,7 +21,7 @@ import numpy as np
 from nnjax.gradcheck.diagnose import Candidate, wrong_leaves
 from nnjax.gradcheck.edits import walk
 from nnjax.gradcheck.expressions import Expression, Scope, quantity
-from nnjax.gradcheck.names import rows, words
+from nnjax.gradcheck.names import filled, rows, words
 from nnjax.gradcheck.operations import Undetermined
 
 __all__ = [
@@ -328,12 +328,12 @@ def _candidate(point, made, where, leaves, view):
             yield i, made.change(view(point, i), *([t] if made.fitted else []))
 
     words = _words(point, leaves)
-    mean = {"{leaf}": "(1/n) Σₓ ∂Cₓ"} if made.whole or "mean" in made.name else {}
+    mean = {"leaf": "(1/n) Σₓ ∂Cₓ"} if made.whole or "mean" in made.name else {}
     return Candidate(
         made.name,
         made.sentence,
-        _filled(made.have, words),
-        _filled(made.expected, {**words, **mean}),
+        filled(made.have, words),
+        filled(made.expected, {**words, **mean}),
         where,
         predict,
         made.fitted,
@@ -365,12 +365,6 @@ def jacobian_candidates(f: Callable) -> Iterator[Candidate]:
         yield Candidate(name, sentence, have, expected, "", partial(predict, edit.wrong))
 
 
-def _filled(text, words):
-    for brace, word in words.items():
-        text = text.replace(brace, word)
-    return text
-
-
 def _places(points):
     """Return (name, arrays, stage) for every place; what has no name of its own comes later."""
     problem, names, wrong = points[0].problem, points[0].names, wrong_leaves(points)
@@ -394,7 +388,7 @@ def _places(points):
 def _words(point, leaves):
     letter, symbols = point.problem.letter, point.problem.symbols or point.names
     if len(leaves) == len(symbols) > 1:
-        return {"{leaf}": f"∇{letter}", "{parameter}": "w", "{penalty}": "∂R/∂w"}
+        return {"leaf": f"∇{letter}", "parameter": "w", "penalty": "∂R/∂w"}
     named = [symbols[i] for i in leaves]
     if len(named) > 3:
         named = [named[0], "…", named[-1]]
@@ -402,4 +396,4 @@ def _words(point, leaves):
         ", ".join(f"∂{of}/∂{name}" if name != "…" else name for name in named)
         for of in (letter, "R")
     )
-    return {"{leaf}": gradient, "{parameter}": ", ".join(named), "{penalty}": penalty}
+    return {"leaf": gradient, "parameter": ", ".join(named), "penalty": penalty}

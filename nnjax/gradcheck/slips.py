@@ -2,10 +2,10 @@
 
 At an edge of f's graph, from the operand u of an operation to its result v, a backward pass takes
 what arrives at v, written d[v], and makes of it what flows on to u. A `Slip` is something else made
-of it. The operators are few: `times` multiplies by something else than the derivative, `instead` puts
-another value in place of an operand, `before` and `after` rearrange what arrives or what flows on,
-`other` takes another variable's error; `by` is for what is none of these. The words, in a table,
-name u, v and whatever variable of f is mixed up with them.
+of it. The operators are few: `times` multiplies by something else than the derivative, `instead`
+puts another value in place of an operand, `before` and `after` rearrange what arrives or what flows
+on, `other` takes another variable's error; `by` is for what is none of these. The words, in a
+table, name u, v and whatever variable of f is mixed up with them.
 """
 
 from __future__ import annotations
@@ -554,7 +554,7 @@ class _Slips:
         """Another operand, other axes, copies that count once, masks, sums."""
         graph, kind, params = self.graph, self.equation.name, self.equation.params
         for operand, node in enumerate(self.operands):
-            if operand != self.j and jnp.issubdtype(graph.values[node].dtype, np.floating):
+            if operand != self.j and graph.is_real(node):
                 yield from self.turned(operand)
                 yield from self.partners(operand)
         if kind == "transpose":
