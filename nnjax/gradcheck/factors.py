@@ -47,72 +47,58 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         >>> read_factor(graph, sites(graph)[0], 7.0).name
         'sum for mean'
     """
+    if t == 0:
+        return _left_out(graph, where)
     u, v = _names(graph, where)
     reason = _belongs(graph, where.edges[-1], t)
-    unlikely = {"the sum is taken": 0.1, "a mean of": 0.1, "counted twice": 0.2}
-    cost = (
-        1.0
-        - (0.5 if reason else 0.0)
-        + sum(c for r, c in unlikely.items() if r in reason)
-        + (0.1 if where.edges[0][0] == TOTAL else 0.0)
-        + (0.05 if _passed_on(graph, where) else 0.0)
-    )
-    if t == 0:
-        shared = len(graph.consumers.get(where.nodes[-1], ())) > 1 or _is_term(graph, where)
-        cost = 1.0 - 0.3 * shared + (0.5 if where.edges[0][0] == TOTAL else 0.0)
-        if _carries(graph, where):
-            return Reading(
-                "carry dropped",
-                f"what `{u}` of one step passes on to the next is not carried back",
-                "0",
-                cost,
-            )
-        if _product(graph, where):
-            name = "left out (half of a product rule)"
-            return Reading(name, f"the part of `{v}` through `{u}` is left out", "0", cost)
-        return Reading("left out", f"the path from `{v}` back to `{u}` is left out", "0", cost)
-    if abs(t + 1) < 1e-7:
-        why = f"; {reason}" if reason else ""
-        return Reading(
-            "sign", f"what `{v}` carries back into `{u}` has the wrong sign{why}", "−1", cost
-        )
-    if "a mean of" in reason:
-        name = ("sign and " if t < 0 else "") + ("sum for mean" if abs(t) > 1 else "factor")
-        text = next(_numbers(graph, abs(t)), f"{abs(t):.6g}")
-        return Reading(f"{name} (wrong number of entries)", f"in `{v}` {reason}", text, cost)
-    length = inverse = None
-    if "not multiplied" not in reason:
-        length = next(_lengths(graph, where, abs(t)), None)
-        inverse = next(_lengths(graph, where, 1 / abs(t)), None)
-    sign = "sign and " if t < 0 else ""
-    minus = "−" if t < 0 else ""
-    if length is not None and ("the sum is" in reason or abs(t) > 3.5):
-        n = round(abs(t))
-        name = f"{sign}sum for mean" if abs(t) > 1 else f"{sign}factor"
-        sentence = f"counted {n} times, {length}: {reason or 'the division is left out'}"
-        return Reading(
-            name, f"what `{v}` carries back into `{u}` is {sentence}", f"{minus}{n}", cost
-        )
-    if inverse is not None and ("the sum is" in reason or abs(t) < 0.28):
-        n = round(1 / abs(t))
-        sentence = f"divided by {n}, {inverse}" + (f": {reason}" if reason else "")
-        name = f"{sign}mean for sum"
-        text = f"{minus}1/{n}"
-        return Reading(name, f"what `{v}` carries back into `{u}` is {sentence}", text, cost)
-    text = next(_numbers(graph, abs(t)), None)
     why = f": {reason}" if reason else ""
+    cost = 1.0 - 0.5 * bool(reason) + 0.1 * (where.edges[0][0] == TOTAL)
+    cost += 0.05 * _passed_on(graph, where)
+    unlikely = {"the sum is taken": 0.1, "a mean of": 0.1, "counted twice": 0.2}
+    cost += sum(more for words, more in unlikely.items() if words in reason)
+    size, (sign, minus) = abs(t), ("sign and ", "−") if t < 0 else ("", "")
+    carried = f"what `{v}` carries back into `{u}`"
+    if abs(t + 1) < 1e-7:
+        why = why.replace(":", ";", 1)
+        return Reading("sign", f"{carried} has the wrong sign{why}", "−1", cost)
+    text = next(_numbers(graph, size), None)
+    if "a mean of" in reason:
+        name = "sum for mean" if size > 1 else "factor"
+        name = f"{sign}{name} (wrong number of entries)"
+        return Reading(name, f"in `{v}` {reason}", text or f"{size:.6g}", cost)
+    if "not multiplied" not in reason:
+        summed = "the sum is" in reason
+        length = next(_lengths(graph, where, size), None)
+        if length is not None and (summed or size > 3.5):
+            n, why = round(size), why or ": the division is left out"
+            sentence = f"{carried} is counted {n} times, {length}{why}"
+            return Reading(f"{sign}sum for mean", sentence, f"{minus}{n}", cost)
+        length = next(_lengths(graph, where, 1 / size), None)
+        if length is not None and (summed or size < 0.28):
+            n = round(1 / size)
+            sentence = f"{carried} is divided by {n}, {length}{why}"
+            return Reading(f"{sign}mean for sum", sentence, f"{minus}1/{n}", cost)
     if text is None:
-        text = f"{abs(t):.6g}"
-        cost += 1.5
-    whole = abs(t - round(t)) < 1e-7 and abs(t) < 10
+        text, cost = f"{size:.6g}", cost + 1.5
+    whole = abs(size - round(size)) < 1e-7 and size < 10
     name = f"{sign}counted {text} times" if whole else f"{sign}factor {text}"
-    text = minus + text
-    return Reading(
-        name,
-        f"what `{v}` carries back into `{u}` is {text} times what it should be{why}",
-        text,
-        cost,
-    )
+    sentence = f"{carried} is {minus}{text} times what it should be{why}"
+    return Reading(name, sentence, minus + text, cost)
+
+
+def _left_out(graph, where) -> Reading:
+    """Return what it means that nothing flows through a site."""
+    u, v = _names(graph, where)
+    shared = len(graph.consumers.get(where.nodes[-1], ())) > 1 or _is_term(graph, where)
+    cost = 1.0 - 0.3 * shared + 0.5 * (where.edges[0][0] == TOTAL)
+    name, sentence = "left out", f"the path from `{v}` back to `{u}` is left out"
+    if _carries(graph, where):
+        name = "carry dropped"
+        sentence = f"what `{u}` of one step passes on to the next is not carried back"
+    elif _product(graph, where):
+        name = "left out (half of a product rule)"
+        sentence = f"the part of `{v}` through `{u}` is left out"
+    return Reading(name, sentence, "0", cost)
 
 
 def _passed_on(graph, where) -> bool:

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 from nnjax.gradcheck.diagnose import Candidate, wrong_leaves
-from nnjax.gradcheck.edits import walk
+from nnjax.gradcheck.edits import candidate, walk
 from nnjax.gradcheck.expressions import Expression, Scope, quantity
-from nnjax.gradcheck.names import filled, rows, words
+from nnjax.gradcheck.names import filled, rows
 from nnjax.gradcheck.operations import Undetermined
 
 __all__ = [
@@ -360,9 +360,7 @@ def jacobian_candidates(f: Callable) -> Iterator[Candidate]:
         "g": [Expression("ones", (g,)), right],
     }
     for edit in walk(right, swaps):
-        (name, sentence), _ = words("pull-back", edit.key)
-        have, expected = edit.wrong.text(), edit.right.text()
-        yield Candidate(name, sentence, have, expected, "", partial(predict, edit.wrong))
+        yield candidate("pull-back", edit, partial(predict, edit.wrong))
 
 
 def _places(points):

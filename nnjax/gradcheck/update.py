@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from nnjax.checks import require_number
 from nnjax.gradcheck.compare import Misfit
 from nnjax.gradcheck.diagnose import Candidate, diagnose
-from nnjax.gradcheck.edits import walk
+from nnjax.gradcheck.edits import candidate, walk
 from nnjax.gradcheck.expressions import Expression, Scope, minus, number, plus, quantity, times
 from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.names import words
@@ -38,29 +39,26 @@ def _step(steps: Mapping[str, Expression], state: Mapping[str, Any]) -> tuple[An
 
 def _candidates(constants: Mapping[str, float]) -> Iterator[Candidate]:
     """Yield every edit of the step, and the two edits that make one common mistake."""
+
+    def predict(steps, point, t):
+        return enumerate(_step(steps, _state(point.args[2:], constants)))
+
     found = {}
     for left, right in RIGHT.items():
         for edit in walk(right, SWAPS):
             found[left, edit.key] = edit.wrong
-            yield _candidate(left, edit.key, {left: edit.wrong}, constants)
+            changed = partial(predict, RIGHT | {left: edit.wrong})
+            yield candidate(left, edit, changed, text=partial(_as_formula, left))
     coupled = {
         "v'": found["v'", "∇C → ∇C + λ/n w"],
         "w'": found["w'", "drop η λ/n"],
     }
-    yield _candidate("both", "decay", coupled, constants)
+    formulas = (", ".join(_as_formula(*step) for step in s.items()) for s in (coupled, RIGHT))
+    yield Candidate(*words("both", "decay")[0], *formulas, "", partial(predict, coupled))
 
 
-def _candidate(step, key, changed: dict[str, Expression], constants):
-    (name, sentence), known = words(step, key)
-    have, expected = (
-        ", ".join(f"{left} = {steps[left].text()}" for left in changed)
-        for steps in (changed, RIGHT)
-    )
-
-    def predict(point, t):
-        return enumerate(_step(RIGHT | changed, _state(point.args[2:], constants)))
-
-    return Candidate(name, sentence, have, expected, "", predict, known=known)
+def _as_formula(left, e):
+    return f"{left} = {e.text()}"
 
 
 def _state(arrays, constants):
