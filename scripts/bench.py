@@ -4,7 +4,7 @@ Every section prints tables: seconds (or what the column says), how many times l
 and the shortest and longest. All rivals of a table take turns within each repeat, so that whatever
 else the machine does falls on all of them alike; the first figure is the median over the repeats.
 
-    python scripts/bench.py dense conv --json before.json
+    python scripts/bench.py dense conv --repeats 7 --processes 2 --json before.json
     python scripts/bench.py dense conv --compare before.json
 """
 
@@ -60,8 +60,17 @@ class Spread(NamedTuple):
     most: float
 
 
-RESULTS: dict[str, dict[str, Spread]] = {}
-"""What has been measured so far: seconds by the title of the table and the rival."""
+Results = dict[str, dict[str, list[float]]]
+RESULTS: Results = {}
+"""What has been measured so far: the seconds of each repeat by title of the table and rival."""
+
+
+def spreads(seconds: dict[str, list[float]]) -> dict[str, Spread]:
+    """Return the median, the least and the most of each rival's repeats."""
+    return {
+        name: Spread(statistics.median(values), min(values), max(values))
+        for name, values in seconds.items()
+    }
 
 
 def timed(title: str, rivals: dict[str, Rival], repeats: int = 5) -> dict[str, Spread]:
@@ -77,11 +86,8 @@ def timed(title: str, rivals: dict[str, Rival], repeats: int = 5) -> dict[str, S
             start = time.perf_counter()
             jax.block_until_ready(rival.run())
             seconds[name].append((time.perf_counter() - start) / rival.share)
-    RESULTS[title] = {
-        name: Spread(statistics.median(values), min(values), max(values))
-        for name, values in seconds.items()
-    }
-    return RESULTS[title]
+    RESULTS[title] = seconds
+    return spreads(seconds)
 
 
 def table(
@@ -93,16 +99,27 @@ def table(
     ours: str = "nnjax",
 ) -> None:
     """Time the rivals; print each one's time in `unit` (1 s = `scale` units), ratio and spread."""
-    seconds = timed(title, rivals, repeats)
+    show(title, timed(title, rivals, repeats), unit, scale, ours)
+
+
+def show(
+    title: str,
+    seconds: dict[str, Spread],
+    unit: str = "s",
+    scale: float = 1.0,
+    ours: str = "nnjax",
+) -> None:
+    """Print a table: each rival's time, how many times ours, and the spread."""
     print(f"\n{title}")
     width = max(map(len, seconds))
     for name, (median, least, most) in seconds.items():
-        ratio = "" if name == ours else f"{median / seconds[ours].median:9.2f} x"
+        beside = name != ours and ours in seconds
+        ratio = f"{median / seconds[ours].median:9.2f} x" if beside else ""
         spread = f"{least * scale:.3f} to {most * scale:.3f}"
         print(f"  {name:{width}}  {median * scale:10.3f} {unit}{ratio:11}   {spread}", flush=True)
 
 
-def compare(before: dict[str, dict[str, Spread]], now: dict[str, dict[str, Spread]]) -> None:
+def compare(before: Results, now: Results) -> None:
     """Print how each figure has changed; beyond the spread where the two ranges do not overlap."""
     print("\nNow, as a multiple of the time before")
     for title, seconds in now.items():
@@ -111,11 +128,12 @@ def compare(before: dict[str, dict[str, Spread]], now: dict[str, dict[str, Sprea
             continue
         print(f"\n{title}")
         width = max(map(len, seconds))
-        for name, spread in seconds.items():
-            if name not in before[title]:
+        earlier = spreads(before[title])
+        for name, spread in spreads(seconds).items():
+            if name not in earlier:
                 print(f"  {name:{width}}  not measured before")
                 continue
-            old = before[title][name]
+            old = earlier[name]
             beyond = "slower" * (spread.least > old.most) or "faster" * (spread.most < old.least)
             print(f"  {name:{width}}  {spread.median / old.median:6.2f} x  {beyond}".rstrip())
 
@@ -791,22 +809,50 @@ for _function in (devices, disk, search):
     section(_function)
 
 
+def _read(path: Path) -> Results:
+    return json.loads(path.read_text("utf-8"))["seconds"]
+
+
+_UNITS = (("s", 1.0), ("ms", 1e3), ("µs", 1e6))
+
+
+def _in_processes(options: argparse.Namespace) -> None:
+    """Measure in several processes, one after another, and show all of their repeats together."""
+    for _ in range(options.processes):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "one.json")
+            more = ["--repeats", str(options.repeats), "--json", str(path)]
+            more += [] if options.out is None else ["--out", str(options.out)]
+            command = [sys.executable, __file__, *options.sections, *more]
+            subprocess.run(command, check=True)
+            for title, seconds in _read(path).items():
+                together = RESULTS.setdefault(title, {})
+                for name, values in seconds.items():
+                    together.setdefault(name, []).extend(values)
+    print(f"\nAll repeats of {options.processes} processes together")
+    for title, seconds in RESULTS.items():
+        found = spreads(seconds)
+        least = min(spread.median for spread in found.values())
+        unit, scale = next((u, n) for u, n in _UNITS if least * n >= 1 or u == "µs")
+        show(title, found, unit, scale)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--repeats", type=int, default=5, help="of every measurement (5)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="one after another, each with all repeats (1)"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where search puts its pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="a file of --json, before")
     options = parser.parse_args(arguments)
     before = None
     if options.compare is not None:  # read first: a run takes minutes
-        before = {
-            title: {name: Spread(**spread) for name, spread in seconds.items()}
-            for title, seconds in json.loads(options.compare.read_text("utf-8"))["seconds"].items()
-        }
+        before = _read(options.compare)
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
         parser.error(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
@@ -815,14 +861,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"Python {platform.python_version()}, NumPy {np.__version__}"
     )
     print(machine)
-    for name in options.sections or SECTIONS:
-        SECTIONS[name](options)
+    if options.processes > 1:
+        _in_processes(options)
+    else:
+        for name in options.sections or SECTIONS:
+            SECTIONS[name](options)
     if options.json is not None:
-        spreads = {
-            title: {name: spread._asdict() for name, spread in seconds.items()}
-            for title, seconds in RESULTS.items()
-        }
-        content = json.dumps({"machine": machine, "seconds": spreads}, indent=2)
+        content = json.dumps({"machine": machine, "seconds": RESULTS}, indent=2)
         options.json.write_text(content + "\n", "utf-8")
     if before is not None:
         compare(before, RESULTS)

@@ -1,5 +1,6 @@
 """Settings for every test: strict dtypes, no silent broadcasting of ranks, fixed examples."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,10 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Commands that tests start do not write into the user's cache.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 for name, examples in (("full", 200), ("usual", 10), ("quick", 5)):
     hypothesis.settings.register_profile(

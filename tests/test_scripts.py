@@ -63,8 +63,8 @@ def test_figures_are_held_against_those_before(bench, monkeypatch, tmp_path, cap
         bench.table("A table", {name: bench.Rival(time.perf_counter) for name in seconds})
 
     def timed(title, rivals, repeats):
-        bench.RESULTS[title] = {name: bench.Spread(*seconds[name]) for name in rivals}
-        return bench.RESULTS[title]
+        bench.RESULTS[title] = {name: list(seconds[name]) for name in rivals}
+        return bench.spreads(bench.RESULTS[title])
 
     monkeypatch.setattr(bench, "SECTIONS", {"one": one})
     monkeypatch.setattr(bench, "RESULTS", {})
@@ -79,3 +79,23 @@ def test_figures_are_held_against_those_before(bench, monkeypatch, tmp_path, cap
     assert re.search(r"nnjax +1\.10 x\n", out)
     assert re.search(r"peer +0\.50 x  faster\n", out)
     assert re.search(r"other  not measured before\n", out)
+
+
+def test_the_repeats_of_several_processes_stand_together(bench, monkeypatch, tmp_path, capsys):
+    measured = iter([[0.002, 0.001], [0.004, 0.003, 0.005]])
+
+    def process(command, check):
+        assert command[2:5] == ["calls", "--repeats", "7"]
+        content = {"seconds": {"A table": {"nnjax": next(measured), "peer": [0.006]}}}
+        Path(command[command.index("--json") + 1]).write_text(json.dumps(content))
+
+    monkeypatch.setattr(bench, "RESULTS", {})
+    monkeypatch.setattr(bench.subprocess, "run", process)
+    file = tmp_path / "all.json"
+    arguments = ["calls", "--repeats", "7", "--processes", "2", "--json", str(file)]
+    assert bench.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"nnjax +3\.000 ms +1\.000 to 5\.000", out)
+    assert re.search(r"peer +6\.000 ms +2\.00 x +6\.000 to 6\.000", out)
+    found = json.loads(file.read_text())["seconds"]["A table"]["nnjax"]
+    assert found == [0.002, 0.001, 0.004, 0.003, 0.005]

@@ -49,7 +49,7 @@ ORDER = [
     ["book.chapter1", "book.chapter2", "book.chapter4", "book.chapter5", "book.chapter6"],
     ["book.chapter3"],
     ["book"],
-    ["cli.choices"],
+    ["cli.choices", "cli.compiled"],
     ["cli.options"],
     ["cli.config"],
     ["cli.console"],

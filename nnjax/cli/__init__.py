@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from nnjax.checks import install
+from nnjax.cli.compiled import kept_programs
 from nnjax.cli.console import complain
 from nnjax.cli.distributed import another_has_ended, leave_at_once
 from nnjax.cli.stop import Saved, Terminated, terminable, unheard
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _print_anything()
     try:
-        with terminable():
+        with terminable(), kept_programs() if argv is None else nullcontext():
             status = _command(sys.argv[1:] if argv is None else argv)()
             sys.stdout.flush()
     except BaseException as error:

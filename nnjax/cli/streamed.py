@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from nnjax.cli.compiled import keep_programs
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show
 from nnjax.cli.loaded import settings
@@ -109,6 +110,7 @@ def train_streamed(
                 at_end = record is not None and every is not None and len(records) % every == 0
                 if at_end or time.monotonic() > due:
                     save(*kept)
+                    keep_programs()
                     due = time.monotonic() + _EVERY
         if kept is not None:
             save(*kept)

@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 from nnjax.cli.choices import Schedule
+from nnjax.cli.compiled import keep_programs
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import loss_text, printable, show, wrapped
 from nnjax.cli.devices import mesh_of
@@ -268,6 +269,7 @@ def _follow(run: Run, steps: Iterator[Many], sweep: Sweep) -> Many:
                 if decided_by_the_first(time.monotonic() > due):
                     saved = many.gathered()
                     checkpoint.save(path, saved.progress)
+                    keep_programs()
                     due = time.monotonic() + _EVERY
         assert many is not None  # there is at least one epoch
         many = many.gathered()

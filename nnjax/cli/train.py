@@ -19,6 +19,7 @@ import tyro
 
 from nnjax.architecture import summary
 from nnjax.cli.advice import advice
+from nnjax.cli.compiled import keep_programs
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show, wrapped
 from nnjax.cli.devices import mesh_of
@@ -269,6 +270,8 @@ class _Keeper:
                 self.state = state
                 for listen in listeners:
                     listen(record)
+                if len(self.records) == 1:
+                    keep_programs()
                 if every is not None and (record["epoch"] + 1) % every == 0:
                     self._checkpoint(self.run)
             self._save(self.run)
