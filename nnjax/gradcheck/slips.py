@@ -349,14 +349,14 @@ class _Slips:
         """Return a slip with the words of the table, its cost raised by `more`."""
         name, cost, have, sentence = WORDS[key]
         words |= {"u": self.u, "v": self.v, "t": "{t}"}
-        said = (text.format(**words) for text in (name, sentence, have))
-        return Slip(*said, change, float(cost) + more, fitted="{t}" in have, at=at)
+        name, sentence, flows = (text.format(**words) for text in (name, sentence, have))
+        return Slip(name, sentence, flows, change, float(cost) + more, "{t}" in have, at=at)
 
     def all(self) -> Iterator[Slip]:
         """Yield them, the multiple that is to be found first."""
         if self.where.siblings:
             one, two = self.where.nodes
-            words = {"a": self.graph.name(one), "b": self.graph.name(two)}
+            words: dict[str, Any] = {"a": self.graph.name(one), "b": self.graph.name(two)}
             yield self.slip("interchanged", other({one: two, two: one}), **words)
             return
         yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
@@ -389,7 +389,7 @@ class _Slips:
         edges = self.where.edges
         for which, chosen in (("last", edges[-1]), ("first", edges[0])):
             carry = " (carry dropped)" * (self.where.serial and which == "first")
-            words = {"which": which, "n": len(edges), "carry": carry}
+            words: dict[str, Any] = {"which": which, "n": len(edges), "carry": carry}
             yield self.slip("one step", by(_if_edge, chosen, True), **words)
             yield self.slip("other steps", by(_if_edge, chosen, False), **words)
 
@@ -403,7 +403,7 @@ class _Slips:
         for move, cost, words in _moves(shape):
             yield self.slip("error moved", before(move), cost, **words)
         copied = self.equation.name in MOVES or self.partials is not None
-        words = {"kind": "copy" if copied else "example"}
+        words: dict[str, Any] = {"kind": "copy" if copied else "example"}
         for axis, index in itertools.product(range(len(shape)), (0, -1)):
             if shape[axis] > 1:
                 words |= {"which": "last" if index else "first", "axis": axis, "index": index}
@@ -465,7 +465,10 @@ class _Slips:
         for text, function in OTHERS.items():
             for name, value, more in ((self.u, _argument, 0.0), (self.v, _result, 0.1)):
                 change = times(lambda e, f=function, value=value: f(value(e)))
-                words = {"formula": text.format(v=name), "words": text.format(v=f"`{name}`")}
+                words: dict[str, Any] = {
+                    "formula": text.format(v=name),
+                    "words": text.format(v=f"`{name}`"),
+                }
                 yield self.slip("function", change, more, **words)
 
     def multiples(self, partner: int | None) -> Iterator[Slip]:
@@ -573,7 +576,7 @@ class _Slips:
             right = ", ".join(map(str, params["axes"]))
             for axis in range(len(graph.shape(self.operands[0]))):
                 if (axis,) != tuple(params["axes"]):
-                    words = {"axis": axis, "right": right}
+                    words: dict[str, Any] = {"axis": axis, "right": right}
                     yield self.slip("other sum", by(_share, axis), **words)
                     yield self.slip("divided sum", by(_normalised_share, axis), **words)
 
@@ -619,7 +622,7 @@ class _Slips:
                 continue
             last = family.nodes[-1]
             for p in (-1, 1, -2, 2, -0.5, 0.5, -3, 3):
-                key, at = {-1: "no factor", 1: "more"}.get(p, "many"), None
+                key, at = {-1.0: "no factor", 1.0: "more"}.get(p, "many"), None
                 if calculus and last in (node, out):
                     key = "power"
                 if p == -1 and family.nodes == (graph.output,):
@@ -629,7 +632,7 @@ class _Slips:
 
                 power = partial(_power, family=family, p=p)
                 change = times(lambda e, power=power: e.partial * power(e))
-                more = {1: 0.0, 2: 0.1}.get(abs(p), 0.3) + 0.2 * (not calculus and last == node)
+                more = {1.0: 0.0, 2.0: 0.1}.get(abs(p), 0.3) + 0.2 * (not calculus and last == node)
                 change = change if early else lambda e, t, power=power: e.flow * power(e)
                 yield self.slip(key, change, more, at, x=family.name, p=p)
 
@@ -680,7 +683,7 @@ def _partners_of(graph, node, name) -> set[int]:
 # Arrays, turned and shifted.
 
 
-def _moves(shape) -> Iterator[tuple[Callable, float, dict[str, str]]]:
+def _moves(shape) -> Iterator[tuple[Callable, float, dict[str, Any]]]:
     """Yield what people do to the entries of an array of this shape: the move, its cost, words."""
 
     def move(change, cost, name, words, have):

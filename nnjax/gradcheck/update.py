@@ -53,8 +53,9 @@ def _candidates(constants: Mapping[str, float]) -> Iterator[Candidate]:
         "v'": found["v'", "∇C → ∇C + λ/n w"],
         "w'": found["w'", "drop η λ/n"],
     }
-    formulas = (", ".join(_as_formula(*step) for step in s.items()) for s in (coupled, RIGHT))
-    yield Candidate(*words("both", "decay")[0], *formulas, "", partial(predict, coupled))
+    have, expected = (", ".join(map(_as_formula, s, s.values())) for s in (coupled, RIGHT))
+    name, sentence = words("both", "decay")[0]
+    yield Candidate(name, sentence, have, expected, "", partial(predict, coupled))
 
 
 def _as_formula(left, e):
