@@ -140,7 +140,7 @@ class Library:
         ]
         # As input channels J / G, as output channels (G, C / G).
         turned = w[:, ::-1, ::-1, :].reshape(geometry.groups, -1, *w.shape[1:])
-        turned = jnp.moveaxis(turned, 0, -2)
+        turned = turned.transpose(2, 3, 1, 0, 4)
         turned = turned.reshape(*turned.shape[:3], -1)
         return _by_example(
             lambda delta: jax.lax.conv_general_dilated(
@@ -151,7 +151,7 @@ class Library:
                 lhs_dilation=geometry.stride,
                 rhs_dilation=geometry.dilation,
                 feature_group_count=geometry.groups,
-                dimension_numbers=("NHWC", "IHWO", "NHWC"),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
             ),
             delta,
         )
