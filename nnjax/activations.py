@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from nnjax.checks import plain_number
 from nnjax.notation import Named, function_name
 
 __all__ = [
@@ -245,7 +246,7 @@ class LeakyReLU(Elementwise):
     slope: float = 0.01
 
     def __post_init__(self):
-        _require(self.slope, "slope of LeakyReLU", "a finite number", lambda v: v - v == 0)
+        _set(self, "slope", "a finite number", lambda v: v - v == 0)
 
     def __call__(self, z):
         z = jnp.asarray(z)
@@ -277,7 +278,7 @@ class ELU(Elementwise):
     alpha: float = 1.0
 
     def __post_init__(self):
-        _require(self.alpha, "alpha of ELU", "a finite number", lambda v: v - v == 0)
+        _set(self, "alpha", "a finite number", lambda v: v - v == 0)
 
     def __call__(self, z):
         z = jnp.asarray(z)
@@ -451,12 +452,7 @@ class Softmax(Probability):
     scale: float = 1.0
 
     def __post_init__(self):
-        _require(
-            self.scale,
-            "scale of Softmax",
-            "a positive finite number",
-            lambda v: v > 0 and v - v == 0,
-        )
+        _set(self, "scale", "a positive finite number", lambda v: v > 0 and v - v == 0)
 
     def __call__(self, z):
         return jax.nn.softmax(self._scaled(z))
@@ -641,13 +637,16 @@ def _no_derivative(name, smooth):
     )
 
 
-def _require(value, name, expected, holds):
+def _set(activation, name, expected, holds):
+    """Make a parameter of a description a plain number, if it is one for which `holds` is true."""
+    value = getattr(activation, name)
     try:
         good = bool(holds(value))
     except TypeError:
         good = False
     if not good:
-        raise ValueError(f"{name} is {value!r}; expected {expected}")
+        raise ValueError(f"{name} of {type(activation).__name__} is {value!r}; expected {expected}")
+    object.__setattr__(activation, name, plain_number(value))  # as the description is frozen
 
 
 sigmoid = Sigmoid()

@@ -95,7 +95,7 @@ class MaxPool(_Pool):
     def forward(self, params, a, key):
         self.out_shape(a.shape)
         (kh, kw), (sh, sw) = self.windows
-        lowest = np.array(-np.inf, a.dtype)
+        lowest = np.array(_lowest(a.dtype), a.dtype)
         z = jax.lax.reduce_window(a, lowest, jax.lax.max, (kh, kw, 1), (sh, sw, 1), "VALID")
         return z, (a, z)
 
@@ -187,6 +187,13 @@ class L2Pool(_Pool):
             nothing, jnp.zeros_like(z), delta / jnp.where(nothing, jnp.ones_like(z), z)
         )
         return a * spread(share, a.shape, size, stride)
+
+
+def _lowest(dtype):
+    """Return what is not larger than any number of this dtype."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.iinfo(dtype).min
+    return -np.inf if jnp.issubdtype(dtype, jnp.floating) else False
 
 
 def _route(delta, z, a, axis, size, stride):
