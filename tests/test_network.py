@@ -12,6 +12,7 @@ import pytest
 from strategies import Case, random_params
 
 import nnjax
+from nnjax.descent import loss_and_gradient
 
 NET = nnjax.mlp([6, 5, 3], nnjax.tanh, loss=nnjax.log_likelihood)
 PARAMS, X, Y = Case(NET, 4, "classes", 0).arrays(jnp.float32)
@@ -304,7 +305,7 @@ def test_pooling_comes_first_where_the_activation_rises():
     with jax.enable_x64(True):
         params, x, y = Case(net, 5, "classes", 0).arrays(jnp.float64)
         bp = nnjax.backprop(net, params, x, y)  # all of whose activations are the network's own
-        loss, grads = nnjax.descent.loss_and_gradient(net, params, x, y)
+        loss, grads = loss_and_gradient(net, params, x, y)
         chex.assert_trees_all_close((loss, grads), (bp.loss, bp.grads), rtol=1e-12)
         outputs = nnjax.feedforward(net, params, x)
         chex.assert_trees_all_close(outputs, bp.activations[-1], rtol=1e-12)
