@@ -14,7 +14,7 @@ and patches for everything in other dtypes, with groups, and where `jax.vmap` gi
 weights of its own: XLA has no quick convolution for these on CPUs. Of BP2 the library computes the
 full correlation, H·W places, where patches have oh·ow. For BP4, in which the examples are what is
 summed over, the axes have to be reordered first (`InOrder`): within a loop XLA is tens of times
-slower in any other order.
+slower in other orders.
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
 0.97, and 1.25 for 1x1 with stride 2; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
