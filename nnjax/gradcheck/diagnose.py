@@ -15,6 +15,7 @@ import numpy as np
 from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
 from nnjax.gradcheck.equations import EDIT_FAILS
 from nnjax.gradcheck.finding import Finding
+from nnjax.gradcheck.names import filled
 from nnjax.gradcheck.operations import Undetermined
 
 __all__ = ["Candidate", "Diagnosis", "diagnose", "wrong_leaves"]
@@ -232,21 +233,15 @@ def _finding(candidate, residual, points, value=None, form="{t}") -> Finding:
     if value is not None:
         # A term that is added, t > 0, or one that is missing, t < 0; a factor keeps its sign.
         shown = abs(value) if "{sense}" in candidate.name else value
-        words["{t}"] = form.format(t=f"{shown:.6g}" if abs(shown - 1) > 1e-5 else f"{shown:.10g}")
-        words["{sense}"] = "added" if value > 0 else "missing"
-        words["{operation}"] = "+" if value > 0 else "−"
-
-    def filled(text):
-        for brace, word in words.items():
-            text = text.replace(brace, word)
-        return text
-
+        words["t"] = form.format(t=f"{shown:.6g}" if abs(shown - 1) > 1e-5 else f"{shown:.10g}")
+        words["sense"] = "added" if value > 0 else "missing"
+        words["operation"] = "+" if value > 0 else "−"
     return Finding(
-        name=filled(candidate.name),
-        sentence=filled(candidate.sentence),
+        name=filled(candidate.name, words),
+        sentence=filled(candidate.sentence, words),
         where=candidate.where,
-        have=filled(candidate.have),
-        expected=filled(candidate.expected),
+        have=filled(candidate.have, words),
+        expected=filled(candidate.expected, words),
         residual=float(residual),
         factor=value,
         leaves=tuple(points[0].names[i] for i in leaves),

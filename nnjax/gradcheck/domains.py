@@ -37,8 +37,8 @@ def _square(a):
     return a.ndim >= 2 and a.shape[-1] == a.shape[-2]
 
 
-def _equals_its_transpose(a):
-    return _square(a) and norm(a - _transpose(a)) <= 1e-6 * norm(a)
+def _equals_its_transpose(a, within=1e-6):
+    return _square(a) and norm(a - _transpose(a)) <= within * norm(a)
 
 
 def _has_unit_rows(a):
@@ -152,6 +152,10 @@ def _trivial(value):
 # Right, but with respect to something else.
 
 
+def _is_symmetric(p):
+    return _equals_its_transpose(p, 1e-12)
+
+
 def _off_diagonal_twice(g, p):
     return g + _transpose(g) - g * np.eye(g.shape[-1])
 
@@ -183,7 +187,7 @@ CONVENTIONS: tuple[tuple[str, str, str, Callable, Callable], ...] = (
         "right for the independent entries of a symmetric {p}: off the diagonal each stands twice",
         "G + Gᵀ − diag(G), G = ∂f/∂{p}",
         _off_diagonal_twice,
-        lambda p: _square(p) and np.allclose(p, _transpose(p), rtol=1e-12, atol=0),
+        _is_symmetric,
     ),
     *(
         (
@@ -191,7 +195,7 @@ CONVENTIONS: tuple[tuple[str, str, str, Callable, Callable], ...] = (
             f"right for a symmetric {{p}} of which the {name} triangle is stored",
             f"{name} triangle of G + Gᵀ − diag(G), G = ∂f/∂{{p}}",
             lambda g, p, cut=cut: cut(_off_diagonal_twice(g, p)),
-            lambda p: _square(p) and np.allclose(p, _transpose(p), rtol=1e-12, atol=0),
+            _is_symmetric,
         )
         for name, cut in (("lower", np.tril), ("upper", np.triu))
     ),
@@ -200,7 +204,7 @@ CONVENTIONS: tuple[tuple[str, str, str, Callable, Callable], ...] = (
         "right for a symmetric {p}, for which only the symmetric part of a gradient counts",
         "(G + Gᵀ) / 2, G = ∂f/∂{p}",
         _symmetric,
-        lambda p: _square(p) and np.allclose(p, _transpose(p), rtol=1e-12, atol=0),
+        _is_symmetric,
     ),
 )
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnjax.activations import Elementwise, LeakyReLU, Softmax
+from nnjax.gradcheck.diagnose import Candidate
 from nnjax.gradcheck.equations import FORWARD, STEPS, Derivation, Site, forms
 from nnjax.gradcheck.expressions import Expression, minus, number, plus, quantity, times
 from nnjax.gradcheck.names import NAMES, Words, words
@@ -21,7 +22,7 @@ from nnjax.gradcheck.operations import FUNCTIONS, OPERATIONS
 from nnjax.layers import Dropout, L2Pool
 from nnjax.losses import Quadratic
 
-__all__ = ["Edit", "Made", "edits", "mentions", "network_edits", "walk"]
+__all__ = ["Edit", "Made", "candidate", "edits", "mentions", "network_edits", "walk"]
 
 
 class Edit(NamedTuple):
@@ -43,6 +44,26 @@ class Edit(NamedTuple):
     def fitted(self) -> bool:
         """Whether it has a number that is found from the claim."""
         return any(mentions(self.wrong, name) for name in ("t", "m'"))
+
+
+def candidate(
+    step: str,
+    edit: Edit,
+    predict: Callable[..., Any],
+    where: str = "",
+    text: Callable[[Expression], str] = Expression.text,
+) -> Candidate:
+    """Return an edit of a step as a mistake to be held against a claim; `predict` as there.
+
+    Example:
+        >>> from nnjax.gradcheck.expressions import times
+        >>> mu, v = (quantity(name, None) for name in ("μ", "v"))
+        >>> candidate("v'", next(walk(times(mu, v))), print).have
+        'v'
+    """
+    (name, sentence), known = words(step, edit.key)
+    formulas = text(edit.wrong), text(edit.right)
+    return Candidate(name, sentence, *formulas, where, predict, edit.fitted, known)
 
 
 def mentions(e: Expression, name: str) -> bool:

@@ -164,16 +164,13 @@ def examine(
         )
         return report(Verdict.WRONG, reason, worst, steps=steps, findings=(found,))
     found = diagnose(telling, candidates(telling))
-    near = found.nearest
-    if near is not None and (near.residual > 1e-2 or not _telling(near)):
-        near = None
     return report(
         Verdict.WRONG,
         reason,
         worst,
         steps=steps,
         findings=_merged(found.findings, explain(telling)),
-        nearest=near,
+        nearest=found.nearest if found.nearest and _telling(found.nearest) else None,
     )
 
 

@@ -47,72 +47,58 @@ def read_factor(graph: Graph, where: Site, t: float) -> Reading:
         >>> read_factor(graph, sites(graph)[0], 7.0).name
         'sum for mean'
     """
+    if t == 0:
+        return _left_out(graph, where)
     u, v = _names(graph, where)
     reason = _belongs(graph, where.edges[-1], t)
-    unlikely = {"the sum is taken": 0.1, "a mean of": 0.1, "counted twice": 0.2}
-    cost = (
-        1.0
-        - (0.5 if reason else 0.0)
-        + sum(c for r, c in unlikely.items() if r in reason)
-        + (0.1 if where.edges[0][0] == TOTAL else 0.0)
-        + (0.05 if _passed_on(graph, where) else 0.0)
-    )
-    if t == 0:
-        shared = len(graph.consumers.get(where.nodes[-1], ())) > 1 or _is_term(graph, where)
-        cost = 1.0 - 0.3 * shared + (0.5 if where.edges[0][0] == TOTAL else 0.0)
-        if _carries(graph, where):
-            return Reading(
-                "carry dropped",
-                f"what `{u}` of one step passes on to the next is not carried back",
-                "0",
-                cost,
-            )
-        if _product(graph, where):
-            name = "left out (half of a product rule)"
-            return Reading(name, f"the part of `{v}` through `{u}` is left out", "0", cost)
-        return Reading("left out", f"the path from `{v}` back to `{u}` is left out", "0", cost)
-    if abs(t + 1) < 1e-7:
-        why = f"; {reason}" if reason else ""
-        return Reading(
-            "sign", f"what `{v}` carries back into `{u}` has the wrong sign{why}", "−1", cost
-        )
-    if "a mean of" in reason:
-        name = ("sign and " if t < 0 else "") + ("sum for mean" if abs(t) > 1 else "factor")
-        text = next(_numbers(graph, where, abs(t)), f"{abs(t):.6g}")
-        return Reading(f"{name} (wrong number of entries)", f"in `{v}` {reason}", text, cost)
-    length = inverse = None
-    if "not multiplied" not in reason:
-        length = next(_lengths(graph, where, abs(t)), None)
-        inverse = next(_lengths(graph, where, 1 / abs(t)), None)
-    sign = "sign and " if t < 0 else ""
-    minus = "−" if t < 0 else ""
-    if length is not None and ("the sum is" in reason or abs(t) > 3.5):
-        n = round(abs(t))
-        name = f"{sign}sum for mean" if abs(t) > 1 else f"{sign}factor"
-        sentence = f"counted {n} times, {length}: {reason or 'the division is left out'}"
-        return Reading(
-            name, f"what `{v}` carries back into `{u}` is {sentence}", f"{minus}{n}", cost
-        )
-    if inverse is not None and ("the sum is" in reason or abs(t) < 0.28):
-        n = round(1 / abs(t))
-        sentence = f"divided by {n}, {inverse}" + (f": {reason}" if reason else "")
-        name = f"{sign}mean for sum"
-        text = f"{minus}1/{n}"
-        return Reading(name, f"what `{v}` carries back into `{u}` is {sentence}", text, cost)
-    text = next(_numbers(graph, where, abs(t)), None)
     why = f": {reason}" if reason else ""
+    cost = 1.0 - 0.5 * bool(reason) + 0.1 * (where.edges[0][0] == TOTAL)
+    cost += 0.05 * _passed_on(graph, where)
+    unlikely = {"the sum is taken": 0.1, "a mean of": 0.1, "counted twice": 0.2}
+    cost += sum(more for words, more in unlikely.items() if words in reason)
+    size, (sign, minus) = abs(t), ("sign and ", "−") if t < 0 else ("", "")
+    carried = f"what `{v}` carries back into `{u}`"
+    if abs(t + 1) < 1e-7:
+        why = why.replace(":", ";", 1)
+        return Reading("sign", f"{carried} has the wrong sign{why}", "−1", cost)
+    text = next(_numbers(graph, size), None)
+    if "a mean of" in reason:
+        name = "sum for mean" if size > 1 else "factor"
+        name = f"{sign}{name} (wrong number of entries)"
+        return Reading(name, f"in `{v}` {reason}", text or f"{size:.6g}", cost)
+    if "not multiplied" not in reason:
+        summed = "the sum is" in reason
+        length = next(_lengths(graph, where, size), None)
+        if length is not None and (summed or size > 3.5):
+            n, why = round(size), why or ": the division is left out"
+            sentence = f"{carried} is counted {n} times, {length}{why}"
+            return Reading(f"{sign}sum for mean", sentence, f"{minus}{n}", cost)
+        length = next(_lengths(graph, where, 1 / size), None)
+        if length is not None and (summed or size < 0.28):
+            n = round(1 / size)
+            sentence = f"{carried} is divided by {n}, {length}{why}"
+            return Reading(f"{sign}mean for sum", sentence, f"{minus}1/{n}", cost)
     if text is None:
-        text = f"{abs(t):.6g}"
-        cost += 1.5
-    whole = abs(t - round(t)) < 1e-7 and abs(t) < 10
+        text, cost = f"{size:.6g}", cost + 1.5
+    whole = abs(size - round(size)) < 1e-7 and size < 10
     name = f"{sign}counted {text} times" if whole else f"{sign}factor {text}"
-    text = minus + text
-    return Reading(
-        name,
-        f"what `{v}` carries back into `{u}` is {text} times what it should be{why}",
-        text,
-        cost,
-    )
+    sentence = f"{carried} is {minus}{text} times what it should be{why}"
+    return Reading(name, sentence, minus + text, cost)
+
+
+def _left_out(graph, where) -> Reading:
+    """Return what it means that nothing flows through a site."""
+    u, v = _names(graph, where)
+    shared = len(graph.consumers.get(where.nodes[-1], ())) > 1 or _is_term(graph, where)
+    cost = 1.0 - 0.3 * shared + 0.5 * (where.edges[0][0] == TOTAL)
+    name, sentence = "left out", f"the path from `{v}` back to `{u}` is left out"
+    if _carries(graph, where):
+        name = "carry dropped"
+        sentence = f"what `{u}` of one step passes on to the next is not carried back"
+    elif _product(graph, where):
+        name = "left out (half of a product rule)"
+        sentence = f"the part of `{v}` through `{u}` is left out"
+    return Reading(name, sentence, "0", cost)
 
 
 def _passed_on(graph, where) -> bool:
@@ -273,65 +259,55 @@ def _lengths(graph, where, t) -> Iterator[str]:
                     yield f"{axes}, the lengths of axes {start} to {stop - 1} of `{name}`"
 
 
-def _numbers(graph, where, t) -> Iterator[str]:
+def _numbers(graph, t) -> Iterator[str]:
     """Yield what number a positive factor is, simple fractions first."""
     for q in (1, 2, 3, 4, 5, 6, 8):
         if _same(t * q, round(t * q)) and round(t * q) <= 12:
             yield f"{round(t * q)}" if q == 1 else f"{round(t * q)}/{q}"
-    named = {
-        "ln 2": math.log(2),
-        "ln 10": math.log(10),
-        "π": math.pi,
-        "2π": 2 * math.pi,
-        "π/180": math.pi / 180,
-        "√2": math.sqrt(2),
-        "√(2π)": math.sqrt(2 * math.pi),
-        "√π": math.sqrt(math.pi),
-    }
-    for text, value in named.items():
+    for text, value in _known_numbers(graph):
         if _same(t, value):
             yield text
         if _same(t, 1 / value):
-            yield "180/π" if text == "π/180" else f"1/{text}"
-    for node in graph.active:
-        for n in set(graph.shape(node)) - {0, 1}:
-            forms = {
-                f"{n}": n,
-                f"√{n}": math.sqrt(n),
-                f"{n}²": n**2,
-                f"{n}/{n - 1}": n / (n - 1),
-                f"{n + 1}/{n}": (n + 1) / n,
-            }
-            for text, value in forms.items():
-                if _same(t, value):
-                    yield text
-                if _same(t, 1 / value):
-                    yield f"1/{text}" if "/" not in text else "/".join(text.split("/")[::-1])
+            yield "/".join(text.split("/")[::-1]) if "/" in text else f"1/{text}"
+
+
+def _known_numbers(graph) -> Iterator[tuple[str, float]]:
+    """Yield the numbers that a factor may be: of mathematics, of f's arrays, of its own text."""
+    yield from (("ln 2", math.log(2)), ("ln 10", math.log(10)), ("π", math.pi), ("2π", math.tau))
+    yield from (("π/180", math.pi / 180), ("√2", math.sqrt(2)))
+    yield from (("√(2π)", math.sqrt(math.tau)), ("√π", math.sqrt(math.pi)))
+    for n in sorted({n for node in graph.active for n in graph.shape(node)} - {0, 1}):
+        yield from ((f"{n}", n), (f"√{n}", math.sqrt(n)), (f"{n}²", n**2))
+        yield from ((f"{n}/{n - 1}", n / (n - 1)), (f"{n + 1}/{n}", (n + 1) / n))
     for node, value in enumerate(graph.values):
-        if (
-            node not in graph.producer
-            and np.size(value) == 1
-            and np.asarray(value).dtype.kind == "f"
-        ):
-            c = abs(float(np.asarray(value).ravel()[0]))
+        if node not in graph.producer and np.size(value) == 1 and graph.is_real(node):
+            c = abs(float(np.ravel(value)[0]))
             if c not in (0.0, 1.0):
-                for text, form in ((f"{c:.6g}", c), (f"1/{c:.6g}", 1 / c), (f"{c:.6g}²", c * c)):
-                    if _same(t, form):
-                        yield text
+                yield from ((f"{c:.6g}", c), (f"{c:.6g}²", c * c))
 
 
-# What should flow on to u, given d[v].
-_LOCAL = {
-    "tanh": "(1 − tanh({u})²)",
-    "logistic": "σ'({u})",
-    "exp": "exp({u})",
-    "log": "1/{u}",
-    "log1p": "1/(1 + {u})",
-    "sqrt": "1/(2 √{u})",
-    "sin": "cos({u})",
-    "cos": "(−sin({u}))",
-    "neg": "(−1)",
-    "square": "2 {u}",
+# What should flow on to u, given d[v], by the operation and, where they differ, the operand; x
+# stands for the other operand.
+_LOCAL: dict[str, tuple[str, ...]] = {
+    "add": ("d[{v}]",),
+    "add_any": ("d[{v}]",),
+    "sub": ("d[{v}]", "−d[{v}]"),
+    "mul": ("d[{v}] · {x}",),
+    "div": ("d[{v}] / {x}", "−d[{v}] · {x} / {u}²"),
+    "integer_pow": ("d[{v}] · {y} {u}^{y1}",),
+    "dot_general": ("d[{v}] times {x}",),
+    "reduce_sum": ("d[{v}], to every entry of the sum",),
+    "broadcast_in_dim": ("d[{v}], summed over the copies",),
+    "tanh": ("d[{v}] · (1 − tanh({u})²)",),
+    "logistic": ("d[{v}] · σ'({u})",),
+    "exp": ("d[{v}] · exp({u})",),
+    "log": ("d[{v}] · 1/{u}",),
+    "log1p": ("d[{v}] · 1/(1 + {u})",),
+    "sqrt": ("d[{v}] · 1/(2 √{u})",),
+    "sin": ("d[{v}] · cos({u})",),
+    "cos": ("d[{v}] · (−sin({u}))",),
+    "neg": ("d[{v}] · (−1)",),
+    "square": ("d[{v}] · 2 {u}",),
 }
 
 
@@ -343,24 +319,8 @@ def local(graph: Graph, where: Site) -> str:
     equation = graph.equations[k]
     u, v = _names(graph, where)
     others = [graph.name(n) for i, n in enumerate(equation.inputs) if i != j]
-    name = equation.name
-    if name in ("add", "add_any") or (name == "sub" and j == 0):
-        return f"d[{v}]"
-    if name == "sub":
-        return f"−d[{v}]"
-    if name == "mul":
-        return f"d[{v}] · {others[0]}"
-    if name == "div":
-        return f"d[{v}] / {others[0]}" if j == 0 else f"−d[{v}] · {others[0]} / {u}²"
-    if name == "integer_pow":
-        p = equation.params["y"]
-        return f"d[{v}] · {p} {u}" + (f"^{p - 1}" if p != 2 else "")
-    if name == "dot_general":
-        return f"d[{v}] times {others[0]}"
-    if name == "reduce_sum":
-        return f"d[{v}], to every entry of the sum"
-    if name == "broadcast_in_dim":
-        return f"d[{v}], summed over the copies"
-    if name in _LOCAL:
-        return f"d[{v}] · " + _LOCAL[name].format(u=u)
-    return f"d[{v}] · ∂({v})/∂({u})"
+    y = equation.params.get("y", 0)
+    formulas = _LOCAL.get(equation.name, ("d[{v}] · ∂({v})/∂({u})",))
+    formula = formulas[min(j, len(formulas) - 1)]
+    words = {"u": u, "v": v, "x": others[0] if others else "", "y": y, "y1": y - 1}
+    return formula.format(**words).removesuffix("^1")

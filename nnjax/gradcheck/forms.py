@@ -33,6 +33,7 @@ from nnjax.gradcheck.compare import Misfit, TookTooLong, align, named_leaves, to
 from nnjax.layers import Affine
 
 __all__ = [
+    "GRADIENT_NAMES",
     "LIBRARIES",
     "Caller",
     "Claim",
@@ -41,6 +42,7 @@ __all__ = [
     "as_numpy",
     "as_torch",
     "checked_positions",
+    "gradient_named",
     "is_array",
     "is_scalar",
     "name_of",
@@ -361,14 +363,36 @@ def _fit(parameters, reading):
     return fits / max(len(expected), 1)
 
 
+# What people call the gradient of something with a name.
+GRADIENT_NAMES = (
+    "d{}",
+    "d_{}",
+    "grad_{}",
+    "{}_grad",
+    "g_{}",
+    "grad{}",
+    "{}_gradient",
+    "g{}",
+    "{}_g",
+)
+
+
+def gradient_named(results: Mapping, name: str) -> Any:
+    """Return what stands for the gradient of a name in a dict, None where nothing does.
+
+    Example:
+        >>> gradient_named({"dw": 3.0, "b": 4.0}, "w"), gradient_named({"dw": 3.0, "b": 4.0}, "b")
+        (3.0, 4.0)
+    """
+    forms = (form.format(name) for form in (*GRADIENT_NAMES, "{}"))
+    return next((results[form] for form in forms if form in results), None)
+
+
 def _renamed(result, names):
-    """Yield a dict of gradients by the names of the arguments, if that is what it is."""
-    if not isinstance(result, Mapping):
-        return
-    for form in ("d{}", "d_{}", "grad_{}", "{}_grad", "g_{}", "{}"):
-        if all(form.format(name) in result for name in names):
-            first, *others = (result[form.format(name)] for name in names)
-            yield (first, *others) if others else first
+    """Yield the gradients of the arguments from a dict by their names, if that is what it is."""
+    found = [gradient_named(result, n) for n in names] if isinstance(result, Mapping) else []
+    if found and all(one is not None for one in found):
+        yield tuple(found) if len(found) > 1 else found[0]
 
 
 def read_step(before: Any, after: Any, expected: Sequence[np.ndarray]) -> tuple[Any, float]:
@@ -470,10 +494,6 @@ class Caller:
             if best == 1:
                 break
         self.works = best >= 0 or self.complaint is None
-
-    def __call__(self, params: Any, x: Any, y: Any) -> Any:
-        """Return the claimed gradient in the structure of the parameters."""
-        return self.call(params, x, y)[0]
 
     def call(self, params: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the claimed gradient, and the claimed errors (None where there are none)."""

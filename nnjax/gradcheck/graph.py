@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.gradcheck.forms import parameter_names
+from nnjax.gradcheck.reference import program_within
 from nnjax.gradcheck.rules import PARTIALS, Passage, evaluate, passage
 
 __all__ = [
@@ -265,6 +266,10 @@ class Graph:
         """Return the shape of a node's value."""
         return np.shape(self.values[node])
 
+    def is_real(self, node: int) -> bool:
+        """Whether a node's value holds floating-point numbers."""
+        return _is_real(self.values[node])
+
     def size_of(self, node: int) -> int:
         """Return how many numbers a node's value has."""
         return np.size(self.values[node])
@@ -380,7 +385,8 @@ class Graph:
         for (path, _), run in runs:
             run = list(run)
             kinds = [
-                (self.equations[k].name, self.shape(self.equations[k].outputs[0])) for k in run
+                ((e.name, len(e.inputs), len(e.outputs)), self.shape(e.outputs[0]))
+                for e in map(self.equations.__getitem__, run)
             ]
             # A loop on one line repeats the same few equations.
             period = next(p for p in range(1, len(run) + 1) if kinds[p:] == kinds[: len(run) - p])
@@ -590,17 +596,10 @@ class _Builder:
             return self.walk(branch.jaxpr, branch.consts, given[1:], path)
         if name == "scan":
             return self.scan(equation, given, path)
-        if name == "while" or (self.opaque and name.startswith("custom_")):
+        within = program_within(equation)
+        if within is None or (self.opaque and name.startswith("custom_")):
             return None
-        for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-            inner = params.get(key)
-            if inner is not None:
-                jaxpr, consts = (
-                    (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-                )
-                if len(jaxpr.invars) == len(given):
-                    return self.walk(jaxpr, consts, given, path)
-        return None
+        return self.walk(*within, given, path)
 
     def scan(self, equation, given, path):
         params = equation.params

@@ -13,13 +13,12 @@ import numpy as np
 
 from nnjax.checks import check_key, require_instance, require_size
 from nnjax.gradcheck.diagnose import Candidate
-from nnjax.gradcheck.edits import edits
+from nnjax.gradcheck.edits import candidate, edits
 from nnjax.gradcheck.equations import Site, forms, scales_of
 from nnjax.gradcheck.examine import examine
 from nnjax.gradcheck.expressions import Scope
 from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.mistakes import general_candidates
-from nnjax.gradcheck.names import words
 from nnjax.gradcheck.problem import Point, Problem, labels
 from nnjax.gradcheck.reference import double_precision
 from nnjax.gradcheck.report import GradientReport
@@ -176,14 +175,13 @@ def _candidates(layer, key, points: Sequence[Point]) -> Iterator[Candidate]:
     )
     for step, i in leaf_of.items():
         for edit in edits(site, step) if _is_as_written(layer, key, site, step, first, i) else ():
-            (name, sentence), known = words(step, edit.key)
-            have, expected = (
-                e.text(lambda shift: "⁻" * (shift < 0)).replace("∂C/∂a", "g")
-                for e in (edit.wrong, edit.right)
-            )
             predict = partial(_edited, layer, key, step, edit.wrong, i)
-            yield Candidate(name, sentence, have, expected, names[i], predict, edit.fitted, known)
+            yield candidate(step, edit, predict, names[i], _as_formula)
     yield from general_candidates(points)
+
+
+def _as_formula(e):
+    return e.text(lambda shift: "⁻" * (shift < 0)).replace("∂C/∂a", "g")
 
 
 def _is_as_written(layer, key, site, step, point, i):

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 from nnjax.gradcheck.diagnose import Candidate, wrong_leaves
-from nnjax.gradcheck.edits import walk
+from nnjax.gradcheck.edits import candidate, walk
 from nnjax.gradcheck.expressions import Expression, Scope, quantity
-from nnjax.gradcheck.names import rows, words
+from nnjax.gradcheck.names import filled, rows
 from nnjax.gradcheck.operations import Undetermined
 
 __all__ = [
@@ -328,12 +328,12 @@ def _candidate(point, made, where, leaves, view):
             yield i, made.change(view(point, i), *([t] if made.fitted else []))
 
     words = _words(point, leaves)
-    mean = {"{leaf}": "(1/n) Σₓ ∂Cₓ"} if made.whole or "mean" in made.name else {}
+    mean = {"leaf": "(1/n) Σₓ ∂Cₓ"} if made.whole or "mean" in made.name else {}
     return Candidate(
         made.name,
         made.sentence,
-        _filled(made.have, words),
-        _filled(made.expected, {**words, **mean}),
+        filled(made.have, words),
+        filled(made.expected, {**words, **mean}),
         where,
         predict,
         made.fitted,
@@ -360,15 +360,7 @@ def jacobian_candidates(f: Callable) -> Iterator[Candidate]:
         "g": [Expression("ones", (g,)), right],
     }
     for edit in walk(right, swaps):
-        (name, sentence), _ = words("pull-back", edit.key)
-        have, expected = edit.wrong.text(), edit.right.text()
-        yield Candidate(name, sentence, have, expected, "", partial(predict, edit.wrong))
-
-
-def _filled(text, words):
-    for brace, word in words.items():
-        text = text.replace(brace, word)
-    return text
+        yield candidate("pull-back", edit, partial(predict, edit.wrong))
 
 
 def _places(points):
@@ -394,7 +386,7 @@ def _places(points):
 def _words(point, leaves):
     letter, symbols = point.problem.letter, point.problem.symbols or point.names
     if len(leaves) == len(symbols) > 1:
-        return {"{leaf}": f"∇{letter}", "{parameter}": "w", "{penalty}": "∂R/∂w"}
+        return {"leaf": f"∇{letter}", "parameter": "w", "penalty": "∂R/∂w"}
     named = [symbols[i] for i in leaves]
     if len(named) > 3:
         named = [named[0], "…", named[-1]]
@@ -402,4 +394,4 @@ def _words(point, leaves):
         ", ".join(f"∂{of}/∂{name}" if name != "…" else name for name in named)
         for of in (letter, "R")
     )
-    return {"{leaf}": gradient, "{parameter}": ", ".join(named), "{penalty}": penalty}
+    return {"leaf": gradient, "parameter": ", ".join(named), "penalty": penalty}

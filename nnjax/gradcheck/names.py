@@ -6,9 +6,10 @@ the keys ⁺ and ⁻ stand for the layer after and the layer before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["NAMES", "Words", "rows", "words"]
+__all__ = ["NAMES", "Words", "filled", "rows", "words"]
 
 # step, operator and operand | name | sentence
 TABLE = """
@@ -266,6 +267,18 @@ def rows(table: str) -> list[list[str]]:
     """
     lines = table.replace("\n    ", " ").splitlines()
     return [line.split(" | ") for line in lines if line]
+
+
+def filled(text: str, words: Mapping[str, str]) -> str:
+    """Return a text with some of its words in braces filled in; the others stay.
+
+    Example:
+        >>> filled("{leaf} + {t}", {"leaf": "∂f/∂x"})
+        '∂f/∂x + {t}'
+    """
+    for name, word in words.items():
+        text = text.replace(f"{{{name}}}", word)
+    return text
 
 
 NAMES: dict[str, Words] = {key: Words(*rest) for key, *rest in rows(TABLE)}

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnjax.gradcheck.forms import as_numpy, name_of, parameter_names, takes
+from nnjax.gradcheck.forms import (
+    GRADIENT_NAMES,
+    as_numpy,
+    gradient_named,
+    name_of,
+    parameter_names,
+    takes,
+)
 
 __all__ = ["Pass", "gradients_of", "of_torch", "pull_back_of"]
 
@@ -86,11 +93,7 @@ def gradients_of(pulled: Any, args: tuple, positions: Sequence[int], names: Sequ
     if isinstance(pulled, Mapping) and not (
         len(positions) == 1 and _alike(pulled, args[positions[0]])
     ):
-        forms = ("d{}", "d_{}", "grad_{}", "{}_grad", "{}")
-        return tuple(
-            next((pulled[form.format(n)] for form in forms if form.format(n) in pulled), None)
-            for n in names
-        )
+        return tuple(gradient_named(pulled, name) for name in names)
     if not isinstance(pulled, (tuple, list)) or (len(args) == 1 and _alike(pulled, args[0])):
         pulled = (pulled,)
     if len(pulled) == len(args):
@@ -239,7 +242,6 @@ def _call_backward(backward, g, cache, args):
 
 # The arrays of an object that have gradients beside them.
 
-NAMES = ("d{}", "d_{}", "{}_grad", "grad_{}", "grad{}", "{}_gradient", "g{}", "{}_g")
 OTHERS = {"params": ("grads",), "parameters": ("gradients", "grads"), "weights": ("gradients",)}
 OTHERS |= {"data": ("grad",), "value": ("grad", "gradient"), "param": ("grad",)}
 
@@ -253,7 +255,7 @@ def _with_gradients(node, path, depth) -> Iterator[tuple[str, tuple[tuple, tuple
         held = dict(enumerate(node))
     for key, value in (held or {}).items():
         here = (*path, key)
-        for other in (*[form.format(key) for form in NAMES], *OTHERS.get(str(key), ())):
+        for other in (*[form.format(key) for form in GRADIENT_NAMES], *OTHERS.get(str(key), ())):
             if held is not None and other in held:
                 yield from _pairs(value, held[other], here, (*path, other))
         if not isinstance(value, np.ndarray) and not callable(value):
@@ -266,7 +268,8 @@ def _pairs(value, gradient, path, other) -> Iterator[tuple[str, tuple[tuple, tup
             yield ".".join(map(str, path)), (path, other)
     elif isinstance(value, Mapping) and isinstance(gradient, Mapping):
         for key in value:
-            match = next((k for k in (key, *[f.format(key) for f in NAMES]) if k in gradient), None)
+            keys = (key, *[form.format(key) for form in GRADIENT_NAMES])
+            match = next((k for k in keys if k in gradient), None)
             if match is not None:
                 yield from _pairs(value[key], gradient[match], (*path, key), (*other, match))
     elif isinstance(value, (tuple, list)) and isinstance(gradient, (tuple, list)):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ __all__ = [
     "double_precision",
     "nearby",
     "numerical_gradient",
+    "program_within",
     "rounding_noise",
     "slope",
     "to_double",
@@ -182,8 +183,10 @@ def _run(jaxpr, consts, args, disturb):
         values.update(zip(variables, given, strict=True))
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
-        outputs = _run_inner(equation, inputs, disturb)
-        if outputs is None:
+        inner = program_within(equation)
+        if inner is not None:
+            outputs = _run(*inner, inputs, disturb)
+        else:
             primitive = equation.primitive
             bound = primitive.bind(*inputs, **equation.params)
             outputs = bound if primitive.multiple_results else [bound]
@@ -196,15 +199,14 @@ def _run(jaxpr, consts, args, disturb):
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _run_inner(equation, inputs, disturb):
-    """Step into a program within the program (jit and the like), where there is one."""
+def program_within(equation: Any) -> tuple[Any, Sequence[Any]] | None:
+    """Return the program within an equation (jit and the like) and its constants; None if none."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = equation.params.get(name)
-        if inner is None or equation.primitive.name in ("scan", "while", "cond"):
-            continue
-        jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        if len(jaxpr.invars) == len(inputs):
-            return _run(jaxpr, consts, inputs, disturb)
+        if inner is not None and equation.primitive.name not in ("scan", "while", "cond"):
+            jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+            if len(jaxpr.invars) == len(equation.invars):
+                return jaxpr, consts
     return None
 
 

@@ -353,25 +353,21 @@ def _jax(name, function, inputs, shapes, operands, outputs, sizes):
     results, back = jax.vjp(restricted, *at)
     vjp = jax.vmap(lambda cotangents: back(cotangents))
 
-    def push(tangents):
-        count = len(next(iter(tangents.values())))
-        given = [
-            np.asarray(tangents[j], value.dtype)
-            if j in tangents
-            else np.zeros((count, *np.shape(value)), value.dtype)
-            for j, value in zip(operands, at, strict=True)
+    def stacked(given, numbers, like):
+        """Return what is given for these operands or outputs, zeros where there is nothing."""
+        count = len(next(iter(given.values())))
+        return [
+            np.asarray(given.get(i, np.zeros((count, *np.shape(one)))), one.dtype)
+            for i, one in zip(numbers, like, strict=True)
         ]
+
+    def push(tangents):
+        given = stacked(tangents, operands, at)
         pushed = jax.vmap(lambda *ts: jax.jvp(restricted, tuple(at), ts)[1])(*given)
         return {i: np.asarray(t, np.float64) for i, t in zip(outputs, pushed, strict=True)}
 
     def pull(cotangents):
-        count = len(next(iter(cotangents.values())))
-        given = [
-            np.asarray(cotangents[i], result.dtype)
-            if i in cotangents
-            else np.zeros((count, *shapes[i]), result.dtype)
-            for i, result in zip(outputs, results, strict=True)
-        ]
-        return {j: np.asarray(e, np.float64) for j, e in zip(operands, vjp(given), strict=True)}
+        pulled = vjp(stacked(cotangents, outputs, results))
+        return {j: np.asarray(e, np.float64) for j, e in zip(operands, pulled, strict=True)}
 
     return Passage(push, pull)

@@ -2,20 +2,24 @@
 
 At an edge of f's graph, from the operand u of an operation to its result v, a backward pass takes
 what arrives at v, written d[v], and makes of it what flows on to u. A `Slip` is something else made
-of it: nothing, a multiple, the derivative of another function or at another variable, another
-partner in the product, the wrong axes. Each is one small function; the words name u, v and whatever
-variable of f is mixed up with them.
+of it. The operators are few: `times` multiplies by something else than the derivative, `instead`
+puts another value in place of an operand, `before` and `after` rearrange what arrives or what flows
+on, `other` takes another variable's error; `by` is for what is none of these. The words, in a
+table, name u, v and whatever variable of f is mixed up with them.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative, sum_to
+from nnjax.gradcheck.names import rows
 from nnjax.gradcheck.places import Edge, Site, Spot
 
 __all__ = ["FACTOR", "Family", "Flow", "Slip", "families", "slips"]
@@ -70,7 +74,8 @@ class Flow(NamedTuple):
         """Return what would flow on to u if another operand had this value."""
         k, j = self.edge
         equation, inputs = self.spot.graph.equations[k], self.inputs
-        inputs[operand] = np.array(value, dtype=np.asarray(inputs[operand]).dtype)
+        own = inputs[operand]
+        inputs[operand] = np.broadcast_to(value, np.shape(own)).astype(own.dtype)
         graph = self.spot.graph
         if graph.partials(k) is not None:
             return self.reduced(self.arriving * derivative(equation, inputs, j))
@@ -129,7 +134,7 @@ def families(graph: Graph) -> list[Family]:
     found = {(node,): Family(name, (node,), True) for node, name in graph.inputs.items()}
 
     def enter(nodes, name):
-        if all(np.issubdtype(np.asarray(graph.values[n]).dtype, np.number) for n in nodes):
+        if all(jnp.issubdtype(graph.values[n].dtype, np.number) for n in nodes):  # no random keys
             found.setdefault(nodes, Family(name, nodes, not graph.inner(nodes[-1])))
 
     spot = {k: i for i, group in enumerate(graph.groups) for k in group}
@@ -151,6 +156,39 @@ def families(graph: Graph) -> list[Family]:
     return list(found.values())
 
 
+Change = Callable[[Flow, float], Any]
+
+
+def times(factor: Callable[[Flow], Any]) -> Change:
+    """Return the edit that multiplies d[v] by a factor in place of ∂v/∂u."""
+    return lambda e, t: e.reduced(e.arriving * factor(e))
+
+
+def instead(operand: int, value: Callable[[Flow], Any]) -> Change:
+    """Return the edit that carries d[v] back with another value for an operand."""
+    return lambda e, t: e.pull_at(operand, value(e))
+
+
+def before(move: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """Return the edit that rearranges d[v] before it is carried back."""
+    return lambda e, t: e.pull(move(e.arriving))
+
+
+def after(move: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """Return the edit that rearranges what flows on to u."""
+    return lambda e, t: move(e.flow)
+
+
+def other(nodes: Mapping[int, int]) -> Change:
+    """Return the edit that takes the error of another variable for that of each u."""
+    return lambda e, t: e.spot.cotangents[nodes[e.edge[1]]][0]
+
+
+def by(function: Callable, *given: Any) -> Change:
+    """Return the edit that a function of the edge makes, given something more."""
+    return lambda e, t: function(e, *given)
+
+
 def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
     """Return the ways to go wrong at a site.
 
@@ -159,274 +197,19 @@ def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
         where: the site.
         known: `families(graph)`.
     """
-    k, _j = where.edges[0]
-    if where.siblings:
-        yield _interchange(graph, where)
-        return
-    fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
-    yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
-    if where.serial:  # where the gradient is no straight line in t
-        for number in (-1.0, 2.0, 0.5, *_likely_factors(graph, k, where.nodes[0])):
-            yield Slip(FACTOR, "", "", lambda e, t, c=number: c * e.flow, 1.0, number=number)
-    if len(where.edges) > 2:
-        yield from _turns(where)
-    yield from _shapes(graph, where)
-    if k == TOTAL:
-        yield from _wholes(graph, where, fitting)
-    else:
-        yield from _later(graph, where)
-        yield from _axes(graph, where)
-        if graph.partials(k) is not None:
-            yield from _elementwise(graph, where, fitting)
-        else:
-            yield from _operations(graph, where, fitting)
-    yield from _powers(graph, where, fitting)
+    return _Slips(graph, where, known).all()
 
 
-def _interchange(graph, where):
-    """What arrives at two variables of one expression, each in place of the other."""
-    one, two = where.nodes
-    other = {one: two, two: one}
-    a, b = graph.name(one), graph.name(two)
-    return Slip(
-        "operands interchanged",
-        f"what is carried back into `{a}` and into `{b}` is interchanged",
-        f"d[{b}] for d[{a}], and d[{a}] for d[{b}]",
-        lambda e, t: e.spot.cotangents[other[e.edge[1]]][0],
-        1.7,
-    )
-
-
-def _likely_factors(graph, k, node) -> Iterator[float]:
-    """Yield what people forget or add where an operation is done: an exponent, a sum for a mean."""
-    if k == TOTAL:
-        return
-    exponent = abs(graph.equations[k].params.get("y", 1))
-    if exponent > 2:
-        yield 1 / exponent
-    spread = np.size(graph.values[graph.equations[k].outputs[0]]) / max(
-        np.size(graph.values[node]), 1
-    )
-    if spread > 2 and graph.partials(k) is not None:
-        yield from (1 / spread, spread)
-
-
-def _names(graph, where):
-    k, j = where.edges[-1]
-    if k == TOTAL:
-        return graph.name(j), graph.name(j)
-    return graph.name(graph.equations[k].inputs[j]), graph.name(graph.equations[k].outputs[0])
-
-
-def _turns(where):
-    n = len(where.edges)
-    for name, chosen in (("last", where.edges[-1]), ("first", where.edges[0])):
-        yield Slip(
-            f"{name} step only" + (" (carry dropped)" if where.serial and name == "first" else ""),
-            f"only the {name} of {n} steps counts",
-            f"that of the {name} step alone",
-            lambda e, t, chosen=chosen: e.flow * (e.edge == chosen),
-            1.9,
-        )
-        yield Slip(
-            f"{name} step left out",
-            f"the {name} of {n} steps is left out",
-            f"without the {name} step",
-            lambda e, t, chosen=chosen: e.flow * (e.edge != chosen),
-            2.0,
-        )
-
-
-def _shapes(graph, where):
-    """What flows on, turned or shifted."""
-    shape = graph.shape(where.nodes[0])
-    u, _ = _names(graph, where)
-    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
-        yield Slip(
-            "transposed",
-            f"what is carried back into `{u}` is transposed",
-            f"(d[{u}])ᵀ",
-            lambda e, t: np.swapaxes(e.flow, -1, -2),
-            1.5,
-        )
-    for axis in range(len(shape)):
-        if shape[axis] < 2:
-            continue
-        for by in (1, -1):
-            yield Slip(
-                "index shift",
-                f"what is carried back into `{u}` is shifted by one along axis {axis}",
-                f"d[{u}], shifted by {by} along axis {axis}",
-                lambda e, t, axis=axis, by=by: np.roll(e.flow, by, axis),
-                2.2,
-            )
-            yield Slip(
-                "index shift",
-                f"what is carried back into `{u}` is shifted by one along axis {axis}",
-                f"d[{u}], shifted by {by} along axis {axis}",
-                lambda e, t, axis=axis, by=by: _shifted(e.flow, by, axis),
-                2.3,
-            )
-        yield Slip(
-            "index reversed",
-            f"what is carried back into `{u}` runs backwards along axis {axis}",
-            f"d[{u}], reversed along axis {axis}",
-            lambda e, t, axis=axis: np.flip(e.flow, axis),
-            2.3 if shape[axis] > 2 else 2.4,
-        )
-    turned = [(0, 1), (-2, -1)] if len(shape) > 2 else [(0, 1)] if len(shape) == 2 else []
-    for axes in turned:
-        yield Slip(
-            "turned by 180°",
-            f"what is carried back into `{u}` is turned by 180°",
-            f"d[{u}], turned by 180°",
-            lambda e, t, axes=axes: np.flip(e.flow, axes),
-            2.2,
-        )
-
-
-def _shifted(array, by, axis):
-    out = np.roll(array, by, axis)
-    index: list[Any] = [slice(None)] * array.ndim
-    index[axis] = 0 if by > 0 else -1
-    out[tuple(index)] = 0
-    return out
-
-
-def _wholes(graph, where, fitting):
-    """All that arrives at a variable."""
-    node = where.nodes[0]
-    u, _ = _names(graph, where)
-    yield Slip(
-        "normalised",
-        f"what is carried back into `{u}` is scaled to length {{t}}, whatever its own length",
-        f"{{t}} · d[{u}] / ‖d[{u}]‖",
-        lambda e, t: t * e.flow / np.linalg.norm(e.flow),
-        2.2,
-        fitted=True,
-    )
-    if node in graph.leaves:
-        yield Slip(
-            "L2 term added or missing",
-            f"a multiple of `{u}` itself is added",
-            f"d[{u}] + {{t}} · {u}",
-            lambda e, t: e.flow + t * e.spot.graph.values[e.edge[1]],
-            2.4,
-            fitted=True,
-        )
-        for family in fitting:
-            (later, *_) = family.nodes
-            if later in graph.active and graph.shape(later) == graph.shape(node) != ():
-                yield Slip(
-                    "derivative missing",
-                    f"what arrives at `{family.name}` is taken for the gradient of `{u}`",
-                    f"d[{family.name}]",
-                    lambda e, t, later=later: e.spot.cotangents[later][0],
-                    2.3,
-                )
-        for other in graph.leaves:
-            if other != node and graph.shape(other) == graph.shape(node):
-                yield Slip(
-                    "operands interchanged",
-                    f"the gradient of `{graph.name(other)}` stands in place of that of `{u}`",
-                    f"d[{graph.name(other)}]",
-                    lambda e, t, other=other: e.spot.cotangents[other][0],
-                    1.7,
-                )
-    edges = graph.consumers.get(node, [])
-    if len(where.nodes) == 1 and len(edges) > 2:
-        for name, (k, j) in (("last", edges[-1]), ("first", edges[0])):
-            yield Slip(
-                "overwritten instead of added",
-                f"`{u}` is used in {len(edges)} places; only what the {name} of them carries back "
-                "counts",
-                f"that of the {name} use alone",
-                lambda e, t, edge=(k, j): e.spot.flow(edge),
-                1.6,
-            )
-
-
-def _later(graph, where):
-    """The cotangent of a later variable, which v's own follows from."""
-    k, _j = where.edges[-1]
-    if len(graph.equations[k].outputs) != 1:
-        return
-    u, v = _names(graph, where)
-    node = graph.equations[k].outputs[0]
-    for steps in range(1, 6):
-        edges = graph.consumers.get(node, [])
-        if len(edges) != 1 or graph.partials(edges[0][0]) is None:
-            return
-        node = graph.equations[edges[0][0]].outputs[0]
-        if graph.shape(node) != graph.shape(graph.equations[k].outputs[0]):
-            return
-        if graph.inner(node):
-            continue
-        yield Slip(
-            "derivative missing",
-            f"what `{v}` carries back into `{u}` is calculated from the error of "
-            f"`{graph.name(node)}`, without the derivative in between",
-            f"from d[{graph.name(node)}] instead of d[{v}]",
-            lambda e, t, steps=steps: e.pull(_error_after(e, steps)),
-            1.7 + 0.05 * steps,
-        )
-
-
-def _error_after(e, steps):
-    node = _equation(e).outputs[0]
-    for _ in range(steps):
-        ((k, _),) = e.spot.graph.consumers[node]
-        node = e.spot.graph.equations[k].outputs[0]
-    return e.cotangents[node][e.which]
-
-
-def _axes(graph, where):
-    """What arrives, cut down, shifted or transposed before it is carried on."""
-    k, _ = where.edges[0]
-    u, v = _names(graph, where)
-    if len(graph.equations[k].outputs) != 1:
-        return
-    shape = graph.shape(graph.equations[k].outputs[0])
-    copied = graph.equations[k].name in MOVES or graph.partials(k) is not None
-    for axis in range(len(shape)):
-        if shape[axis] < 2:
-            continue
-        for name, index in (("first", 0), ("last", -1)):
-            yield Slip(
-                f"{name} copy only" if copied else f"{name} example only",
-                f"of what arrives at `{v}` only the {name} entry along axis {axis} is carried back "
-                f"into `{u}`, in place of their sum",
-                f"d[{v}][{index}]" if axis == 0 else f"d[{v}], entry {index} of axis {axis}",
-                lambda e, t, axis=axis, index=index: e.pull(_only(e.arriving, axis, index)),
-                2.0,
-            )
-        for by in (1, -1):
-            for move, cost in ((np.roll, 2.25), (_shifted, 2.35)):
-                yield Slip(
-                    "index shift",
-                    f"what arrives at `{v}` is shifted by one along axis {axis}",
-                    f"d[{v}], shifted by {by} along axis {axis}",
-                    lambda e, t, axis=axis, by=by, m=move: e.pull(m(e.arriving, by, axis)),
-                    cost,
-                )
-    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
-        yield Slip(
-            "transposed",
-            f"what arrives at `{v}` is transposed before it is carried on to `{u}`",
-            f"from (d[{v}])ᵀ",
-            lambda e, t: e.pull(np.swapaxes(e.arriving, -1, -2)),
-            1.6,
-        )
-
-
-def _only(array, axis, index):
-    out = np.zeros_like(array)
-    place: list[Any] = [slice(None)] * array.ndim
-    place[axis] = index
-    out[tuple(place)] = array[tuple(place)]
-    return out
-
-
+# Operations whose derivative is a matter of calculus, rather than another factor of a product.
+_FACTORS = frozenset(["mul", "div", "add", "sub", "add_any", "neg", "copy"])
+# Operations that let some entries through, and not others.
+_MASKS = frozenset(["select_n", "max", "min", "clamp"])
+# What stands in place of a turn of a loop.
+_OTHER_TURNS: tuple[tuple[Callable[[int], int], str], ...] = (
+    (lambda turn: 0, "the first step"),
+    (lambda turn: -1, "the last step"),
+    (lambda turn: -1 - turn, "the steps in reverse"),
+)
 # Derivatives of functions that people take for one another, given the argument or the result.
 OTHERS: dict[str, Callable] = {
     "1 − {v}²": lambda v: 1 - v**2,
@@ -451,135 +234,425 @@ OTHERS: dict[str, Callable] = {
     "1/(1 + {v}²)": lambda v: 1 / (1 + v**2),
     "sign({v})": np.sign,
 }
-# Operations whose derivative is a matter of calculus, rather than another factor of a product.
-_FACTORS = frozenset(["mul", "div", "add", "sub", "add_any", "neg", "copy"])
 
 
-def _elementwise(graph, where, fitting):
-    k, j = where.edges[0]
-    equation = graph.equations[k]
-    u, v = _names(graph, where)
-    partial = np.asarray(graph.partials(k)[j])
-    partner = equation.inputs[1 - j] if len(equation.inputs) == 2 else None
-    # A single number differs from point to point, where calculus says so.
-    varying = partial.size == 1 and (equation.name not in _FACTORS or partner in graph.active)
-    constant = not varying and np.ptp(partial) <= 1e-12 * np.max(np.abs(partial), initial=0)
-    if not constant:
-        if equation.name in ("select_n", "max", "min", "clamp"):
-            words = "derivative missing (mask)", f"the mask of `{v}` is left out"
-        elif partner is not None and equation.name in _FACTORS:
-            factor = graph.name(partner)
-            words = "derivative missing (factor left out)", f"the factor `{factor}` is left out"
+# key | name | cost | what flows on to u | what went wrong
+TABLE = """
+interchanged | operands interchanged | 1.7 | d[{b}] for d[{a}], and d[{a}] for d[{b}] | what is
+    carried back into `{a}` and into `{b}` is interchanged
+one step | {which} step only{carry} | 1.9 | that of the {which} step alone | only the {which} of {n}
+    steps counts
+other steps | {which} step left out | 2 | without the {which} step | the {which} of {n} steps is
+    left out
+flow moved | {name} | 0 | d[{u}], {have} | what is carried back into `{u}` {words}
+error moved | {name} | 0.05 | d[{v}], {have} | what arrives at `{v}` {words} before it is carried on
+    to `{u}`
+one entry | {which} {kind} only | 2 | d[{v}], entry {index} along axis {axis} | of what arrives at
+    `{v}` only the {which} entry along axis {axis} is carried back into `{u}`, in place of their sum
+
+normalised | normalised | 2.2 | {t} · d[{u}] / ‖d[{u}]‖ | what is carried back into `{u}` is scaled
+    to length {t}, whatever its own length
+penalty | L2 term added or missing | 2.4 | d[{u}] + {t} · {u} | a multiple of `{u}` itself is added
+for the leaf | derivative missing | 2.3 | d[{x}] | what arrives at `{x}` is taken for the gradient
+    of `{u}`
+other leaf | operands interchanged | 1.7 | d[{x}] | the gradient of `{x}` stands in place of that of
+    `{u}`
+one use | overwritten instead of added | 1.6 | that of the {which} use alone | `{u}` is used in {n}
+    places; only what the {which} of them carries back counts
+later | derivative missing | 1.7 | from d[{x}] instead of d[{v}] | what `{v}` carries back into
+    `{u}` is calculated from the error of `{x}`, without the derivative in between
+
+derivative | derivative missing | 1.2 | d[{v}] | the derivative of `{v}` is left out
+mask | derivative missing (mask) | 1.2 | d[{v}] | the mask of `{v}` is left out
+factor | derivative missing (factor left out) | 1.2 | d[{v}] | the factor `{x}` is left out
+sign alone | derivative missing | 1.6 | −d[{v}] | the derivative of `{v}` is left out up to its sign
+twice | derivative applied twice | 1.4 | d[{v}] · (∂/∂u)² | the derivative of `{v}` is multiplied by
+    twice
+inverted | mask inverted | 1.5 | d[{v}] where it should be 0 | the mask of `{v}` lets through what
+    it should stop
+at another | derivative at another variable{off} | 0 | d[{v}] · ∂({v}) at {x} | the derivative of
+    `{v}` is taken at `{x}` instead of `{u}`
+function | another function's derivative | 1.8 | d[{v}] · {formula} | {words} stands where the
+    derivative of `{v}` belongs
+no term | left out | 1.9 | d[{v}] with another {u} | `{x}` is left out of `{u}`
+other term | wrong partner (one step off) | 2.3 | d[{v}] with another {u} | `{x}` of {turn} stands
+    in `{u}`
+
+partner | wrong partner in the product{off} | 0 | d[{v}] with {x} | `{x}` stands where `{right}`
+    belongs
+updated | wrong partner in the product (updated) | 2 | d[{v}] with {x} − {t} · ∂f/∂{x} | `{x}` has
+    been changed by a step of size {t} before it stands here
+untransposed | not transposed | 1.4 | d[{v}] with ({x})ᵀ in place of {x} | `{x}` is transposed where
+    it should not be, or not where it should
+unturned | not turned by 180° | 1.6 | d[{v}] with {x} turned | `{x}` is turned by 180° where it
+    should not be, or not where it should
+axes | axes not interchanged (not transposed) | 1.5 | d[{v}].reshape | what arrives at `{v}` is
+    brought to the shape of `{u}` without interchanging axes
+everywhere | derivative missing (mask) | 1.6 | d[{v}], everywhere | what arrives at `{v}` goes to
+    every entry, not to the largest alone
+parts | operands interchanged | 1.7 | d[part {b}] for part {a}, and d[part {a}] for part {b} | what
+    comes back from parts {a} and {b} of `{u}` is interchanged
+copies | overwritten instead of added{first} | 1.7 | d[{u}][index] = d[{v}] (= for +=) | of the
+    copies of an entry of `{u}` that `{v}` holds, only the {which} one counts
+window | index shift | 2.3 | d[{u}][index of {turn}] += d[{v}] | what arrives at `{v}` is carried
+    back to where {turn} takes it from `{u}`
+windows | overwritten instead of added | 1.9 | d[{u}][index] = d[{v}] (= for +=) | where the turns
+    of the loop take the same entry of `{u}`, only the {which} one counts
+no sum | left out (diagonal only) | 1.8 | the diagonal of the Jacobian alone | the sum in `{v}` is
+    left out: every entry carries back its own share alone
+other sum | summed over the wrong axis | 1.85 | sum over axis {axis} | what belongs to the sum in
+    `{v}` is summed over axis {axis}, not over {right}
+divided sum | summed over the wrong axis | 1.9 | sum over axis {axis}, of what is divided by `{v}`
+    already | what belongs to the sum in `{v}` is summed over axis {axis}, not over {right}
+
+power | another function's derivative (power) | 2.2 | d[{u}] · {x}^{p:g} | in what is carried back
+    into `{u}` the power of `{x}` is wrong by {p:g}
+lost factor | derivative missing (factor left out) | 2.2 | d[{u}] · {x}^{p:g} | in what is carried
+    back into `{u}` the factor `{x}` is left out
+lost division | derivative missing (factor left out) | 2.2 | d[{u}] · {x}^{p:g} | in what is carried
+    back into `{u}` the division by `{x}` is left out
+log f | gradient of log f | 2.4 | d[{u}] · {x}^{p:g} | in what is carried back into `{u}` the value
+    of f divides it: it is the gradient of log f
+no factor | factor left out | 2.4 | d[{u}] · {x}^{p:g} | in what is carried back into `{u}` a factor
+    `{x}` is left out
+more | factor too many | 2.4 | d[{u}] · {x}^{p:g} | in what is carried back into `{u}` a factor
+    `{x}` is there once too often
+many | factor too many | 2.4 | d[{u}] · {x}^{p:g} | in what is carried back into `{u}` a factor
+    `{x}`^{p:g} is there
+"""
+WORDS = {key: rest for key, *rest in rows(TABLE)}
+
+
+class _Slips:
+    """The ways to go wrong at a site: at operand u of an operation that gives v.
+
+    Where the site is all that arrives at a variable (`TOTAL`), u and v both are that variable.
+    """
+
+    def __init__(self, graph: Graph, where: Site, known: list[Family]):
+        self.graph, self.where = graph, where
+        self.fitting = [f for f in known if len(f.nodes) in (1, where.turns)]
+        self.k, self.j = where.edges[0]
+        self.node = where.nodes[-1]
+        self.u = self.v = graph.name(self.node)
+        self.partials = None
+        if self.k != TOTAL:
+            self.equation = graph.equations[self.k]
+            self.operands = self.equation.inputs
+            self.out = self.equation.outputs[0]
+            self.partials = graph.partials(self.k)
+            self.v = graph.name(graph.equations[where.edges[-1][0]].outputs[0])
+
+    def slip(
+        self, key: str, change: Change, more: float = 0.0, at: int | None = None, **words: Any
+    ):
+        """Return a slip with the words of the table, its cost raised by `more`."""
+        name, cost, have, sentence = WORDS[key]
+        words |= {"u": self.u, "v": self.v, "t": "{t}"}
+        name, sentence, flows = (text.format(**words) for text in (name, sentence, have))
+        return Slip(name, sentence, flows, change, float(cost) + more, "{t}" in have, at=at)
+
+    def all(self) -> Iterator[Slip]:
+        """Yield them, the multiple that is to be found first."""
+        if self.where.siblings:
+            one, two = self.where.nodes
+            words: dict[str, Any] = {"a": self.graph.name(one), "b": self.graph.name(two)}
+            yield self.slip("interchanged", other({one: two, two: one}), **words)
+            return
+        yield Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
+        if self.where.serial:  # where the gradient is no straight line in t
+            for number in (-1.0, 2.0, 0.5, *self.likely_factors()):
+                yield Slip(FACTOR, "", "", lambda e, t, c=number: c * e.flow, 1.0, number=number)
+        if len(self.where.edges) > 2:
+            yield from self.turns()
+        yield from self.moved()
+        if self.k == TOTAL:
+            yield from self.totals()
         else:
-            words = "derivative missing", f"the derivative of `{v}` is left out"
-        yield Slip(*words, f"d[{v}]", lambda e, t: e.reduced(e.arriving), 1.2)
-        if equation.name == "div" and j == 1:
-            yield Slip(
-                "derivative missing",
-                f"the derivative of `{v}` is left out up to its sign",
-                f"−d[{v}]",
-                lambda e, t: e.reduced(-e.arriving),
-                1.6,
-            )
-        if equation.name not in ("select_n", "max", "min", "clamp"):
-            yield Slip(
-                "derivative applied twice",
-                f"the derivative of `{v}` is multiplied by twice",
-                f"d[{v}] · (∂/∂u)²",
-                lambda e, t: e.reduced(e.arriving * e.partial**2),
-                1.4,
-            )
+            yield from self.later()
+            yield from self.operations() if self.partials is None else self.elementwise()
+        yield from self.powers()
+
+    def likely_factors(self) -> Iterator[float]:
+        """What people forget or add where an operation is done: an exponent, a sum for a mean."""
+        if self.k == TOTAL:
+            return
+        exponent = abs(self.equation.params.get("y", 1))
+        if exponent > 2:
+            yield 1 / exponent
+        spread = self.graph.size_of(self.out) / max(self.graph.size_of(self.where.nodes[0]), 1)
+        if spread > 2 and self.partials is not None:
+            yield from (1 / spread, spread)
+
+    def turns(self) -> Iterator[Slip]:
+        """Some turns of a loop alone."""
+        edges = self.where.edges
+        for which, chosen in (("last", edges[-1]), ("first", edges[0])):
+            carry = " (carry dropped)" * (self.where.serial and which == "first")
+            words: dict[str, Any] = {"which": which, "n": len(edges), "carry": carry}
+            yield self.slip("one step", by(_if_edge, chosen, True), **words)
+            yield self.slip("other steps", by(_if_edge, chosen, False), **words)
+
+    def moved(self) -> Iterator[Slip]:
+        """What flows on, or what arrives before it is carried on, turned, shifted or cut down."""
+        for move, cost, words in _moves(self.graph.shape(self.where.nodes[0])):
+            yield self.slip("flow moved", after(move), cost, **words)
+        if self.k == TOTAL or len(self.equation.outputs) != 1:
+            return
+        shape = self.graph.shape(self.out)
+        for move, cost, words in _moves(shape):
+            yield self.slip("error moved", before(move), cost, **words)
+        copied = self.equation.name in MOVES or self.partials is not None
+        words: dict[str, Any] = {"kind": "copy" if copied else "example"}
+        for axis, index in itertools.product(range(len(shape)), (0, -1)):
+            if shape[axis] > 1:
+                words |= {"which": "last" if index else "first", "axis": axis, "index": index}
+                yield self.slip("one entry", before(partial(_only, axis, index)), **words)
+
+    def totals(self) -> Iterator[Slip]:
+        """All that arrives at a variable."""
+        graph, node = self.graph, self.where.nodes[0]
+        yield self.slip("normalised", lambda e, t: t * e.flow / np.linalg.norm(e.flow))
+        if node in graph.leaves:
+            yield self.slip("penalty", lambda e, t: e.flow + t * e.spot.graph.values[node])
+            for family in self.fitting:
+                (later, *_) = family.nodes
+                if later in graph.active and graph.shape(later) == graph.shape(node) != ():
+                    yield self.slip("for the leaf", other({node: later}), x=family.name)
+            for leaf in graph.leaves:
+                if leaf != node and graph.shape(leaf) == graph.shape(node):
+                    yield self.slip("other leaf", other({node: leaf}), x=graph.name(leaf))
+        uses = graph.consumers.get(node, [])
+        if len(self.where.nodes) == 1 and len(uses) > 2:
+            for which, edge in (("last", uses[-1]), ("first", uses[0])):
+                yield self.slip("one use", by(_flow_along, edge), which=which, n=len(uses))
+
+    def later(self) -> Iterator[Slip]:
+        """The error of a later variable, which v's own follows from."""
+        graph, equation = self.graph, self.graph.equations[self.where.edges[-1][0]]
+        node = equation.outputs[0]
+        for steps in range(1, 6) if len(equation.outputs) == 1 else ():
+            edges = graph.consumers.get(node, [])
+            if len(edges) != 1 or graph.partials(edges[0][0]) is None:
+                return
+            node = graph.equations[edges[0][0]].outputs[0]
+            if graph.shape(node) != graph.shape(equation.outputs[0]):
+                return
+            if not graph.inner(node):
+                yield self.slip("later", by(_from_after, steps), 0.05 * steps, x=graph.name(node))
+
+    # Operations that work entry by entry.
+
+    def elementwise(self) -> Iterator[Slip]:
+        """Another derivative, or another partner, in place of the right one."""
+        assert self.partials is not None
+        own, kind, operands = np.asarray(self.partials[self.j]), self.equation.name, self.operands
+        partner = operands[1 - self.j] if len(operands) == 2 else None
+        # A single number differs from point to point, where calculus says so.
+        varying = own.size == 1 and (kind not in _FACTORS or partner in self.graph.active)
+        constant = not varying and np.ptp(own) <= 1e-12 * np.max(np.abs(own), initial=0)
+        if not constant:
+            yield from self.multiples(partner)
+        if kind in ("mul", "div") and partner is not None:
+            yield from self.partners(1 - self.j)
+        if kind in _FACTORS:
+            return
+        if self.equation.params.get("y") == 2 or kind == "square":
+            yield from self.differences()
+        for found in () if constant else self.others(self.j):
+            change = instead(self.j, found.value)
+            yield self.slip("at another", change, found.cost, x=found.name, off=found.off)
+        for text, function in OTHERS.items():
+            for name, value, more in ((self.u, _argument, 0.0), (self.v, _result, 0.1)):
+                change = times(lambda e, f=function, value=value: f(value(e)))
+                words: dict[str, Any] = {
+                    "formula": text.format(v=name),
+                    "words": text.format(v=f"`{name}`"),
+                }
+                yield self.slip("function", change, more, **words)
+
+    def multiples(self, partner: int | None) -> Iterator[Slip]:
+        """Nothing in place of the derivative, or some function of the derivative itself."""
+        kind, nothing = self.equation.name, times(lambda e: 1.0)
+        if kind in _MASKS:
+            yield self.slip("mask", nothing)
+            yield self.slip("inverted", times(lambda e: 1 - e.partial))
+            return
+        if partner is not None and kind in _FACTORS:
+            yield self.slip("factor", nothing, x=self.graph.name(partner))
         else:
-            yield Slip(
-                "mask inverted",
-                f"the mask of `{v}` lets through what it should stop",
-                f"d[{v}] where it should be 0",
-                lambda e, t: e.reduced(e.arriving * (1 - e.partial)),
-                1.5,
-            )
-    own = {tuple(graph.equations[k].inputs[j] for k in where.group)}
-    if equation.name in _FACTORS:
-        if partner is not None and equation.name in ("mul", "div"):
-            yield from _partners(graph, where, fitting, 1 - j)
-        return
-    if equation.params.get("y") == 2 or equation.name == "square":
-        yield from _differences(graph, where)
-    for family in fitting:
-        if constant or not _fits(graph, family, equation.inputs[j]):
-            continue
-        for shift in _shifts(family):
-            if family.nodes in own and shift == 0:
-                continue
-            yield Slip(
-                "derivative at another variable" + (" (one step off)" if shift else ""),
-                f"the derivative of `{v}` is taken at `{_turned(family, shift)}` instead of `{u}`",
-                f"d[{v}] · ∂({v}) at {_turned(family, shift)}",
-                lambda e, t, f=family, s=shift: e.reduced(
-                    e.arriving * derivative(_equation(e), _replaced(e, e.value(f, s)), e.edge[1])
-                ),
-                2.0 + 0.3 * (not family.plain) + 0.1 * abs(shift),
-            )
-    for text, function in OTHERS.items():
-        for at, name in ((0, u), (1, v)):
-            yield Slip(
-                "another function's derivative",
-                f"{text.format(v=f'`{name}`')} stands where the derivative of `{v}` belongs",
-                f"d[{v}] · {text.format(v=name)}",
-                lambda e, t, f=function, at=at: e.reduced(e.arriving * f(_argument(e, at))),
-                1.8 + 0.1 * at,
-            )
+            yield self.slip("derivative", nothing)
+        if kind == "div" and self.j == 1:
+            yield self.slip("sign alone", times(lambda e: -1.0))
+        yield self.slip("twice", times(lambda e: e.partial**2))
 
+    def differences(self) -> Iterator[Slip]:
+        """Another operand in the sum or difference that is squared."""
+        graph = self.graph
+        made = [graph.producer.get(node, -1) for node in self.where.nodes]
+        last = graph.equations[made[-1]]
+        if -1 in made or last.name not in ("add", "sub") or len(made) != self.where.turns:
+            return
+        for i, term in enumerate(last.inputs):
+            nodes = [graph.equations[m].inputs[i] for m in made]
+            sign = -1 if i and last.name == "sub" else 1
 
-def _differences(graph, where):
-    """Another operand in the sum or difference that is squared."""
-    _, v = _names(graph, where)
-    u = graph.name(where.nodes[-1])
-    made = [graph.producer.get(node, -1) for node in where.nodes]
-    last = graph.equations[made[-1]]
-    if -1 in made or last.name not in ("add", "sub") or len(made) != where.turns:
-        return
-    for i, term in enumerate(last.inputs):
-        nodes = [graph.equations[m].inputs[i] for m in made]
-        sign = -1 if i and last.name == "sub" else 1
-        name = graph.name(term)
-        others = [
-            ("wrong partner (one step off)", turn, f"`{name}` of {words} stands in `{u}`", 2.3)
-            for turn, words in (_OTHER_TURNS if len(nodes) > 2 else ())
-        ]
-        left_out = ("left out", None, f"`{name}` is left out of `{u}`", 1.9)
-        for kind, turn, sentence, cost in (left_out, *others):
-
-            def change(e, t, turn=turn, nodes=nodes, sign=sign):
+            def moved(e, turn=None, nodes=nodes, sign=sign):
                 values = e.spot.graph.values
-                other = 0.0 if turn is None else values[nodes[turn(e.turn)]]
-                at = e.inputs[e.edge[1]] + sign * (other - values[nodes[e.turn]])
-                return e.reduced(e.arriving * derivative(_equation(e), _replaced(e, at), e.edge[1]))
+                new = 0.0 if turn is None else values[nodes[turn(e.turn)]]
+                return _argument(e) + sign * (new - values[nodes[e.turn]])
 
-            have = f"d[{v}] with another {u}"
-            yield Slip(kind, sentence, have, change, cost, at=made[-1])
+            name = graph.name(term)
+            yield self.slip("no term", instead(self.j, moved), at=made[-1], x=name)
+            for turn, words in _OTHER_TURNS if len(nodes) > 2 else ():
+                change = instead(self.j, partial(moved, turn=turn))
+                yield self.slip("other term", change, at=made[-1], x=name, turn=words)
+
+    def partners(self, operand: int) -> Iterator[Slip]:
+        """Another variable in place of the other operand of a product."""
+        graph, node = self.graph, self.operands[operand]
+        name = graph.name(node)
+        if not graph.shape(node):
+            return
+        if node in graph.leaves:
+            leaf = graph.leaves.index(node)
+
+            def updated(e, t):
+                return e.pull_at(operand, e.inputs[operand] - t * e.spot.right[leaf])
+
+            yield self.slip("updated", updated, x=name)
+        for found in self.others(operand):
+            change, words = instead(operand, found.value), {"off": found.off, "right": name}
+            yield self.slip("partner", change, found.cost, found.at, x=found.name, **words)
+
+    def others(self, operand: int) -> Iterator[Other]:
+        """What may stand in place of an operand: other variables, and other turns of its own."""
+        graph, group, node = self.graph, self.where.group, self.operands[operand]
+        name, shape, step = graph.name(node), graph.shape(node), " (one step off)"
+        right = tuple(graph.equations[k].inputs[operand] for k in group)
+        result = tuple(graph.equations[k].outputs[0] for k in group)
+        for family in self.fitting:
+            same = family.nodes == right or (len(set(right)) == 1 and family.nodes == right[:1])
+            again = family.name == name and not same
+            far = 0.3 * (not family.plain or family.nodes == result)
+            turns = len(family.nodes)
+            shifts = {1: " of the step after", -1: " of the step before"} if turns > 1 else {}
+            shifts |= {} if same else {0: " of another step" * again}
+            for shift, words in shifts.items() if _fits(graph, family, node) else ():
+                value = partial(Flow.value, family=family, shift=shift)
+                off = step * bool(shift or again)
+                yield Other(family.name + words, value, 2.0 + far + 0.1 * abs(shift), off)
+            for turn, words in _OTHER_TURNS if same and turns > 2 and shape else ():
+                value = partial(_in_turn, nodes=family.nodes, turn=turn)
+                at = graph.producer[node] if graph.assigned(node) else None
+                yield Other(f"{name} of {words}", value, 2.3, step, at)
+            turned = graph.shape(family.nodes[0])[::-1]
+            if shape == turned and len(shape) == 2 and shape[0] != shape[1]:
+                value = partial(_transposed, family=family)
+                yield Other(f"{family.name}ᵀ", value, 2.1 + far)
+
+    # Operations that mix the entries of their operands, or move them.
+
+    def operations(self) -> Iterator[Slip]:
+        """Another operand, other axes, copies that count once, masks, sums."""
+        graph, kind, params = self.graph, self.equation.name, self.equation.params
+        for operand, node in enumerate(self.operands):
+            if operand != self.j and graph.is_real(node):
+                yield from self.turned(operand)
+                yield from self.partners(operand)
+        if kind == "transpose":
+            yield self.slip("axes", lambda e, t: e.arriving.reshape(e.flow.shape))
+        if kind in MOVES:
+            yield from self.copies()
+        if kind in ("reduce_max", "reduce_min", "argmax"):
+            yield self.slip("everywhere", by(_everywhere))
+        if kind == "split":
+            sizes, axis = params["sizes"], params["axis"]
+            for a, b in itertools.combinations(range(len(sizes)), 2):
+                if sizes[a] == sizes[b]:
+                    yield self.slip("parts", by(_swapped, sizes, axis, a, b), a=a, b=b)
+        if kind == "reduce_sum":
+            yield self.slip("no sum", by(_own_share))
+            right = ", ".join(map(str, params["axes"]))
+            for axis in range(len(graph.shape(self.operands[0]))):
+                if (axis,) != tuple(params["axes"]):
+                    words: dict[str, Any] = {"axis": axis, "right": right}
+                    yield self.slip("other sum", by(_share, axis), **words)
+                    yield self.slip("divided sum", by(_normalised_share, axis), **words)
+
+    def turned(self, operand: int) -> Iterator[Slip]:
+        """Another operand transposed, or a kernel turned."""
+        node = self.operands[operand]
+        shape, name = self.graph.shape(node), self.graph.name(node)
+        if len(shape) > 1 and shape[-1] == shape[-2] > 1:
+            change = instead(operand, lambda e: np.swapaxes(e.inputs[operand], -1, -2))
+            yield self.slip("untransposed", change, x=name)
+        convolution = self.equation.name == "conv_general_dilated" and len(shape) == 4
+        for axes in ((0, 1), (1, 2), (2, 3)) if convolution else ():
+            change = instead(operand, lambda e, axes=axes: np.flip(e.inputs[operand], axes))
+            yield self.slip("unturned", change, x=name)
+
+    def copies(self) -> Iterator[Slip]:
+        """Of several copies one alone; what a loop cuts out, put back elsewhere."""
+        group = self.where.group
+        for which, order, first in (("last", 1, ""), ("first", -1, " (first copy only)")):
+            yield self.slip("copies", by(_overwritten, order), which=which, first=first)
+        if len(group) == 1 or self.where.serial:
+            return
+        for turn, words in _OTHER_TURNS:
+            yield self.slip("window", by(_through_turn, group, turn), turn=words)
+        for which, later in (("last", True), ("first", False)):
+            yield self.slip("windows", by(_uncovered, group, later), which=which)
+
+    # A factor too many or too few.
+
+    def powers(self) -> Iterator[Slip]:
+        """Some variable of f, to some power."""
+        graph, node = self.graph, self.node
+        elementwise = self.partials is not None
+        out = node if self.k == TOTAL else self.out
+        # Whether the derivative is a matter of calculus, so that a power of u or v is its power.
+        calculus = elementwise and (
+            self.equation.name not in _FACTORS or (self.equation.name == "div" and self.j == 1)
+        )
+        divided, multiplied = _partners_of(graph, node, "div"), _partners_of(graph, node, "mul")
+        for family in self.fitting:
+            early = elementwise and _fits(graph, family, out)
+            if not family.plain or not (early or _fits(graph, family, node)):
+                continue
+            last = family.nodes[-1]
+            for p in (-1, 1, -2, 2, -0.5, 0.5, -3, 3):
+                key, at = {-1.0: "no factor", 1.0: "more"}.get(p, "many"), None
+                if calculus and last in (node, out):
+                    key = "power"
+                if p == -1 and family.nodes == (graph.output,):
+                    key = "log f"
+                if (p == 1 and last in divided) or (p == -1 and last in multiplied):
+                    key, at = "lost division" if p == 1 else "lost factor", graph.producer[node]
+
+                power = partial(_power, family=family, p=p)
+                change = times(lambda e, power=power: e.partial * power(e))
+                more = {1.0: 0.0, 2.0: 0.1}.get(abs(p), 0.3) + 0.2 * (not calculus and last == node)
+                change = change if early else lambda e, t, power=power: e.flow * power(e)
+                yield self.slip(key, change, more, at, x=family.name, p=p)
 
 
-def _equation(e):
-    return e.spot.graph.equations[e.edge[0]]
+class Other(NamedTuple):
+    """What may stand in place of an operand.
 
+    Attributes:
+        name: what the user calls it.
+        value: flow -> its value.
+        cost: how far-fetched it is.
+        off: " (one step off)" where it is the right variable of another turn of the loop.
+        at: the equation at which a person would look for it; None for that of the operation.
+    """
 
-def _argument(e, at):
-    return e.inputs[e.edge[1]] if at == 0 else e.spot.graph.values[_equation(e).outputs[0]]
-
-
-def _replaced(e, value):
-    inputs = e.inputs
-    own = inputs[e.edge[1]]
-    inputs[e.edge[1]] = np.broadcast_to(value, np.shape(own)).astype(own.dtype)
-    return inputs
-
-
-def _shifts(family):
-    return (0, 1, -1) if len(family.nodes) > 1 else (0,)
-
-
-def _turned(family, shift):
-    return family.name + {0: "", 1: " of the step after", -1: " of the step before"}[shift]
+    name: str
+    value: Callable[[Flow], Any]
+    cost: float
+    off: str = ""
+    at: int | None = None
 
 
 def _fits(graph, family, node):
@@ -591,198 +664,115 @@ def _fits(graph, family, node):
     return shape == graph.shape(node)
 
 
-_OTHER_TURNS: tuple[tuple[Callable[[int], int], str], ...] = (
-    (lambda turn: 0, "the first step"),
-    (lambda turn: -1, "the last step"),
-    (lambda turn: -1 - turn, "the steps in reverse"),
-)
+def _partners_of(graph, node, name) -> set[int]:
+    """Return what a node was divided by or multiplied with where it was calculated."""
+    k = graph.producer.get(node)
+    if k is None or graph.equations[k].name != name:
+        return set()
+    if name == "div" and graph.equations[k].inputs[0] not in graph.active:
+        return set()  # a power, rather than a factor
+    found = set()
+    for other in graph.equations[k].inputs[1 if name == "div" else 0 :]:
+        found.add(other)
+        while other in graph.producer and graph.equations[graph.producer[other]].name in MOVES:
+            other = graph.equations[graph.producer[other]].inputs[0]
+            found.add(other)
+    return found
 
 
-def _partners(graph, where, fitting, operand):
-    """Another variable in place of the other operand of a product."""
-    k, _ = where.edges[0]
-    _u, v = _names(graph, where)
-    node = graph.equations[k].inputs[operand]
-    name = graph.name(node)
-    if node in graph.leaves and graph.shape(node):
-        yield Slip(
-            "wrong partner in the product (updated)",
-            f"`{name}` has been changed by a step of size {{t}} before it stands here",
-            f"d[{v}] with {name} − {{t}} · ∂f/∂{name}",
-            lambda e, t: e.pull_at(
-                operand, e.spot.graph.values[node] - t * e.spot.right[graph.leaves.index(node)]
-            ),
-            2.0,
-            fitted=True,
-        )
-    right = tuple(graph.equations[k].inputs[operand] for k in where.group)
-    result = tuple(graph.equations[k].outputs[0] for k in where.group)
-    shape = graph.shape(node)
-    for family in fitting:
-        same = family.nodes == right or (len(set(right)) == 1 and family.nodes == right[:1])
-        if _fits(graph, family, node) and shape:
-            for shift in _shifts(family):
-                if same and shift == 0:
-                    continue
-                again = family.name == name and not same
-                other = _turned(family, shift) + (" of another step" if again and not shift else "")
-                yield Slip(
-                    "wrong partner in the product" + (" (one step off)" if shift or again else ""),
-                    f"`{other}` stands where `{name}` belongs",
-                    f"d[{v}] with {other}",
-                    lambda e, t, f=family, s=shift: e.pull_at(
-                        operand, np.broadcast_to(e.value(f, s), np.shape(e.inputs[operand]))
-                    ),
-                    2.0 + 0.3 * (not family.plain or family.nodes == result) + 0.1 * abs(shift),
-                )
-        for turn, words in _OTHER_TURNS if same and len(family.nodes) > 2 and shape else ():
-            yield Slip(
-                "wrong partner in the product (one step off)",
-                f"`{name}` of {words} stands where that of the step itself belongs",
-                f"d[{v}] with {name} of {words}",
-                lambda e, t, f=family, i=turn: e.pull_at(
-                    operand, e.spot.graph.values[f.nodes[i(e.turn)]]
-                ),
-                2.3,
-                at=graph.producer[node] if graph.assigned(node) else None,
-            )
-        if shape[::-1] == graph.shape(family.nodes[0]) and len(shape) == 2 and shape[0] != shape[1]:
-            yield Slip(
-                "wrong partner in the product",
-                f"`{family.name}` stands where `{name}` belongs",
-                f"d[{v}] with {family.name}ᵀ",
-                lambda e, t, f=family: e.pull_at(operand, e.value(f).T),
-                2.1 + 0.3 * (not family.plain),
-            )
+# Arrays, turned and shifted.
 
 
-def _operations(graph, where, fitting):
-    """Operations that mix the entries of their operands."""
-    k, j = where.edges[0]
-    equation = graph.equations[k]
-    u, v = _names(graph, where)
-    for operand, node in enumerate(equation.inputs):
-        shape = graph.shape(node)
-        if operand == j or not np.issubdtype(np.asarray(graph.values[node]).dtype, np.floating):
-            continue
-        name = graph.name(node)
-        if len(shape) > 1 and shape[-1] == shape[-2] > 1:
-            yield Slip(
-                "not transposed",
-                f"`{name}` is transposed where it should not be, or not where it should",
-                f"d[{v}] with ({name})ᵀ in place of {name}",
-                lambda e, t, o=operand: e.pull_at(o, np.swapaxes(e.inputs[o], -1, -2)),
-                1.4,
-            )
-        yield from _partners(graph, where, fitting, operand)
-        if equation.name == "conv_general_dilated" and len(shape) == 4:
-            for axes in ((0, 1), (1, 2), (2, 3)):
-                yield Slip(
-                    "not turned by 180°",
-                    f"`{name}` is turned by 180° where it should not be, or not where it should",
-                    f"d[{v}] with {name} turned",
-                    lambda e, t, o=operand, a=axes: e.pull_at(o, np.flip(e.inputs[o], a)),
-                    1.6,
-                )
-    if equation.name == "transpose":
-        yield Slip(
-            "axes not interchanged (not transposed)",
-            f"what arrives at `{v}` is brought to the shape of `{u}` without interchanging axes",
-            f"d[{v}].reshape",
-            lambda e, t: e.arriving.reshape(e.flow.shape),
-            1.5,
-        )
-    if equation.name in MOVES and len(where.group) > 1 and not where.serial:
-        yield from _windows(graph, where)
-    if equation.name in MOVES:
-        for name, order in (("last", 1), ("first", -1)):
-            copy = " (first copy only)" if name == "first" else ""
-            yield Slip(
-                f"overwritten instead of added{copy}",
-                f"of the copies of an entry of `{u}` that `{v}` holds, only the {name} one counts",
-                f"d[{u}][index] = d[{v}] (= for +=)",
-                lambda e, t, order=order: _overwritten(e, order),
-                1.7,
-            )
-    if equation.name in ("reduce_max", "reduce_min", "argmax"):
-        yield Slip(
-            "derivative missing (mask)",
-            f"what arrives at `{v}` goes to every entry, not to the largest alone",
-            f"d[{v}], everywhere",
-            lambda e, t: np.broadcast_to(
-                np.expand_dims(e.arriving, _equation(e).params["axes"]), e.flow.shape
-            ),
-            1.6,
-        )
-    if equation.name == "split":
-        sizes, axis = equation.params["sizes"], equation.params["axis"]
-        for a, b in itertools.combinations(range(len(sizes)), 2):
-            if sizes[a] == sizes[b]:
-                yield Slip(
-                    "operands interchanged",
-                    f"what comes back from parts {a} and {b} of `{u}` is interchanged",
-                    f"d[part {b}] for part {a}, and d[part {a}] for part {b}",
-                    lambda e, t, a=a, b=b: _interchanged(e.flow, sizes, axis, a, b),
-                    1.7,
-                )
-    if equation.name == "cumsum":
-        yield Slip(
-            "not transposed",
-            f"the sums of `{v}` run forwards where they should run backwards",
-            f"cumsum(d[{v}])",
-            lambda e, t: _equation(e).function(e.arriving)[0],
-            1.6,
-        )
-    if equation.name == "reduce_sum":
-        yield Slip(
-            "left out (diagonal only)",
-            f"the sum in `{v}` is left out: every entry carries back its own share alone",
-            "the diagonal of the Jacobian alone",
-            lambda e, t: _own_share(e),
-            1.8,
-        )
-        right = equation.params["axes"]
-        for axis in range(len(graph.shape(equation.inputs[0]))):
-            if (axis,) != tuple(right):
-                yield Slip(
-                    "summed over the wrong axis",
-                    f"what belongs to the sum in `{v}` is summed over axis {axis}, not over "
-                    f"{', '.join(map(str, right))}",
-                    f"sum over axis {axis}",
-                    lambda e, t, axis=axis: np.broadcast_to(
-                        _own_share(e).sum(axis=axis, keepdims=True), e.flow.shape
-                    ),
-                    1.85,
-                )
-                yield Slip(
-                    "summed over the wrong axis",
-                    f"what belongs to the sum in `{v}` is summed over axis {axis}, not over "
-                    f"{', '.join(map(str, right))}",
-                    f"sum over axis {axis}, of what is divided by `{v}` already",
-                    lambda e, t, axis=axis: _normalised_share(e, axis),
-                    1.9,
-                )
+def _moves(shape) -> Iterator[tuple[Callable, float, dict[str, Any]]]:
+    """Yield what people do to the entries of an array of this shape: the move, its cost, words."""
+
+    def move(change, cost, name, words, have):
+        return change, cost, {"name": name, "words": words, "have": have}
+
+    if len(shape) > 1 and shape[-1] == shape[-2] > 1:
+        turned = partial(np.swapaxes, axis1=-1, axis2=-2)
+        yield move(turned, 1.5, "transposed", "is transposed", "transposed")
+    for axis in (axis for axis, size in enumerate(shape) if size > 1):
+        along, turned = f"along axis {axis}", partial(np.flip, axis=axis)
+        for step, (shift, cost) in itertools.product((1, -1), ((np.roll, 2.2), (_shifted, 2.3))):
+            words = f"is shifted by one {along}", f"shifted by {step} {along}"
+            yield move(partial(shift, shift=step, axis=axis), cost, "index shift", *words)
+        cost = 2.3 if shape[axis] > 2 else 2.4
+        yield move(turned, cost, "index reversed", f"runs backwards {along}", f"reversed {along}")
+    for axes in ((0, 1), (-2, -1))[: max(len(shape) - 1, 0)]:
+        turned, words = partial(np.flip, axis=axes), "turned by 180°"
+        yield move(turned, 2.2, words, f"is {words}", words)
 
 
-def _windows(graph, where):
-    """What the turns of a loop take from one array, put back elsewhere, or over one another."""
-    u, v = _names(graph, where)
-    for turn, words in _OTHER_TURNS:
-        yield Slip(
-            "index shift",
-            f"what arrives at `{v}` is carried back to where {words} takes it from `{u}`",
-            f"d[{u}][index of {words}] += d[{v}]",
-            lambda e, t, i=turn: _pull_through(e, where.group[i(e.turn)], e.arriving),
-            2.3,
-        )
-    for name, later in (("last", True), ("first", False)):
-        yield Slip(
-            "overwritten instead of added",
-            f"where the turns of the loop take the same entry of `{u}`, only the {name} one counts",
-            f"d[{u}][index] = d[{v}] (= for +=)",
-            lambda e, t, later=later: _uncovered(e, where.group, later),
-            1.9,
-        )
+def _shifted(array, shift, axis):
+    out = np.roll(array, shift, axis)
+    np.moveaxis(out, axis, 0)[0 if shift > 0 else -1] = 0
+    return out
+
+
+def _only(axis, index, array):
+    out = np.zeros_like(array)
+    np.moveaxis(out, axis, 0)[index] = np.moveaxis(array, axis, 0)[index]
+    return out
+
+
+# Functions of an edge.
+
+
+def _equation(e):
+    return e.spot.graph.equations[e.edge[0]]
+
+
+def _argument(e):
+    return e.inputs[e.edge[1]]
+
+
+def _result(e):
+    return e.spot.graph.values[_equation(e).outputs[0]]
+
+
+def _in_turn(e, nodes, turn):
+    return e.spot.graph.values[nodes[turn(e.turn)]]
+
+
+def _transposed(e, family):
+    return e.value(family).T
+
+
+def _power(e, family, p):
+    value = np.asarray(e.value(family), float)
+    return np.abs(value) ** p if p % 1 else value**p
+
+
+def _if_edge(e, chosen, alone):
+    return e.flow * ((e.edge == chosen) == alone)
+
+
+def _flow_along(e, edge):
+    return e.spot.flow(edge)
+
+
+def _from_after(e, steps):
+    """Carry back the error of the variable that is calculated some steps after v."""
+    node = _equation(e).outputs[0]
+    for _ in range(steps):
+        ((k, _),) = e.spot.graph.consumers[node]
+        node = e.spot.graph.equations[k].outputs[0]
+    return e.pull(e.cotangents[node][e.which])
+
+
+def _everywhere(e):
+    return np.broadcast_to(np.expand_dims(e.arriving, _equation(e).params["axes"]), e.flow.shape)
+
+
+def _swapped(e, sizes, axis, a, b):
+    parts = np.split(e.flow, np.cumsum(sizes)[:-1], axis)
+    parts[a], parts[b] = parts[b], parts[a]
+    return np.concatenate(parts, axis)
+
+
+def _through_turn(e, group, turn):
+    return _pull_through(e, group[turn(e.turn)], e.arriving)
 
 
 def _pull_through(e, k, arriving):
@@ -794,12 +784,6 @@ def _uncovered(e, group, later):
     ones = np.ones_like(e.arriving)
     rest = group[e.turn + 1 :] if later else group[: e.turn]
     return e.flow * (sum(_pull_through(e, k, ones) for k in rest) == 0)
-
-
-def _interchanged(array, sizes, axis, a, b):
-    parts = np.split(array, np.cumsum(sizes)[:-1], axis)
-    parts[a], parts[b] = parts[b], parts[a]
-    return np.concatenate(parts, axis)
 
 
 def _overwritten(e, order):
@@ -855,83 +839,13 @@ def _own_share(e):
     raise ValueError("something else happens in between")
 
 
+def _share(e, axis):
+    """Return what an entry would carry back if the sum were over this axis."""
+    return np.broadcast_to(_own_share(e).sum(axis=axis, keepdims=True), e.flow.shape)
+
+
 def _normalised_share(e, axis):
     """Sum over an axis what each entry carries back, where the sum divides what it is taken of."""
     total = e.spot.graph.values[_equation(e).outputs[0]]
     total = np.expand_dims(total, _equation(e).params["axes"])
     return (_own_share(e) * total).sum(axis=axis, keepdims=True) / total
-
-
-def _powers(graph, where, fitting):
-    """A factor too many or too few: some variable of f, to some power."""
-    u, _ = _names(graph, where)
-    node = where.nodes[-1]
-    out = node if where.edges[0][0] == TOTAL else graph.equations[where.edges[0][0]].outputs[0]
-    elementwise = where.edges[0][0] != TOTAL and graph.partials(where.edges[0][0]) is not None
-    near = {node, out}
-    k, j = where.edges[0]
-    calculus = elementwise and (
-        graph.equations[k].name not in _FACTORS or (graph.equations[k].name == "div" and j == 1)
-    )
-    divided, times = _partners_of(graph, node, "div"), _partners_of(graph, node, "mul")
-    for family in fitting:
-        early = _fits(graph, family, out) and elementwise
-        if not family.plain or not (early or _fits(graph, family, node)):
-            continue
-        if np.size(graph.values[family.nodes[0]]) == 1 and len(fitting) == 1:
-            continue
-        for p in (-1, 1, -2, 2, -0.5, 0.5, -3, 3):
-            at, name, sentence = None, "factor too many", f"a factor `{family.name}`^{p:g} is there"
-            if calculus and family.nodes[-1] in near:
-                name = "another function's derivative (power)"
-                sentence = f"the power of `{family.name}` is wrong by {p:g}"
-            elif p == -1:
-                name, sentence = "factor left out", f"a factor `{family.name}` is left out"
-            elif p == 1:
-                sentence = f"a factor `{family.name}` is there once too often"
-            if p == -1 and family.nodes == (graph.output,):
-                name = "gradient of log f"
-                sentence = "the value of f divides it: it is the gradient of log f"
-            if (p == 1 and family.nodes[-1] in divided) or (p == -1 and family.nodes[-1] in times):
-                at, name = graph.producer[node], "derivative missing (factor left out)"
-                sentence = (
-                    f"the {'division by' if p == 1 else 'factor'} `{family.name}` is left out"
-                )
-            yield Slip(
-                name,
-                f"in what is carried back into `{u}` {sentence}",
-                f"d[{u}] · {family.name}^{p:g}",
-                (
-                    lambda e, t, f=family, p=p: e.reduced(
-                        e.arriving * e.partial * _power(e.value(f), p)
-                    )
-                )
-                if early
-                else (lambda e, t, f=family, p=p: e.flow * _power(e.value(f), p)),
-                2.4
-                + (0.0 if abs(p) == 1 else 0.1 if abs(p) == 2 else 0.3)
-                - 0.2 * ((calculus and family.nodes[-1] in near) or at is not None)
-                + 0.2 * (not calculus and family.nodes[-1] == node),
-                at=at,
-            )
-
-
-def _partners_of(graph, node, name) -> set[int]:
-    """Return what a node was divided by or multiplied with where it was calculated."""
-    k = graph.producer.get(node)
-    if k is None or graph.equations[k].name != name:
-        return set()
-    if name == "div" and graph.equations[k].inputs[0] not in graph.active:
-        return set()  # a power, rather than a factor
-    found = set()
-    for other in graph.equations[k].inputs[1 if name == "div" else 0 :]:
-        found.add(other)
-        while other in graph.producer and graph.equations[graph.producer[other]].name in MOVES:
-            other = graph.equations[graph.producer[other]].inputs[0]
-            found.add(other)
-    return found
-
-
-def _power(value, p):
-    value = np.asarray(value, float)
-    return np.abs(value) ** p if p % 1 else value**p

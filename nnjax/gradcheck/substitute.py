@@ -79,18 +79,6 @@ class Array:
     def __iter__(self):
         return map(_wrap, self.value)
 
-    def __bool__(self):
-        return bool(self.value)
-
-    def __int__(self):
-        return int(self.value)
-
-    def __float__(self):
-        return float(self.value)
-
-    def __index__(self):
-        return operator.index(self.value)
-
     def copy(self, order: str = "C") -> Array:
         return Array(self.value)
 
@@ -123,6 +111,8 @@ def _add_operators():
     for name in ("neg", "pos", "abs", "invert"):
         own = getattr(operator, name)
         setattr(Array, f"__{name}__", lambda self, own=own: _wrap(own(self.value)))
+    for own in (bool, int, float, operator.index):
+        setattr(Array, f"__{own.__name__}__", lambda self, own=own: own(self.value))
 
 
 _add_operators()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnjax.checks import require_number
-from nnjax.gradcheck.compare import Leaf, Misfit, align, compare, to_numpy
+from nnjax.gradcheck.compare import Misfit
 from nnjax.gradcheck.diagnose import Candidate, diagnose
-from nnjax.gradcheck.edits import walk
+from nnjax.gradcheck.edits import candidate, walk
 from nnjax.gradcheck.expressions import Expression, Scope, minus, number, plus, quantity, times
 from nnjax.gradcheck.forms import Claim
 from nnjax.gradcheck.names import words
+from nnjax.gradcheck.problem import Problem
+from nnjax.gradcheck.reference import double_precision
 from nnjax.gradcheck.report import GradientReport, Verdict
 
 __all__ = ["check_update"]
@@ -30,75 +31,39 @@ RIGHT = {
 SWAPS = {"∇C": [plus(G, PENALTY), times(plus(ONE, minus(MU)), G)], "v'": [V]}
 
 
-@dataclass(frozen=True)
-class _Point:
-    """One random state, with what is claimed to follow from it."""
-
-    quantities: dict[str, Any]
-    claimed: Sequence[Any] = ()
-    n: int | None = None
-    names: tuple[str, ...] = ("w'", "v'")
-
-    def step(self, steps) -> list[np.ndarray]:
-        """Return w' and v'."""
-        velocity = steps["v'"].value(Scope(self.quantities))
-        return [steps["w'"].value(Scope({**self.quantities, "v'": velocity})), velocity]
-
-    @property
-    def expected(self) -> list[np.ndarray]:
-        return self.step(RIGHT)
-
-    @property
-    def claimed_arrays(self) -> list[np.ndarray | None]:
-        def convert(leaf):
-            try:
-                return to_numpy(leaf).astype(np.float64)
-            except Misfit:
-                return None
-
-        return [convert(leaf) for leaf in self.claimed]
-
-    @property
-    def noise(self) -> list[np.ndarray]:
-        return [1e-14 * np.abs(leaf) for leaf in self.expected]
-
-    @property
-    def wrong(self) -> list[int]:
-        return [i for i, leaf in enumerate(self.leaves("")) if not leaf.ok]
-
-    def leaves(self, label) -> list[Leaf]:
-        """Return a row for w' and one for v'."""
-        columns = zip(self.names, self.claimed, self.expected, self.noise, strict=True)
-        return [compare(*column, label) for column in columns]
+def _step(steps: Mapping[str, Expression], state: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return w' and v'."""
+    velocity = steps["v'"].value(Scope(state))
+    return steps["w'"].value(Scope({**state, "v'": velocity})), velocity
 
 
-def _candidates() -> Iterator[Candidate]:
+def _candidates(constants: Mapping[str, float]) -> Iterator[Candidate]:
     """Yield every edit of the step, and the two edits that make one common mistake."""
+
+    def predict(steps, point, t):
+        return enumerate(_step(steps, _state(point.args[2:], constants)))
+
     found = {}
     for left, right in RIGHT.items():
         for edit in walk(right, SWAPS):
             found[left, edit.key] = edit.wrong
-            yield _candidate(left, edit.key, {left: edit.wrong})
+            changed = partial(predict, RIGHT | {left: edit.wrong})
+            yield candidate(left, edit, changed, text=partial(_as_formula, left))
     coupled = {
         "v'": found["v'", "∇C → ∇C + λ/n w"],
         "w'": found["w'", "drop η λ/n"],
     }
-    yield _candidate("both", "decay", coupled)
+    have, expected = (", ".join(map(_as_formula, s, s.values())) for s in (coupled, RIGHT))
+    name, sentence = words("both", "decay")[0]
+    yield Candidate(name, sentence, have, expected, "", partial(predict, coupled))
 
 
-def _candidate(step, key, changed: dict[str, Expression]):
-    (name, sentence), known = words(step, key)
-    have, expected = (
-        ", ".join(f"{left} = {steps[left].text()}" for left in changed)
-        for steps in (changed, RIGHT)
-    )
-    steps = RIGHT | changed
-    predict = partial(_predict, steps)
-    return Candidate(name, sentence, have, expected, "", predict, known=known)
+def _as_formula(left, e):
+    return f"{left} = {e.text()}"
 
 
-def _predict(steps, point, t):
-    return enumerate(point.step(steps))
+def _state(arrays, constants):
+    return {**dict(zip(("w", "v", "∇C"), arrays, strict=True)), **constants}
 
 
 def check_update(
@@ -129,31 +94,42 @@ def check_update(
         require_number(value, name, "a number of at least 0", 0, 1e300)
     if not callable(update):
         raise TypeError(f"update is {update!r}; expected a function (w, v, g) -> (w', v')")
-    claim, points = Claim(update, time_limit), []
+    constants = {"η": eta, "μ": mu, "λ/n": decay}
+
+    def right(p, q, *arrays):
+        return _step(RIGHT, _state(arrays, constants))
+
+    def paired(p, q, *arrays):
+        """⟨p, w'⟩ + ⟨q, v'⟩, whose gradient with respect to p and q is the step."""
+        moved, velocity = right(p, q, *arrays)
+        return (p * moved).sum() + (q * velocity).sum()
+
+    claim = Claim(update, time_limit)
+    problem = Problem(
+        paired, lambda p, q, *arrays: claim(*arrays), (0, 1), right, names=("w'", "v'")
+    )
     subject = f"the update {getattr(update, '__name__', 'update')}, η = {eta:g}, μ = {mu:g}"
-    try:
-        for seed, shape in enumerate(((5, 3), (7,), (2, 3, 4))):
-            rng = np.random.default_rng(seed)
-            w, v, g = rng.normal(size=(3, *shape))
-            state = {"w": w, "v": v, "∇C": g, "η": eta, "μ": mu, "λ/n": decay}
-            points.append(_Point(state, align(_Point(state).expected, claim(w, v, g))))
-    except Misfit as misfit:
-        return GradientReport(subject, Verdict.WRONG, (), f"The update {misfit}.")
-    leaves = [_worst(points, i, name) for i, name in enumerate(("w'", "v'"))]
-    right = all(leaf.ok for leaf in leaves)
-    found = None if right else diagnose(points, _candidates())
+    points = [
+        problem.at(f"state {i}", tuple(np.random.default_rng(i).normal(size=(5, *shape))))
+        for i, shape in enumerate(((5, 3), (7,), (2, 3, 4)), 1)
+    ]
+    with double_precision():
+        try:
+            rows = [point.rows for point in points]
+        except Misfit as misfit:
+            return GradientReport(subject, Verdict.WRONG, (), f"The update {misfit}.")
+        leaves = [
+            max(pair, key=lambda leaf: leaf.relative_error) for pair in zip(*rows, strict=True)
+        ]
+        is_right = all(leaf.ok for leaf in leaves)
+        found = None if is_right else diagnose(points, _candidates(constants))
     return GradientReport(
         subject,
-        Verdict.RIGHT if right else Verdict.WRONG,
+        Verdict.RIGHT if is_right else Verdict.WRONG,
         tuple(leaves),
-        "It is the step of the book." if right else "It is not the step of the book.",
+        "It is the step of the book." if is_right else "It is not the step of the book.",
         findings=found.findings if found else (),
         nearest=found.nearest if found else None,
         remarks=tuple(claim.remarks),
         covered="3 random states in float64",
     )
-
-
-def _worst(points: Sequence[_Point], i: int, name: str) -> Leaf:
-    rows = [point.leaves(f"state {number}")[i] for number, point in enumerate(points, 1)]
-    return max(rows, key=lambda leaf: (not leaf.ok, leaf.relative_error))

@@ -318,3 +318,32 @@ def test_a_mean_over_a_mask():
     check(finding, f, "factor", "return jnp.sum")
     assert "4" in finding.sentence
     assert "7" in finding.sentence
+
+
+def test_one_line_may_take_fewer_operands_in_each_turn():
+    def shrinking(w, x):
+        rows, total = list(x), 0.0
+        while len(rows) > 1:
+            total += jnp.sum(jnp.tanh(w * jnp.concatenate(rows)) ** 2)
+            rows.pop()
+        return total
+
+    def claim(w, x):
+        return [sum((2 * np.tanh(w * x[:n]) * x[:n]).sum() for n in (3, 2))]
+
+    (finding,) = found(shrinking, claim, (), (3, 2), wrt=1)
+    check(finding, shrinking, "derivative missing", "jnp.tanh(w * jnp.concatenate(rows))")
+
+
+def test_random_keys_may_be_split_on_the_way():
+    def dropped(w):
+        keys = jax.random.split(jax.random.key(0))
+        kept = jax.random.bernoulli(keys[0], 0.5, w.shape)
+        return jnp.sum(jnp.tanh(jnp.where(kept, w, 0.0)) ** 2)
+
+    def claim(w):
+        kept = np.asarray(jax.grad(dropped)(w)) != 0
+        return [2 * np.tanh(w) * kept]
+
+    (finding,) = found(dropped, claim, (8,))
+    check(finding, dropped, "derivative missing", "jnp.tanh(jnp.where")
