@@ -20,8 +20,9 @@ import numpy as np
 from nnjax.gradcheck.factors import local, read_factor
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, trace, trace_at
+from nnjax.gradcheck.operators import Flow, families
 from nnjax.gradcheck.places import MOST_NUMBERS, Edge, Site, Spot, sites
-from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
+from nnjax.gradcheck.slips import FACTOR, Slip, slips
 
 __all__ = ["explain_residual"]
 
