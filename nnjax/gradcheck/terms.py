@@ -256,7 +256,7 @@ class Search:
             matches = []
             for i, t in zip(pair, np.median(values, axis=0), strict=True):
                 t = 0.0 if abs(t) < 1e-9 else float(t)
-                cost = read_factor(self.graph, places[i], t).cost
+                cost = self.cost(places[i], factor, t)
                 matches.append(Match(places[i], factor, t, reach[i], ~reach[i], 0.0, cost))
             after = self.after(*matches)
             if after.wrong.any():
@@ -336,7 +336,7 @@ class Search:
                 continue
             seen.add(key)
             t = slip.number if not slip.fitted else 0.0 if abs(t) < 1e-9 else t
-            cost = read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
+            cost = self.cost(where, slip, t)
             match = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
             search = self.after(match)
             if not search.explains(place):
@@ -447,8 +447,11 @@ class Search:
             worst = max(worst, *left[explained], 0.0)
         if not explained.any():
             return None
-        cost = read_factor(self.graph, where, t).cost if term.name == FACTOR else term.cost
-        return Match(where, term, t, explained, spoiled, worst, cost)
+        return Match(where, term, t, explained, spoiled, worst, self.cost(where, term, t))
+
+    def cost(self, where: Site, slip: Slip, t: float) -> float:
+        """Return how far-fetched a slip is at a site, with this number."""
+        return read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
 
     def effects(self, spot: Spot, where: Site, terms: Sequence[Slip], t: float) -> np.ndarray:
         """Return what each term at a site does to the gradient: (terms, K), NaN where it fails."""
@@ -589,8 +592,7 @@ class Search:
             t = self.done(where, slip, passes)
             if t is None:
                 continue
-            factor = slip.name == FACTOR
-            cost = read_factor(self.graph, where, t).cost if factor else slip.cost
+            cost = self.cost(where, slip, t)
             if cost < (2.5 if best is None else best.cost):  # else nobody would write it
                 best = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
         return best
