@@ -78,6 +78,36 @@ for shape, names in MESHES:
 """
 
 
+EACH_ITS_SHARE = """
+from functools import partial
+from nnjax.training.shares import batches_of, own_examples, placed_data, whole
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+x, y = rng.integers(0, 256, (4003, 100), dtype=np.uint8), np.arange(4003)
+data = nnjax.data.Dataset((x, y), None, None)
+shared = placed_data(mesh, own_examples(mesh, data), data)
+assert {shard.data.shape for shard in shared.train[0].rows.addressable_shards} == {(1001, 100)}
+order = rng.permutation(4003)
+np.testing.assert_array_equal(jax.jit(whole)(shared).train[1], y)
+for size, taken in ((40, 2.3), (42, 0.6)):  # even, or looked up when their turn comes
+    @jax.jit
+    def epoch(train, order):
+        batches, pick = batches_of(mesh, train, size, order)
+        return pick(*jax.tree.map(lambda a: a[7], batches.full)), pick(*batches.rest)
+    full, rest = epoch(shared.train, order)
+    at = order[7 * size : 8 * size]
+    same(full, (x[at], y[at]))
+    at = order[4003 - 4003 % size :]
+    same(rest, (x[at], y[at]))
+    @jax.jit
+    def total(train, order):
+        batches, pick = batches_of(mesh, train, size, order)
+        add = lambda carry, rows: (carry + pick(*rows)[0].sum(), None)
+        return jax.lax.scan(add, 0, batches.full)[0]
+    memory = total.lower(shared.train, order).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < taken * x.nbytes / 4, memory.temp_size_in_bytes / x.nbytes
+"""
+
+
 def run(code, **names):
     begin = BEGIN + "".join(f"{name} = {value!r}\n" for name, value in names.items())
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
@@ -89,6 +119,10 @@ def run(code, **names):
 
 def test_everything_works_under_a_mesh():
     run(UNDER_A_MESH, NETS=["dense4"], KINDS=["Explicit"], FULL=False)
+
+
+def test_every_device_holds_its_share_of_the_examples():
+    run(EACH_ITS_SHARE)
 
 
 @pytest.mark.slow

@@ -90,7 +90,9 @@ class TrainConfig(
         task = {"auto": None, "binary": "classification"}.get(self.task, self.task)
         if (source := self.source()) is not None:
             return _in_parts(self.data, source, task)
-        dataset = load(self.data, data_dir=self.data_dir, target=self.target, task=task)
+        mapped = jax.distributed.is_initialized()  # a process trains on its share
+        names: dict[str, Any] = {"data_dir": self.data_dir, "target": self.target}
+        dataset = load(self.data, **names, task=task, mapped=mapped)
         x, y = dataset.train
         if self.train_size is not None:
             n = require_size(self.train_size, "train_size")

@@ -2,6 +2,10 @@
 
 Every process is started with the same options; the first one writes the run and prints. What the
 others would write goes to a folder that is removed. A process that ends takes the others with it.
+
+Of a signal that one of them gets the others learn after the step that is under way, as all of them
+exchange a number then: so they stop at the same step, and everything until then is saved. (JAX has
+a service for this, which hears of SIGTERM alone.)
 """
 
 from __future__ import annotations
@@ -14,16 +18,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 
 from nnjax.checks import require_size
-from nnjax.cli.stop import Saved
+from nnjax.cli.stop import Saved, Terminated, noted
+from nnjax.training.processes import largest_of_all
 
-__all__ = ["Cluster", "another_has_ended", "leave_at_once"]
+__all__ = ["Cluster", "StoppedTogether", "another_has_ended", "leave_at_once", "stopped_together"]
+
+Step = TypeVar("Step")
 
 _HEARTBEAT = 20  # seconds after which a process that is silent counts as dead
 _ENDED = (
@@ -35,20 +44,53 @@ _DEATH = r"^[EWF]\d{4} .*(coordination_service|distributed service)|^terminate c
 # Two threads that greet at once write one line into the other.
 _GREETING = r"\[Gloo\]|connected peer ranks"
 _FILTER = f"""
-import re, sys
+import re, signal, sys
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+said = False
 for line in sys.stdin.buffer:
     text = line.decode(errors="replace")
     if re.search({_GREETING!r}, text):
         continue
     if re.search({_DEATH!r}, text):
-        sys.stderr.write("nnjax: " + {_ENDED!r} + chr(10))
+        if not said:
+            sys.stderr.write("nnjax: " + {_ENDED!r} + chr(10))
         break
+    said = said or text.startswith("nnjax: ")
     sys.stderr.write(text)
     sys.stderr.flush()
 sys.stderr.flush()
 for line in sys.stdin.buffer:
     pass
 """
+
+
+class StoppedTogether(Terminated):
+    """A signal came to one of several processes, and all of them have stopped after one step."""
+
+
+def stopped_together(steps: Iterator[Step]) -> Iterator[Step]:
+    """Yield the steps that all processes take, until a signal has come to one of them.
+
+    One process alone is stopped by a signal where it comes.
+
+    Raises:
+        StoppedTogether: in all processes, after the same step.
+
+    Example:
+        >>> from nnjax.cli.distributed import stopped_together
+        >>> list(stopped_together(iter([1, 2])))
+        [1, 2]
+    """
+    if not jax.distributed.is_initialized():
+        yield from steps
+        return
+    with noted() as came:
+        for step in steps:
+            yield step
+            if number := largest_of_all(max(came, default=0)):
+                raise StoppedTogether(number)
 
 
 @dataclass(frozen=True)
@@ -103,22 +145,18 @@ class Cluster:
             yield out, resume
             return
         self._join(platform)
-        first = jax.process_index() == 0
-        with tempfile.TemporaryDirectory(prefix="nnjax-process-") as folder:
-            own = Path(folder, "run")
-            if resume is not None and not first:
-                shutil.copytree(resume, own, ignore=shutil.ignore_patterns(".lock"))
-            from jax.experimental.multihost_utils import sync_global_devices
+        from jax.experimental.multihost_utils import sync_global_devices
 
-            with _printing(first):
-                sync_global_devices("the run to continue has been read")
-                if first:
-                    yield out, resume
-                    return
-                try:
-                    yield (own, None) if resume is None else (None, own)
-                except Saved as stop:  # in a folder that goes
-                    raise stop.__cause__ or stop from None
+        first = jax.process_index() == 0
+        with _printing(first):
+            try:
+                with _folders(first, out, resume) as folders:
+                    sync_global_devices("the run to continue has been read")
+                    yield folders
+            except (Saved, StoppedTogether) as stop:
+                if isinstance(stop, StoppedTogether) or isinstance(stop.__cause__, StoppedTogether):
+                    sync_global_devices("all of them have saved what they have")
+                raise
 
     def _join(self, platform: str | None) -> None:
         if platform is not None:
@@ -126,13 +164,15 @@ class Cluster:
         with suppress(AttributeError):  # it would take SIGTERM away from us
             jax.config.update("jax_enable_preemption_service", False)
         _read_errors()
+        waiting = ThreadPoolExecutor(1).submit(
+            jax.distributed.initialize,
+            self.coordinator,
+            self.processes,
+            self.process,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+        )
         try:
-            jax.distributed.initialize(
-                self.coordinator,
-                self.processes,
-                self.process,
-                heartbeat_timeout_seconds=_HEARTBEAT,
-            )
+            waiting.result()  # a signal is heard meanwhile
         except ValueError:
             raise ValueError(
                 "--distributed finds no scheduler that says which processes there are; give "
@@ -143,6 +183,24 @@ class Cluster:
                 "the processes did not find each other; start all of them within five minutes, "
                 f"with the same coordinator ({str(error).splitlines()[0]})"
             ) from None
+
+
+@contextmanager
+def _folders(
+    first: bool, out: Path | None, resume: Path | None
+) -> Iterator[tuple[Path | None, Path | None]]:
+    """Give the first process the folders to write and to continue, the others copies that go."""
+    if first:
+        yield out, resume
+        return
+    with tempfile.TemporaryDirectory(prefix="nnjax-process-") as folder:
+        own = Path(folder, "run")
+        if resume is not None:
+            shutil.copytree(resume, own, ignore=shutil.ignore_patterns(".lock"))
+        try:
+            yield (own, None) if resume is None else (None, own)
+        except Saved as stop:  # in a folder that goes
+            raise stop.__cause__ or stop from None
 
 
 def _read_errors() -> None:

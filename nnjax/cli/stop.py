@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Saved", "Terminated", "terminable", "undisturbed", "unheard"]
+__all__ = ["Saved", "Terminated", "noted", "terminable", "undisturbed", "unheard"]
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -74,6 +74,14 @@ def undisturbed() -> Iterator[None]:
     """Ignore Ctrl-C, SIGTERM and SIGHUP: for the moment in which results are saved."""
     with _handled([signal.SIGINT, *_ENDING], signal.SIG_IGN):
         yield
+
+
+@contextmanager
+def noted() -> Iterator[list[int]]:
+    """Give a list to which the numbers of Ctrl-C, SIGTERM and SIGHUP are added as they come."""
+    came: list[int] = []
+    with _handled([signal.SIGINT, *_ENDING], lambda number, frame: came.append(number)):
+        yield came
 
 
 def unheard() -> None:

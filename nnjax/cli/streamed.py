@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from nnjax.cli.compiled import keep_programs
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show
+from nnjax.cli.distributed import stopped_together
 from nnjax.cli.loaded import settings
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.data import Dataset
@@ -99,7 +100,7 @@ def train_streamed(
 
     try:
         with shown:
-            for state, record in steps:
+            for state, record in stopped_together(steps):
                 records = records if record is None else [*records, record]
                 kept = state, records
                 if record is not None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -18,25 +19,30 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from nnjax.checks import require_size
 from nnjax.cli.choices import Schedule
 from nnjax.cli.compiled import keep_programs
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import loss_text, printable, show, wrapped
 from nnjax.cli.devices import mesh_of
-from nnjax.cli.distributed import Cluster
+from nnjax.cli.distributed import Cluster, StoppedTogether, stopped_together
 from nnjax.cli.loaded import description
 from nnjax.cli.options import DataOptions, NetworkOptions
+from nnjax.cli.search import TOGETHER, Space, new_study
 from nnjax.cli.stop import Saved, undisturbed
 from nnjax.cli.train import free_folder, new_run, use
 from nnjax.data import Dataset
 from nnjax.evaluation import evaluate
 from nnjax.files import write_atomically
 from nnjax.losses import targets
+from nnjax.network import Network
 from nnjax.tasks import METRICS, Metric, Regression, Task, task_of
 from nnjax.training import EarlyStopping, Many, checkpoint, many_epochs
+from nnjax.training.grid import Grid
 from nnjax.training.many_result import DIVERGED, RUNNING
 from nnjax.training.processes import decided_by_the_first
 from nnjax.training.run import Run, plain_json
+from nnjax.training.search import ask, tell
 
 __all__ = ["Sweep"]
 
@@ -80,6 +86,9 @@ class Sweep:
     refine: int | None = None
     """Successive halving: keep only the best 1/N of the combinations after 1/N of the epochs, of
     these again the best 1/N after the next power, and so on."""
+    search: int | None = None
+    """Train N combinations that Optuna proposes, learning from one to the next, in place of all:
+    two values of an option are then the ends of a range, and more are choices."""
     optimizer: str = "momentum"
     """Optimizer: sgd, momentum, nesterov, adam, ... or any other optax optimizer."""
     schedule: Schedule = "constant"
@@ -136,6 +145,10 @@ class Sweep:
                 f"measure is {asked.measure!r}; expected one of {', '.join(known)}"
                 + ("" if len(known) > 1 else f", since {config.data} has no validation data")
             )
+        net, space, study = config.network(shape, n_out), None, None
+        if asked.search is not None:
+            space = asked._space(config, net)
+            study = new_study(larger=_metric(asked.measure).better == "larger")
         content = description(config, data) | {"sweep": asked._to_json()}
         if run is not None and run.config["data_sha256"] != content["data_sha256"]:
             raise ValueError(
@@ -148,10 +161,10 @@ class Sweep:
             else Run.resume(run.folder)
         )
         with opened as run:
-            steps = many_epochs(
-                config.network(shape, n_out),
+            begin = partial(
+                many_epochs,
+                net,
                 data,
-                asked._grid(config),
                 seeds=asked.seeds,
                 epochs=asked.epochs,
                 optimizer=asked.optimizer,
@@ -162,10 +175,13 @@ class Sweep:
                 else EarlyStopping(asked.patience, asked.measure),
                 refine=asked.refine,
                 mesh=mesh_of(self.devices, "networks"),
-                restore=lambda template: _restored(run, template),
             )
-            many = _follow(run, steps, asked)
-            results = _results(many, asked.measure, data)
+            with _shown(asked) as shown:
+                if space is None:
+                    many = _follow(run, begin, asked._grid(config), shown)
+                else:
+                    many = asked._search(run, begin, space, study, shown)
+            results = _results(many, data, asked)
             asked._keep(run, many, results, content)
             if self.json:
                 show(json.dumps(plain_json({"folder": run.folder, **results})))
@@ -175,15 +191,41 @@ class Sweep:
 
     def _grid(self, config: TrainConfig) -> dict[str, Any]:
         grid: dict[str, Any] = {"rate": config.learning_rate}
-        for name in _AXES:
-            if values := getattr(self, name):
-                grid[name] = values if len(values) > 1 else values[0]
+        for name, values in self._given().items():
+            grid[name] = values if len(values) > 1 else values[0]
         return grid
+
+    def _space(self, config: TrainConfig, net: Network) -> Space:
+        require_size(self.search, "search")
+        if self.refine is not None:
+            raise ValueError("search and refine both say what is trained; leave one of them out")
+        rate: tuple[float, ...] = (config.learning_rate,)
+        space = Space({"rate": rate} | self._given())
+        fixed = {"net": net, "optimizer": self.optimizer, "schedule": self.schedule}
+        Grid.of_trials(space.ends, fixed)  # says what does not fit, before anything is trained
+        return space
+
+    def _search(
+        self, run: Run, begin: _Begin, space: Space, study: Any, shown: Callable[..., None]
+    ) -> Many:
+        """Train what Optuna proposes, in batches; of one that is complete the end is read."""
+        every: Many | None = None
+        left = range(self.search or 0)
+        for number, start in enumerate(left[::TOGETHER]):
+            trials, settings = ask(study, space, len(left[start : start + TOGETHER]))
+            many = _follow(run, begin, settings, partial(shown, before=every), number)
+            tell(study, trials, np.median(many.final(self.measure), axis=1))
+            every = many if every is None else every.followed_by(many)
+        assert every is not None  # there is at least one trial
+        return every
+
+    def _given(self) -> dict[str, tuple[Any, ...]]:
+        return {name: values for name in _AXES if (values := getattr(self, name))}
 
     def _config(self, settings: Mapping[str, Any]) -> TrainConfig:
         """Return what `nnjax train` is asked for to train one of the networks."""
         names = {f.name for f in dataclasses.fields(TrainConfig)}
-        one = {name: getattr(self, name)[0] for name in _AXES if getattr(self, name)}
+        one = {name: values[0] for name, values in self._given().items()}
         one |= settings
         shared = ("epochs", "optimizer", "schedule", "patience", "measure")
         values: dict[str, Any] = {**vars(self.data), **vars(self.network)}
@@ -203,7 +245,8 @@ class Sweep:
     def _keep(self, run: Run, many: Many, results: dict[str, Any], content: dict[str, Any]) -> None:
         """Write the best network as that of the run, the table, and the pictures."""
         best = results["best"]
-        one = many.at(seed=best["seed"], **best["settings"])
+        at = {"trial": best["trial"]} if many.grid.trials else best["settings"]
+        one = many.at(seed=best["seed"], **at)
         run.save_params(one.state.best_params)
         epochs = len(one.history["train_loss"])
         names = [name for name, values in one.history.items() if not np.isnan(values).any()]
@@ -248,83 +291,139 @@ def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
-def _progress_file(run: Run) -> Path:
-    return run.folder / "sweep.safetensors"
+_Begin: TypeAlias = Callable[..., Iterator[Many]]
 
 
-def _restored(run: Run, template: Any) -> Any:
+def _restored(path: Path, template: Any, trials: Any) -> Any:
     """Return the progress that was saved, or the start where there is none yet."""
-    path = _progress_file(run)
-    return checkpoint.load(path, template) if path.is_file() else template
+    if not path.is_file():
+        return template
+    if checkpoint.read_info(path).get("trials") != plain_json(trials):
+        raise ValueError(
+            f"{path}: holds other trials than Optuna proposes now, which may be of another "
+            "version; start a new search"
+        )
+    return checkpoint.load(path, template)
 
 
-def _follow(run: Run, steps: Iterator[Many], sweep: Sweep) -> Many:
-    """Go through the epochs, show and save how far they are, and return all networks."""
-    path, many = _progress_file(run), None
+def _follow(
+    run: Run, begin: _Begin, grid: Any, shown: Callable[[Many], None], number: int = 0
+) -> Many:
+    """Go through the epochs, show and save how far they are, and return all networks.
+
+    Args:
+        run: to write to.
+        begin: given a grid, and what restores its progress, gives the epochs.
+        grid: what is trained.
+        shown: shows how far it is.
+        number: of the grid, where a search has several.
+    """
+    path = run.folder / f"sweep{f'-{number}' if number else ''}.safetensors"
+    info = {"trials": grid if isinstance(grid, list) else None}
+    steps = begin(grid=grid, restore=lambda template: _restored(path, template, info["trials"]))
+    many = None
     saved, due = None, 0.0  # the first epoch is saved
     try:
-        with _shown(sweep) as shown:
-            for many in steps:
-                shown(many)
-                if decided_by_the_first(time.monotonic() > due):
-                    saved = many.gathered()
-                    checkpoint.save(path, saved.progress)
-                    keep_programs()
-                    due = time.monotonic() + _EVERY
+        for many in stopped_together(steps):
+            shown(many)
+            if decided_by_the_first(time.monotonic() > due):
+                saved = many.gathered()
+                checkpoint.save(path, saved.progress, info)
+                keep_programs()
+                due = time.monotonic() + _EVERY
         assert many is not None  # there is at least one epoch
         many = many.gathered()
     except BaseException as stop:
-        if many is not None and jax.process_count() == 1:  # others may be gone
+        # Of several processes others may be gone, unless all have stopped together.
+        if many is not None and (jax.process_count() == 1 or isinstance(stop, StoppedTogether)):
             with undisturbed():
-                checkpoint.save(path, many.progress)
-                saved = many
-        if saved is None:
+                saved = many.gathered()
+                checkpoint.save(path, saved.progress, info)
+        if saved is None and not number:
             raise
-        raise Saved(run.folder, saved.epoch) from stop
-    checkpoint.save(path, many.progress)
+        raise Saved(run.folder, 0 if saved is None else saved.epoch) from stop
+    checkpoint.save(path, many.progress, info)
     return many
 
 
 @contextmanager
-def _shown(sweep: Sweep) -> Iterator[Callable[[Many], None]]:
-    """Give a function that shows how far the networks are: a line per epoch, or a bar."""
-    start, first = time.monotonic(), [0]
+def _shown(sweep: Sweep) -> Iterator[Callable[..., None]]:
+    """Give a function that shows how far the networks are: a line per epoch, or a bar.
 
-    def line(many: Many) -> str:
-        first[0] = first[0] or many.epoch - 1  # of a sweep that continues
+    It is called with the networks in training, and those of a search that are done.
+    """
+    start, first, last = time.monotonic(), 0, None
+
+    def progress(many: Many, before: Many | None) -> tuple[int, int]:
+        """How many epochs are done, and how many there are, one batch after another."""
+        if sweep.search is None:
+            return many.epoch, many.epochs
+        done = 0 if before is None else len(before.grid.trials) // TOGETHER
+        return done * many.epochs + many.epoch, -(-sweep.search // TOGETHER) * many.epochs
+
+    def line(many: Many, before: Many | None = None) -> str:
+        nonlocal start, first, last
+        done, all_ = progress(many, before)
+        if last is None:
+            first = done - 1  # of a sweep that continues
+        elif done > last + 1:  # a batch that was done before
+            start, first = time.monotonic(), done
+        last = done
         running = int(np.sum(many.status == RUNNING))
-        seconds = time.monotonic() - start
-        left = seconds / (many.epoch - first[0]) * (many.epochs - many.epoch)
         text = f"Epoch {many.epoch}/{many.epochs}  {running} of {many.status.size} networks"
-        if not np.all(many.status == DIVERGED):
-            best = many.best(sweep.measure)
+        every = many
+        if sweep.search is not None:
+            number = 0 if before is None else len(before.grid.trials)
+            text = f"Trials {number + len(many.grid.trials)}/{sweep.search}  {text}"
+            every = many if before is None else before.followed_by(many)
+        if not np.all(every.status == DIVERGED):
+            best = every.best(sweep.measure)
             text += f"  best {_words(best.measure)} {_figure(best.measure, np.median(best.values))}"
-            text += f" ({_settings(best.settings)})" if best.settings else ""
-        return text + (f"  {_time(left)} left" if many.epoch < many.epochs else "")
+            settings = _chosen(every, best.settings, sweep)
+            text += f" ({_settings(settings)})" if settings else ""
+        if first < done < all_:
+            seconds = (time.monotonic() - start) / (done - first) * (all_ - done)
+            text += f"  {_time(seconds)} left"
+        return text
 
     if sweep.json or not sys.stdout.isatty():
-        yield lambda many: None if sweep.json else show(line(many))
+        yield lambda *many, **more: None if sweep.json else show(line(*many, **more))
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("Epochs"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("", total=sweep.epochs)
+        task = bar.add_task("", total=None)
 
-        def above(many: Many) -> None:
-            bar.console.print(printable(line(many)), highlight=False, markup=False)
-            bar.update(task, completed=many.epoch)
+        def above(many: Many, before: Many | None = None) -> None:
+            bar.console.print(printable(line(many, before)), highlight=False, markup=False)
+            done, all_ = progress(many, before)
+            bar.update(task, completed=done, total=all_)
 
         yield above
 
 
-def _results(many: Many, measure: str, data: Dataset) -> dict[str, Any]:
+def _chosen(many: Many, at: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
+    """Return the settings at a place of the grid; of a trial those that were searched."""
+    if sweep.search is None:
+        return dict(at)
+    trial = many.grid.trials[at["trial"]]
+    return {name: trial[name] for name, values in sweep._given().items() if len(values) > 1}
+
+
+def _results(many: Many, data: Dataset, sweep: Sweep) -> dict[str, Any]:
     """Return the table, the best settings, and what these reach on the test data."""
+    measure = sweep.measure
     best = many.best(measure)
     sign = -1 if _metric(measure).better == "smaller" else 1
     seed = many.seeds[int(np.nanargmax(sign * best.values))]
     task = _task(many, data)
-    found: dict[str, Any] = {"settings": best.settings, "seed": seed, measure: best.values}
+    found: dict[str, Any] = {"settings": _chosen(many, best.settings, sweep), "seed": seed}
+    found[measure] = best.values
+    table = many.table(measure)
+    if sweep.search is not None:
+        found["trial"] = best.settings["trial"]
+        table = [{"trial": row["trial"], **_chosen(many, row, sweep), **row} for row in table]
     if data.test is not None:
         x, y = map(jnp.asarray, data.test)
         members = [many.at(seed=s, **best.settings) for s in many.seeds]
@@ -336,7 +435,7 @@ def _results(many: Many, measure: str, data: Dataset) -> dict[str, Any]:
             scores = task.scores(outputs, targets(y, outputs))
             together = task.result(jnp.zeros((), outputs.dtype), scores)
             found[f"ensemble_{name}"] = float(getattr(together, task.main))
-    return {"measure": measure, "table": many.table(measure), "best": found}
+    return {"measure": measure, "table": table, "best": found}
 
 
 def _print_table(many: Many, measure: str, results: dict[str, Any]) -> None:
@@ -344,15 +443,17 @@ def _print_table(many: Many, measure: str, results: dict[str, Any]) -> None:
     from rich.table import Table
 
     best, count = results["best"], len(many.seeds)
+    names = [*(["trial"] if many.grid.trials else []), *best["settings"]]
     table = Table(title=f"{_words(measure).capitalize()}, {count} seeds", title_justify="left")
-    for name in many.grid.axes:
+    for name in names:
         table.add_column(_SHOWN.get(name, _words(name)), justify="right")
     for name in ("median", "min to max", "epochs", "diverged"):
         table.add_column(name, justify="right")
+    chosen = {name: best.get(name, best["settings"].get(name)) for name in names}
     for row in results["table"]:
-        settings = {name: row[name] for name in many.grid.axes}
+        settings = {name: row[name] for name in names}
         figures = [_figure(measure, row[f"{measure}{end}"]) for end in ("", "_min", "_max")]
-        marked = settings == best["settings"]
+        marked = settings == chosen
         cells = [f"{value:g}" for value in settings.values()]
         spread = f"{figures[1]} to {figures[2]}" if figures[0] != "-" else "-"
         cells += [figures[0], spread, str(row["epochs"]), str(row["diverged"] or "")]

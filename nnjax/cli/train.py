@@ -23,7 +23,7 @@ from nnjax.cli.compiled import keep_programs
 from nnjax.cli.config import TrainConfig
 from nnjax.cli.console import Progress, busy, result_line, show, wrapped
 from nnjax.cli.devices import mesh_of
-from nnjax.cli.distributed import Cluster
+from nnjax.cli.distributed import Cluster, stopped_together
 from nnjax.cli.loaded import description, load_run, settings
 from nnjax.cli.options import (
     GROUPS,
@@ -55,6 +55,7 @@ from nnjax.training.tensorboard import tensorboard
 
 __all__ = ["Train", "free_folder", "new_run", "use"]
 
+_LOOKED_AT = 1000  # training examples, for advice on a run that did not learn
 
 Group = TypeVar("Group")
 _Of: TypeAlias = tyro.conf.OmitArgPrefixes[Group]  # --rate instead of --optimization.rate
@@ -153,6 +154,9 @@ class Train:
             if self.devices is not None:
                 steps = ((on_one_device(state), record) for state, record in steps)
             say(_opening(config, data, net))
+            if self.cluster.distributed:  # the share of this process is on its devices
+                x, y = data.train
+                data = data._replace(train=(x[:_LOOKED_AT].copy(), y[:_LOOKED_AT].copy()))
             with ExitStack() as stack:
                 listeners: list[Callable[[Record], None]] = [run.log]
                 if self.output.tensorboard:
@@ -160,7 +164,7 @@ class Train:
                     board = tensorboard(run.folder / "tensorboard", often, keeper.records)
                     listeners.append(stack.enter_context(board))
                 listeners.append(stack.enter_context(shown))
-                state = keeper.follow(steps, listeners)
+                state = keeper.follow(stopped_together(steps), listeners)
             if config.patience is not None:
                 best = int(state.stopping.best_epoch) + 1
                 say(f"Restored the parameters of epoch {best} (best {_words(config.measure)})")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import mmap
 import os
 import struct
 import warnings
@@ -22,7 +23,7 @@ import numpy as np
 
 from nnjax.data import pickles
 
-__all__ = ["IDX_FILES", "find_idx", "read_idx", "read_npz", "read_pickle"]
+__all__ = ["IDX_FILES", "find_idx", "map_member", "read_idx", "read_npz", "read_pickle"]
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -41,7 +42,7 @@ _LEAST, _RATIO = 2**28, 100
 """What a compressed file may unpack to: 256 MiB, or 100 times its size (MNIST: 5 to 25 times)."""
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+def read_idx(path: str | os.PathLike[str], mapped: bool = False) -> np.ndarray:
     """Return the array in an IDX file, gzipped or not, of any type and rank.
 
     An IDX file is two zero bytes, a byte for the type, a byte for the rank, each length as a
@@ -49,9 +50,11 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
     Args:
         path: the file; that it is gzipped is seen from its content, not from its name.
+        mapped: map a file that is not gzipped into memory, so that only the rows that are used
+            are read.
 
     Returns:
-        A new array in the byte order of the machine.
+        A new array in the byte order of the machine, or one that cannot be written to.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -67,7 +70,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
     Reference: LeCun, Cortes and Burges, "The MNIST database", section on file formats.
     """
-    content = _read_bytes(path)
+    content = _mapped(path) if mapped else _read_bytes(path)
     dtype = _IDX_DTYPES.get(content[2]) if content[:2] == b"\0\0" and len(content) >= 4 else None
     if dtype is None:
         raise ValueError(
@@ -87,7 +90,10 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: {trouble}: {len(content):,} bytes, expected {expected:,} for "
             f"{dtype.name} of shape {shape}"
         )
-    return pickles.array_from_bytes(content[start:], dtype, shape).astype(dtype.newbyteorder("="))
+    native = dtype.newbyteorder("=")
+    if isinstance(content, mmap.mmap) and len(content) > start:
+        return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(native, copy=False)
+    return pickles.array_from_bytes(content[start:], dtype, shape).astype(native)
 
 
 def find_idx(folder: Path) -> dict[str, Path]:
@@ -114,11 +120,13 @@ def find_idx(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike[str], mapped: bool = False) -> dict[str, np.ndarray]:
     """Return the arrays in an `.npz` file by name, as NumPy stores them; no pickled objects.
 
     Args:
         path: the file.
+        mapped: map the arrays of a file that is not compressed into memory, so that only the rows
+            that are used are read.
 
     Returns:
         Each array by its name.
@@ -137,15 +145,19 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ...     read_npz(path)["y"]
         array([0, 1])
     """
-    content = Path(path).read_bytes()
-    if not content.startswith(b"PK"):
+    content = _mapped(path) if mapped else Path(path).read_bytes()
+    if content[:2] != b"PK":
         raise ValueError(f"{path}: not an .npz file: expected a zip archive of arrays")
     arrays, left = {}, _limit(content)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(path if mapped else io.BytesIO(content)) as archive:
             for member in archive.infolist():
                 name, dot, ending = member.filename.rpartition(".")
                 if (dot, ending) == (".", "npy"):
+                    if mapped and member.compress_type == zipfile.ZIP_STORED:
+                        _check(archive, member)
+                        arrays[name] = map_member(path, member)
+                        continue
                     npy = _member(archive, member, left)
                     left -= len(npy)
                     arrays[name] = _npy(npy, name)
@@ -158,6 +170,45 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: a truncated or corrupt .npz file ({reason})") from None
     return arrays
+
+
+def map_member(path: str | os.PathLike[str], member: zipfile.ZipInfo) -> np.ndarray:
+    """Return an array of an `.npz` file, mapped into memory where it stands in the file.
+
+    Args:
+        path: the file.
+        member: the entry of the array, which is not compressed.
+
+    Raises:
+        ValueError: if it is compressed, or holds objects.
+        struct.error, EOFError: if the file ends before it.
+
+    Example:
+        >>> import pathlib, tempfile, zipfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "data.npz")
+        ...     np.savez(path, x=np.zeros((2, 3)))
+        ...     with zipfile.ZipFile(path) as archive:
+        ...         map_member(path, archive.getinfo("x.npy")).shape
+        (2, 3)
+    """
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{path}: compressed; save it with np.savez to read it in parts")
+    with open(path, "rb") as file:
+        file.seek(member.header_offset)
+        header = file.read(30)
+        lengths = struct.unpack("<2H", header[26:30])  # of the name and the extra field
+        file.seek(member.header_offset + 30 + sum(lengths))
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError(f"{path}: {member.filename[:-4]} does not hold numbers")
+        if not math.prod(shape):  # there is nothing to map
+            return np.zeros(shape, dtype)
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -198,6 +249,21 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path}: a truncated or corrupt pickle ({error})") from None
 
 
+def _mapped(path: str | os.PathLike[str]) -> bytes | mmap.mmap:
+    """Return the content of a file, mapped into memory unless it is gzipped or empty."""
+    with open(path, "rb") as file:
+        if file.read(2) in (b"", b"\x1f\x8b"):
+            return _read_bytes(path)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _check(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Read an entry through, so that what is damaged is found by its checksum."""
+    with archive.open(member) as file:
+        while file.read(2**20):
+            pass
+
+
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     content = Path(path).read_bytes()
     if not content.startswith(b"\x1f\x8b"):
@@ -215,11 +281,11 @@ class _TooLargeError(Exception):
     """A compressed file unpacks to more than it may."""
 
 
-def _limit(content: bytes) -> int:
+def _limit(content: bytes | mmap.mmap) -> int:
     return max(_LEAST, _RATIO * len(content))
 
 
-def _too_large(path: str | os.PathLike[str], content: bytes) -> str:
+def _too_large(path: str | os.PathLike[str], content: bytes | mmap.mmap) -> str:
     return (
         f"{path}: its {len(content):,} bytes unpack to more than {_limit(content):,}, as no data "
         "set does; if this one is meant to, unpack it first"

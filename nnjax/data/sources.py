@@ -33,6 +33,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     target: str | Sequence[str] | None = None,
     task: str | None = None,
+    mapped: bool = False,
 ) -> Dataset:
     """Load a data set by name or from a path.
 
@@ -75,6 +76,8 @@ def load(
             columns) or "regression"; None: as the targets look. Numbers are a regression if some of
             them are not whole, or if there are many different ones (see
             `nnjax.data.dataset.guessed_task`).
+        mapped: map IDX and .npz files that are not compressed into memory: of inputs in uint8 or
+            float32 only the rows that are used are read then. The files must not change meanwhile.
 
     Returns:
         A `Dataset`.
@@ -112,7 +115,7 @@ def load(
     if task not in (None, "classification") and not name.endswith((".csv", ".tsv", ".npz")):
         raise ValueError(f"the targets of {name!r} are classes; task {task!r} is for others")
     if name in _SOURCES:
-        return _load_source(name, data_dir)
+        return _load_source(name, data_dir, mapped)
     if data_dir is not None:
         raise ValueError(
             f"data_dir says where the files of {' or '.join(_SOURCES)} are; {name!r} takes none"
@@ -122,7 +125,7 @@ def load(
     path = Path(name).expanduser()
     if path.is_dir():
         by_class = not find_idx(path) and is_picture_folder(path)
-        return read_pictures(path) if by_class else _from_folder(path)
+        return read_pictures(path) if by_class else _from_folder(path, mapped)
     if not path.exists():
         known = ["digits", *_SOURCES]
         close = difflib.get_close_matches(name, known, n=1)
@@ -132,7 +135,7 @@ def load(
             "folder"
         )
     if path.name.endswith(".npz"):
-        return _from_npz(path, task)
+        return _from_npz(path, task, mapped)
     if path.name.endswith((".csv", ".tsv")):
         return _from_csv(path, target, task)
     if path.name.endswith((".pkl", ".pkl.gz")):
@@ -167,11 +170,11 @@ def _digits() -> Dataset:
     return checked_dataset("digits", parts[0], parts[1], parts[2])
 
 
-def _from_folder(folder: Path) -> Dataset:
+def _from_folder(folder: Path, mapped: bool) -> Dataset:
     files = find_idx(folder)
     if missing := [file for file in IDX_FILES if file not in files]:
         raise FileNotFoundError(f"{folder}: missing {', '.join(missing)} (each gzipped or not)")
-    x, y, x_test, y_test = (read_idx(files[file]) for file in IDX_FILES)
+    x, y, x_test, y_test = (read_idx(files[file], mapped) for file in IDX_FILES)
     x, y = checked_part(x, y, f"{folder}: training data")
     n = len(x) - len(x) // 6  # the book's 50,000 of 60,000
     validation = (x[n:], y[n:]) if n < len(x) else None
@@ -191,8 +194,8 @@ def _from_csv(path: Path, target: str | Sequence[str] | None, task: str | None) 
     return data._replace(features=table.features, classes=columns)
 
 
-def _from_npz(path: Path, task: str | None) -> Dataset:
-    arrays, parts = read_npz(path), {}
+def _from_npz(path: Path, task: str | None, mapped: bool) -> Dataset:
+    arrays, parts = read_npz(path, mapped), {}
     for name, array in arrays.items():
         spelt = re.fullmatch(r"([xy])(?:_(train|validation|valid|val|test))?", name.lower())
         axis, part = spelt.groups() if spelt else ("", "")
@@ -279,10 +282,10 @@ _SOURCES = {
 }
 
 
-def _load_source(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
+def _load_source(name: str, data_dir: str | os.PathLike[str] | None, mapped: bool) -> Dataset:
     named = data_dir or os.environ.get("NNJAX_DATA")
     if not named:
-        return _from_folder(_download(name))
+        return _from_folder(_download(name), mapped)
     root = Path(named).expanduser()
     folder = next((f for f in (root / name, root) if find_idx(f)), None)
     if folder is None:
@@ -291,7 +294,7 @@ def _load_source(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
             f"{variable}: neither {root} nor {root / name} holds the files of {name}: put "
             f"{_file_list()} there, or name no folder to have them downloaded"
         )
-    data = _from_folder(folder)
+    data = _from_folder(folder, mapped)
     # MNIST and its likes have the same file names: labels that are another's would go unseen.
     labels = b"" if data.test is None else data.test[1].astype(np.uint8).tobytes()
     digest = hashlib.sha256(labels).hexdigest()

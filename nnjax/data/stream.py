@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnjax.checks import require_size
+from nnjax.data.readers import map_member
 
 __all__ = ["Folder", "Iterated", "Rows", "Source", "Window", "is_streamed"]
 
@@ -301,22 +302,8 @@ def _npy(path: Path) -> np.ndarray:
 def _member(path: Path, name: str) -> np.ndarray:
     """Return an array of an .npz file, mapped into memory where it stands in the file."""
     try:
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-            info = archive.getinfo(f"{name}.npy")
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"{path}: compressed; save it with np.savez to read it in parts")
-            file.seek(info.header_offset)
-            header = file.read(30)
-            lengths = struct.unpack("<2H", header[26:30])  # of the name and the extra field
-            file.seek(info.header_offset + 30 + sum(lengths))
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0
-            read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-            order = "F" if fortran else "C"
-            if dtype.hasobject:
-                raise ValueError(f"{path}: {name} does not hold numbers")
-            return np.memmap(path, dtype, "r", file.tell(), shape, order)
+        with zipfile.ZipFile(path) as archive:
+            return map_member(path, archive.getinfo(f"{name}.npy"))
     except KeyError:
         raise ValueError(f"{path}: holds no array {name}; expected x and y") from None
     except (zipfile.BadZipFile, struct.error, EOFError):

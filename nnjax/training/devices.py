@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from nnjax.data.dataset import Dataset
 from nnjax.descent import loss_and_gradient
 from nnjax.feedback import Feedback
 from nnjax.layers.base import Affine
@@ -27,12 +26,10 @@ from nnjax.network import Network, Params, example_keys
 from nnjax.pieces import at_least_float32
 
 __all__ = [
-    "divided",
     "gradient_over",
     "in_mesh",
     "on_one_device",
     "placed",
-    "placed_data",
     "placed_state",
     "require_mesh",
 ]
@@ -110,27 +107,6 @@ def on_one_device(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def placed_data(mesh: Mesh, data: Dataset) -> Dataset:
-    """Return the data on the mesh; each device holds its share, or all where n does not divide.
-
-    Example:
-        >>> import jax, nnjax
-        >>> from nnjax.training.devices import placed_data, require_mesh
-        >>> mesh = require_mesh(jax.make_mesh((1,), ("data",)))
-        >>> tuple(placed_data(mesh, nnjax.data.load("digits")).train[0].sharding.spec)
-        ('data',)
-    """
-
-    def shared(array):
-        on_host = np.asarray(array)
-        even = len(on_host) % mesh.devices.shape[0] == 0
-        spec = PartitionSpec(mesh.axis_names[0]) if even else PartitionSpec()
-        sharding = NamedSharding(mesh, spec)
-        return jax.make_array_from_callback(on_host.shape, sharding, lambda at: on_host[at])
-
-    return Dataset(*(jax.tree.map(shared, part) for part in data))
-
-
 def placed_state(mesh: Mesh, net: Network, state: Any) -> Any:
     """Return a `TrainState` on the mesh: whole on every device, but for what is split by neurons.
 
@@ -186,28 +162,6 @@ def _placed(mesh: Mesh, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
     on_host = np.asarray(leaf)
     sharding = NamedSharding(mesh, spec)
     return jax.make_array_from_callback(on_host.shape, sharding, lambda at: on_host[at])
-
-
-def divided(mesh: Mesh | None, batches: Any) -> Any:
-    """Return mini-batches (steps, n, ...) with the n examples of each divided over the mesh.
-
-    Where they do not divide evenly the compiler decides.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nnjax.training.devices import divided
-        >>> divided(None, jnp.ones((5, 4))).shape
-        (5, 4)
-    """
-    if mesh is None:
-        return batches
-    sharding = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names[0]))
-
-    def one(array):
-        even = array.shape[1] % mesh.devices.shape[0] == 0
-        return jax.lax.with_sharding_constraint(array, sharding) if even else array
-
-    return jax.tree.map(one, batches)
 
 
 def gradient_over(

@@ -23,10 +23,11 @@ from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, require_network
 from nnjax.sharding import automatic, replicated, spec
 from nnjax.training.class_weights import example_weights, weights_of_classes
-from nnjax.training.devices import divided, gradient_over
+from nnjax.training.devices import gradient_over
 from nnjax.training.monitors import measure
 from nnjax.training.progress import REPORTS, report
 from nnjax.training.recipe import Recipe
+from nnjax.training.shares import Batches, batches_of, whole
 
 __all__ = ["TrainState", "run_epoch", "run_epoch_on", "shuffled", "visiting_order"]
 
@@ -114,7 +115,9 @@ def run_epoch(
     require_instance(recipe, Recipe, "recipe", "a nnjax.training.Recipe")
     require_instance(state, TrainState, "state", "what nnjax.training.initial_state returns")
     require_dataset(data)
-    return run_epoch_on(shuffled(state, data), net, recipe, state, data, listener=listener)
+    order = visiting_order(state, data)
+    batches, pick = batches_of(recipe.mesh, data.train, recipe.batch_size, order)
+    return run_epoch_on(batches, net, recipe, state, whole(data), pick, listener)
 
 
 def shuffled(state: TrainState, data: Dataset) -> tuple[jax.Array, jax.Array]:
@@ -154,7 +157,7 @@ def visiting_order(state: TrainState, data: Dataset) -> jax.Array:
 
 
 def run_epoch_on(
-    examples: Any,
+    batches: Batches,
     net: Network,
     recipe: Recipe,
     state: TrainState,
@@ -167,10 +170,10 @@ def run_epoch_on(
     """Do what `run_epoch` does, with training examples that have been shuffled.
 
     Args:
-        examples: arrays with the examples on the first axis, in the order of the epoch.
+        batches: the mini-batches, in the order of the epoch.
         net, recipe, state, data, listener: see `run_epoch`; data are there for the monitors.
-        pick: makes x and y of a mini-batch of its rows of `examples`: what they are already, or,
-            where the examples are numbers, the rows of the data with these numbers.
+        pick: makes x and y of the arrays of a mini-batch: what they are already, or, where they
+            are the numbers of examples, the rows of the data with these numbers.
         first: the number of the first step, where the examples are a part of an epoch.
         n: how many examples the whole epoch has; None: as many as the data.
 
@@ -178,19 +181,20 @@ def run_epoch_on(
         >>> import jax, jax.numpy as jnp, nnjax, optax
         >>> from nnjax.training import Recipe, initial_state, run_epoch
         >>> from nnjax.training.epoch import run_epoch_on, visiting_order
+        >>> from nnjax.training.shares import batches_of
         >>> net, recipe = nnjax.mlp([3, 2]), Recipe(optimizer=optax.sgd(0.5), batch_size=2)
         >>> state = initial_state(net, recipe.optimizer, jax.random.key(0))
         >>> x, y = jnp.eye(3), jnp.array([0, 1, 1])
-        >>> data, order = nnjax.data.Dataset((x, y), None, None), visiting_order
-        >>> pick = lambda rows: (x[rows], y[rows])
-        >>> _, loss, _ = run_epoch_on((order(state, data),), net, recipe, state, data, pick)
+        >>> data, pick = nnjax.data.Dataset((x, y), None, None), lambda rows: (x[rows], y[rows])
+        >>> batches, _ = batches_of(None, (visiting_order(state, data),), batch_size=2)
+        >>> _, loss, _ = run_epoch_on(batches, net, recipe, state, data, pick)
         >>> bool(loss == run_epoch(net, recipe, state, data)[1])
         True
     """
-    optimizer, batch_size, regularizer = recipe.optimizer, recipe.batch_size, recipe.regularizer
-    count = len(examples[0])
-    n = count if n is None else n
-    steps, rest = divmod(count, batch_size)
+    optimizer, regularizer = recipe.optimizer, recipe.regularizer
+    steps, left = len(batches.full[0]), batches.rest
+    if n is None:
+        n = steps * recipe.batch_size + (0 if left is None else len(left[0]))
     _, step_key = _keys(state)
     labels = None if data is None else data.train[1]
     by_class = weights_of_classes(net, recipe.class_weight, labels)
@@ -227,8 +231,7 @@ def run_epoch_on(
         watched: Any = data
         return carry, measure(net, recipe.observed, recipe.computing(carry[0]), watched, carry[2])
 
-    whole = jax.tree.map(lambda a: _rows(a, steps, batch_size), tuple(examples))
-    batches = (jnp.arange(steps), divided(recipe.mesh, whole))
+    numbered = (jnp.arange(steps), batches.full)
     dtype = np.promote_types(jax.tree.leaves(state.params)[0].dtype, np.float32)
     carry = (state.params, state.opt_state, state.feedback, jnp.zeros((), dtype))
     observed: dict[str, jax.Array] = {}
@@ -237,12 +240,11 @@ def run_epoch_on(
         every = -(-steps // REPORTS)
     if every is not None:
         groups = steps // every
-        grouped = jax.tree.map(lambda a: _rows(a, groups, every), batches)
+        grouped = jax.tree.map(lambda a: _rows(a, groups, every), numbered)
         carry, observed = jax.lax.scan(walk, carry, grouped)
-        batches = jax.tree.map(lambda a: a[groups * every :], batches)
-    carry, _ = jax.lax.scan(step, carry, batches)
-    if rest:
-        left = jax.tree.map(lambda a: a[-rest:], tuple(examples))
+        numbered = jax.tree.map(lambda a: a[groups * every :], numbered)
+    carry, _ = jax.lax.scan(step, carry, numbered)
+    if left is not None:
         carry, _ = step(carry, (steps, left))
     params, opt_state, feedback, total = carry
 

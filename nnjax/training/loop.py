@@ -29,12 +29,13 @@ from nnjax.sharding import automatic, replicated, spec
 from nnjax.tasks import Classification, Regression, Task, task_of
 from nnjax.training import optimizers
 from nnjax.training.arguments import Arguments, Watched, called_with, on_device
-from nnjax.training.devices import in_mesh, placed, placed_data, placed_state
+from nnjax.training.devices import in_mesh, placed, placed_state
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState, run_epoch
 from nnjax.training.monitors import Penalty, Performance, directions, measure
 from nnjax.training.progress import Bar, listening
 from nnjax.training.recipe import Recipe
+from nnjax.training.shares import Shared, own_examples, placed_data
 
 __all__ = [
     "DivergedError",
@@ -190,7 +191,11 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
     )
     if arguments.state is not None:
         start = _checked_state(net, arguments.state, start)
-    data = on_device(net, start.params, arguments.data)
+    mesh, given = recipe.mesh, arguments.data
+    own = given if mesh is None else own_examples(mesh, given)
+    data = on_device(net, start.params, own)
+    if mesh is not None:
+        start, data = placed_state(mesh, net, start), placed_data(mesh, data, given)
     task = task_trained(arguments)
     check_sizes(recipe, len(data.train[0]))
     parts = [part for part in arguments.evaluate_on if getattr(data, part) is not None]
@@ -207,13 +212,11 @@ def _epochs(arguments: Arguments) -> Iterator[tuple[TrainState, Record]]:
                 f"{did_you_mean(rule.measure, numbers)}"
             )
         rule = rule.with_direction(directions(recipe.monitors))
-    if recipe.mesh is not None:
-        start, data = placed_state(recipe.mesh, net, start), placed_data(recipe.mesh, data)
-    rates = placed(recipe.mesh, tuple(map(jnp.asarray, recipe.rates)))
+    rates = placed(mesh, tuple(map(jnp.asarray, recipe.rates)))
     run = partial(_run_epoch, net, recipe, rates)
-    within = arguments.within if recipe.mesh is None else None  # one of many devices tells less
-    of, mesh = recipe.computing, recipe.mesh
-    return _iterate(run, measured, of, rule, arguments.epochs, start, data, within, mesh)
+    within = arguments.within if mesh is None else None  # one of many devices tells less
+    of, epochs = recipe.computing, arguments.epochs
+    return _iterate(run, measured, of, rule, epochs, start, data, within, mesh)
 
 
 def _layout(net, recipe, rates, state, *rest):
@@ -306,7 +309,8 @@ def _why_diverged(epoch: int, state: TrainState, params: Params, data: Dataset) 
     """Return what happened, and the likely reasons, the most likely first."""
     rate = optimizers.rate(state.opt_state)
     reasons = ["a learning rate that is too large" + ("" if rate is None else f" ({rate:g})")]
-    x = data.train[0]
+    x: Any = data.train[0]
+    x = x.rows if isinstance(x, Shared) else x
     largest = float(jnp.max(jnp.abs(x.astype(jnp.float32))))
     if x.dtype != jnp.uint8 and largest > _USUAL_INPUT:
         reasons.append(f"inputs as large as {largest:g} (scale them to about 0 … 1)")

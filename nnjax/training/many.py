@@ -45,6 +45,7 @@ from nnjax.training.many_result import DIVERGED, DROPPED, RUNNING, STOPPED, Grou
 from nnjax.training.monitors import Performance, directions, measure
 from nnjax.training.processes import Share, own_devices
 from nnjax.training.recipe import Augmentation, Recipe
+from nnjax.training.shares import batches_of
 
 __all__ = ["many_epochs", "train_many"]
 
@@ -440,7 +441,8 @@ def _network(net, recipe, rule, measured, data, examples, pick, numbers, network
         dtype = jax.tree.leaves(state.params)[0].dtype
         own = {name: value.astype(dtype) for name, value in numbers.items()}
         penalty = regularizer(own)
-        epoch_of = partial(run_epoch_on, examples, data=data, pick=pick)
+        batches, _ = batches_of(None, examples, recipe.batch_size)
+        epoch_of = partial(run_epoch_on, batches, data=data, pick=pick)
         with_penalty = dataclasses.replace(recipe, regularizer=penalty)
         if "dropout" in own:
             after, loss = _with_dropout(epoch_of, net, with_penalty, state, own["dropout"])

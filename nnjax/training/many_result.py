@@ -342,6 +342,32 @@ class Many:
 
     # ------------------------------------------------------------ keeping them
 
+    def followed_by(self, other: Many) -> Many:
+        """Return these trials and then those of another search, along one axis `trial`.
+
+        Args:
+            other: trained with other trials, and otherwise with the same arguments.
+
+        Example:
+            >>> import nnjax
+            >>> def trained(trials):
+            ...     net, data = nnjax.mlp([64, 10]), nnjax.data.load("digits")
+            ...     return nnjax.train_many(net, data, trials, seeds=1, epochs=1, batch_size=100)
+            >>> both = trained([{"rate": 0.1}]).followed_by(trained([{"rate": 1.0}]))
+            >>> both.shape, both.grid.trials[1]
+            ((2, 1), {'rate': 1.0})
+        """
+        trials, first = self.grid.trials + other.grid.trials, len(self.grid.trials)
+        grid = dataclasses.replace(
+            self.grid, axes={"trial": tuple(range(len(trials)))}, trials=trials
+        )
+        moved = tuple(
+            each._replace(group=each.group._replace(cells=each.group.cells + first))
+            for each in other.groups
+        )
+        epoch, groups = max(self.epoch, other.epoch), self.groups + moved
+        return dataclasses.replace(self, grid=grid, epoch=epoch, groups=groups)
+
     def gathered(self) -> Many:
         """Return the networks with the states of those that other processes train.
 

@@ -30,6 +30,7 @@ from nnjax.pieces import at_least_float32
 from nnjax.regularizers import Regularizer
 from nnjax.sharding import automatic
 from nnjax.tasks import METRICS, Better, Task
+from nnjax.training.shares import whole
 
 __all__ = [
     "MONITORS",
@@ -289,6 +290,7 @@ def by_name(monitor: str | Monitor) -> Monitor:
 @partial(jax.jit, static_argnums=1)
 @automatic
 def _measure(net, monitors, params, data, feedback):
+    data = whole(data)
     named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}
     for monitor in monitors:

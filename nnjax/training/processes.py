@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-__all__ = ["Share", "decided_by_the_first", "own_devices"]
+__all__ = ["Share", "decided_by_the_first", "largest_of_all", "own_devices"]
 
 
 @dataclass(frozen=True)
@@ -111,3 +111,16 @@ def decided_by_the_first(decision: bool) -> bool:
     if jax.process_count() == 1:
         return decision
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
+
+
+def largest_of_all(number: int) -> int:
+    """Return the largest of the numbers that the processes give, all of them at the same time.
+
+    Example:
+        >>> from nnjax.training.processes import largest_of_all
+        >>> largest_of_all(3)
+        3
+    """
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.asarray(number))))

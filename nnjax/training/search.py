@@ -6,7 +6,7 @@ trained together (`train_many`), and told what they reached. It needs the extra 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from nnjax.training.grid import Settings
 from nnjax.training.many import train_many
 from nnjax.training.many_result import Trained
 
-__all__ = ["search"]
+__all__ = ["ask", "search", "tell"]
 
 
 def search(
@@ -72,7 +72,6 @@ def search(
     """
     try:
         from optuna.study import Study, StudyDirection  # pyright: ignore[reportMissingImports]
-        from optuna.trial import TrialState  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(f"a search by Optuna needs it: {install('optuna')}") from None
     if not isinstance(study, Study):
@@ -83,19 +82,59 @@ def search(
     sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
     best: tuple[float, Trained] | None = None
     while left:
-        asked = [study.ask() for _ in range(min(at_once, left))]
+        asked, proposed = ask(study, space, min(at_once, left))
         left -= len(asked)
-        many = train_many(net, data, [space(t) for t in asked], seeds=seeds, **settings)
+        many = train_many(net, data, proposed, seeds=seeds, **settings)
         finals = many.final(measure or many.measure)
-        for i, (trial, values) in enumerate(zip(asked, finals, strict=True)):
-            value = float(np.median(values))
-            if not np.isfinite(value):
-                study.tell(trial, state=TrialState.FAIL)
-                continue
-            study.tell(trial, value)
-            if best is None or sign * value > best[0]:
-                seed = many.seeds[int(np.argmax(sign * values))]
-                best = sign * value, many.at(trial=i, seed=seed)
+        medians = np.median(finals, axis=1)
+        tell(study, asked, medians)
+        signed = np.where(np.isfinite(medians), sign * medians, -np.inf)
+        i = int(np.argmax(signed))
+        if np.isfinite(signed[i]) and (best is None or signed[i] > best[0]):
+            seed = many.seeds[int(np.argmax(sign * finals[i]))]
+            best = signed[i], many.at(trial=i, seed=seed)
     if best is None:
         raise ValueError("every network diverged; try smaller learning rates")
     return best[1]
+
+
+def ask(
+    study: Any, space: Callable[[Any], Settings], count: int
+) -> tuple[list[Any], list[Settings]]:
+    """Return several trials that a study proposes, and the settings of each.
+
+    Args:
+        study: of Optuna.
+        space: given a trial, returns its settings.
+        count: how many.
+
+    Example:
+        >>> from nnjax.training.search import ask
+        >>> ask(None, lambda trial: {"rate": 0.1}, 0)
+        ([], [])
+    """
+    trials = [study.ask() for _ in range(count)]
+    return trials, [space(trial) for trial in trials]
+
+
+def tell(study: Any, trials: Sequence[Any], values: Iterable[float]) -> None:
+    """Tell a study what its trials reached; those with a value that is not finite have failed.
+
+    Args:
+        study: of Optuna.
+        trials: that it proposed.
+        values: one for each.
+
+    Example:
+        >>> from nnjax.training.search import ask, tell
+        >>> def run(study, space, train):  # the study is made by optuna.create_study
+        ...     trials, settings = ask(study, space, 8)
+        ...     tell(study, trials, train(settings))
+    """
+    from optuna.trial import TrialState  # pyright: ignore[reportMissingImports]
+
+    for trial, value in zip(trials, values, strict=True):
+        if np.isfinite(value):
+            study.tell(trial, float(value))
+        else:
+            study.tell(trial, state=TrialState.FAIL)

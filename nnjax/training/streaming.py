@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from nnjax.checks import require_size
 from nnjax.data.stream import Source
@@ -27,6 +27,7 @@ from nnjax.training.devices import in_mesh, on_one_device, placed, placed_state
 from nnjax.training.epoch import TrainState, run_epoch_on
 from nnjax.training.loop import DivergedError, Record, history, initial_state
 from nnjax.training.recipe import Augmentation, Recipe
+from nnjax.training.shares import batches_of, rows_of_this_process, shared
 
 __all__ = ["StreamState", "begin", "steps_per_epoch", "stream_epochs"]
 
@@ -193,34 +194,19 @@ def steps_per_epoch(n: int, window: int, batch_size: int) -> int:
     return windows * -(-window // batch_size) + -(-rest // batch_size)
 
 
-def _rows_of_this_process(mesh: Mesh | None, count: int) -> slice:
-    """Return which examples of a window lie on the devices of this process."""
-    if mesh is None:
-        return slice(count)
-    places = _over_examples(mesh, count).addressable_devices_indices_map((count,)).values()
-    ends = [place[0].indices(count) for place in places if place is not None]
-    return slice(min(start for start, *_ in ends), max(stop for _, stop, _ in ends))
-
-
-def _over_examples(mesh: Mesh, count: int) -> NamedSharding:
-    """Return how examples lie: divided over the first axis if that is even, else everywhere."""
-    even = count % mesh.devices.shape[0] == 0
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]) if even else PartitionSpec())
-
-
 def _read_ahead(
     net: Network, source: Source, epoch: int, state: StreamState, mesh: Mesh | None
 ) -> Iterator[Any]:
     """Yield each window on the devices; a thread reads and checks the next one meanwhile."""
     count = 0
 
-    def share(n):
+    def own(n):
         nonlocal count
         count = n
-        return _rows_of_this_process(mesh, n)
+        return slice(n) if mesh is None else rows_of_this_process(mesh, n)
 
     of_epoch = epoch, int(state.windows)
-    windows = source.windows(*of_epoch) if mesh is None else source.windows(*of_epoch, share)
+    windows = source.windows(*of_epoch) if mesh is None else source.windows(*of_epoch, own)
 
     def following():
         window = next(windows, None)
@@ -231,14 +217,7 @@ def _read_ahead(
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise ValueError(f"{name} holds NaN or infinity; remove or replace those examples")
         checked = check_batch(net, state.params, x, y)
-        if mesh is None:
-            return checked
-        return tuple(
-            jax.make_array_from_process_local_data(
-                _over_examples(mesh, count), np.asarray(array), (count, *array.shape[1:])
-            )
-            for array in checked
-        )
+        return checked if mesh is None else shared(mesh, count, checked)
 
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(following)
@@ -251,7 +230,8 @@ def _read_ahead(
 def _run_window(net, recipe, n, rates, state, x, y):
     """Return the state after one window of an epoch of n examples."""
     own = recipe.with_rates(rates)
-    train, loss, _ = run_epoch_on((x, y), net, own, state.train, None, first=state.steps, n=n)
+    batches, pick = batches_of(own.mesh, (x, y), own.batch_size)
+    train, loss, _ = run_epoch_on(batches, net, own, state.train, None, pick, None, state.steps, n)
     steps = -(-len(x) // recipe.batch_size)
     train = train._replace(epoch=state.train.epoch)  # not done yet
     return StreamState(train, state.windows + 1, state.steps + steps, state.loss + loss)

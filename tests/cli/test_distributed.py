@@ -126,13 +126,72 @@ def test_a_killed_process_ends_the_other_with_one_sentence_and_one_continues(die
     steps.communicate()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "to", "command"),
+    [
+        (signal.SIGTERM, [1], [*WORDS, "6"]),
+        (signal.SIGHUP, [0, 1], [*WORDS, "6"]),
+        (signal.SIGTERM, [1], [*SWEEP, "6"]),
+    ],
+    ids=["one", "all", "sweep"],
+)
+def test_a_signal_stops_all_processes_together_and_they_continue_bit_for_bit(
+    number, to, command, tmp_path
+):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    together(*command, "--out", str(whole))
+    running = start(*command, "--out", str(stopped))
+    for line in running[0].stdout:
+        if line.startswith("Epoch 2/"):
+            break
+    for process in to:
+        running[process].send_signal(number)
+    said = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [128 + number] * 2
+    assert re.fullmatch(
+        rf"nnjax: Terminated after epoch [23]; parameters saved in {stopped}\n", said[0]
+    )
+    assert said[1] == "nnjax: Terminated\n"
+    together(command[0], "--resume", str(stopped))
+    one, other = nnjax.load_run(whole), nnjax.load_run(stopped)
+    np.testing.assert_array_equal(one.params[0].w, other.params[0].w)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_of_a_signal_to_one_process_all_of_them_hear_after_a_step(monkeypatch):
+    told = []
+
+    def largest_of_all(number):
+        told.append(number)
+        return number
+
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "largest_of_all", largest_of_all)
+    seen = []
+
+    def go_through():
+        for step in distributed.stopped_together(iter([1, 2, 3])):
+            if step == 2:
+                signal.raise_signal(signal.SIGTERM)
+            seen.append(step)
+
+    with pytest.raises(distributed.StoppedTogether) as stop:
+        go_through()
+    assert (seen, told, stop.value.number) == ([1, 2], [0, signal.SIGTERM], signal.SIGTERM)
+
+
 def test_what_connects_the_processes_prints_nothing():
     greeting = "[Gloo] Rank 0 is connected to "
     ranks = "3 peer ranks. Expected number of connected peer ranks is : 3\n"
     said = f"{greeting}{ranks}{greeting}{greeting}{ranks}{ranks}nnjax: a sentence\n"
     command = [sys.executable, "-I", "-S", "-c", distributed._FILTER]
-    done = subprocess.run(command, input=said, capture_output=True, text=True, check=True)
+    death = "E1122 05:00:00.000000 coordination_service_agent.cc:1] Polled an error\nand more\n"
+    done = subprocess.run(command, input=said + death, capture_output=True, text=True, check=True)
     assert done.stderr == "nnjax: a sentence\n"
+    done = subprocess.run(command, input=death, capture_output=True, text=True, check=True)
+    assert re.fullmatch("nnjax: another process of this run has ended; .*\n", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """`nnjax sweep`: its table, the run of the best network, how it continues, what it refuses."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 import nnjax
 from nnjax.cli import main
+from nnjax.cli.search import Space
 
 WORDS = [
     *["sweep", "--rate", "0.1", "0.5", "1e9", "--l2", "0", "1", "--seeds", "2", "--epochs", "2"],
@@ -104,3 +106,103 @@ def test_only_a_sweep_is_continued(tmp_path, capsys):
     assert main(run) == 0
     assert main(["sweep", "--resume", str(tmp_path / "t")]) == 2
     assert "holds a run of nnjax train, not a sweep" in capsys.readouterr().err
+
+
+SEARCH = [
+    *["sweep", "--search", "4", "--rate", "0.01", "1", "--batch-size", "20", "--seeds", "1"],
+    *["--epochs", "1", "--hidden", "--train-size", "40"],
+]
+
+
+def test_a_search_by_optuna_that_was_stopped_continues_bit_for_bit(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("optuna")
+    from nnjax.cli import sweep as module
+
+    monkeypatch.setattr(module, "TOGETHER", 2)
+    monkeypatch.setattr("nnjax.many_plots.pictures", lambda *args: {})
+    assert main([*SEARCH, "--out", str(tmp_path / "whole")]) == 0
+    out = capsys.readouterr().out
+    assert "Trials 4/4  Epoch 1/1  2 of 2 networks  best validation accuracy" in out
+    whole = json.loads((tmp_path / "whole" / "sweep.json").read_text())
+    rates = [row["rate"] for row in whole["table"]]
+    assert len(set(rates)) == 4
+    assert all(0.01 <= rate <= 1 for rate in rates)
+    best = max(whole["table"], key=lambda row: row["validation_accuracy"])
+    assert whole["best"]["settings"] == {"rate": best["rate"]}
+    assert nnjax.load_run(tmp_path / "whole").config.rate == best["rate"]
+
+    def stopped_in_the_second_batch(*args, **keywords):
+        if keywords["grid"][0]["rate"] != rates[0]:
+            raise RuntimeError("killed")
+        return steps(*args, **keywords)
+
+    steps, folder = module.many_epochs, tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "many_epochs", stopped_in_the_second_batch)
+        assert main([*SEARCH, "--out", str(folder)]) == 2
+    capsys.readouterr()
+    assert main(["sweep", "--resume", str(folder), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {name: printed[name] for name in whole} == whole
+
+
+def test_a_search_of_other_trials_is_not_continued(tmp_path):
+    pytest.importorskip("optuna")
+    from nnjax.cli import sweep as module
+    from nnjax.training import checkpoint
+
+    path = tmp_path / "sweep.safetensors"
+    checkpoint.save(path, {"epoch": 0}, {"trials": [{"rate": 0.1}]})
+    with pytest.raises(ValueError, match="holds other trials than Optuna proposes now"):
+        module._restored(path, {"epoch": 0}, [{"rate": 0.2}])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--search", "3"], "search needs an option to choose a value of; give the ends of a"),
+        (["--search", "3", "--rate", "1", "1"], "rate is 1 1; expected different values to search"),
+        (["--search", "0", "--rate", "0.1", "1"], "search is 0; expected an integer of at least 1"),
+        (["--search", "3", "--rate", "0.1", "1", "--refine", "2"], "search and refine both say"),
+        (["--search", "3", "--mu", "0.5", "2"], "mu"),
+    ],
+)
+def test_a_search_that_does_not_fit_is_one_sentence(words, sentence, tmp_path, capsys):
+    assert main(["sweep", *words, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_without_optuna_says_how_to_install_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    words = ["sweep", "--search", "3", "--rate", "0.1", "1", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "a search by Optuna needs it: pip install" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_searched_and_how():
+    asked = []
+
+    class Trial:
+        def suggest_float(self, name, low, high, log):
+            asked.append((name, low, high, log))
+            return 0.123456
+
+        def suggest_categorical(self, name, choices):
+            asked.append((name, *choices))
+            return choices[-1]
+
+    values = {"rate": (1.0, 0.01), "l2": (0.0, 5.0), "l1": (3.0,), "mu": (0.1, 0.9)}
+    settings = Space(values | {"dropout": (0.1, 0.2, 0.5), "batch_size": (10, 50)})(Trial())
+    assert asked == [
+        ("rate", 0.01, 1.0, True),
+        ("l2", 0.0, 5.0, False),
+        ("mu", 0.1, 0.9, False),
+        ("dropout", 0.1, 0.2, 0.5),
+        ("batch_size", 10, 20, 40),
+    ]
+    assert list(settings) == ["rate", "l2", "l1", "mu", "dropout", "batch_size"]
+    assert list(settings.values()) == [0.123, 0.123, 3.0, 0.123, 0.5, 40]

@@ -103,6 +103,37 @@ def test_damaged_npz_is_refused(tmp_path):
         read_npz(path)
 
 
+def test_mapped_files_hold_the_same_and_are_read_by_rows(tmp_path):
+    idx, npz = tmp_path / "a-idx3-ubyte", tmp_path / "a.npz"
+    idx.write_bytes(idx_bytes(IMAGES))
+    np.savez(npz, x=IMAGES, y=np.array([1.5, 2.5]), none=np.zeros((0, 3)))
+    images, arrays = read_idx(idx, mapped=True), read_npz(npz, mapped=True)
+    np.testing.assert_array_equal(images, IMAGES)
+    assert not images.flags.writeable  # of the file
+    for name, array in read_npz(npz).items():
+        np.testing.assert_array_equal(arrays[name], array)
+        assert arrays[name].dtype == array.dtype
+    assert isinstance(arrays["x"], np.memmap)
+
+    np.savez_compressed(npz, x=IMAGES)
+    np.testing.assert_array_equal(read_npz(npz, mapped=True)["x"], IMAGES)
+    idx.write_bytes(gzip.compress(idx.read_bytes()))
+    np.testing.assert_array_equal(read_idx(idx, mapped=True), IMAGES)
+
+
+def test_damage_to_a_mapped_npz_is_found(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.full(1000, 7, np.uint8))
+    content = bytearray(path.read_bytes())
+    content[600] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"truncated or corrupt \.npz file \(Bad CRC"):
+        read_npz(path, mapped=True)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"not an \.npz file"):
+        read_npz(path, mapped=True)
+
+
 def test_npz_with_objects_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.array([Surprise(tmp_path / "ran")], object))
     with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
