@@ -63,6 +63,7 @@ class Backprop(NamedTuple):
         errors: δ¹, …, δ^L, each (n, ...): ∂C_x/∂z^l, one row per example, never divided by n.
         targets: y, one-hot or soft, (n, n_out).
         key: the key that came in, None at inference: with it dropout draws the same masks again.
+        weights: those of the examples that came in, (n,); None: every example counts once.
     """
 
     loss: jax.Array
@@ -72,6 +73,7 @@ class Backprop(NamedTuple):
     errors: tuple[jax.Array, ...]
     targets: jax.Array
     key: chex.PRNGKey | None = None
+    weights: jax.Array | None = None
 
     def _repr_html_(self) -> str | None:
         """Return for a notebook what was computed in each layer: shapes, and sizes."""
@@ -85,7 +87,7 @@ class FeedbackPass(NamedTuple):
         updates: what takes the place of ∇C, to be subtracted likewise; they are not
             a gradient.
         errors: what takes the place of δ¹, …, δ^L, each (n, ...); δ^L itself is BP1's.
-        loss, activations, weighted_inputs, targets, key: as in `Backprop`.
+        loss, activations, weighted_inputs, targets, key, weights: as in `Backprop`.
     """
 
     loss: jax.Array
@@ -95,6 +97,7 @@ class FeedbackPass(NamedTuple):
     errors: tuple[jax.Array, ...]
     targets: jax.Array
     key: chex.PRNGKey | None = None
+    weights: jax.Array | None = None
 
     def _repr_html_(self) -> str | None:
         """Return for a notebook what was computed in each layer: shapes, and sizes."""
@@ -137,8 +140,8 @@ def backprop(net, params, x, y, key=None, feedback=None, weights=None):
             of an example are then w_x times as large, and all that follows from them.
 
     Returns:
-        `Backprop(loss, grads, activations, weighted_inputs, errors, targets, key)`; with a
-        feedback a `FeedbackPass`, the same with `updates` in place of `grads`.
+        `Backprop(loss, grads, activations, weighted_inputs, errors, targets, key, weights)`; with
+        a feedback a `FeedbackPass`, the same with `updates` in place of `grads`.
 
     Raises:
         ValueError, TypeError: if x, y, params, the feedback or the weights do not fit the network.
@@ -168,7 +171,9 @@ def backprop_arguments(net, params, x, y, key=None, feedback=None, weights=None)
 def _layout(net, params, x, y, key, feedback=None, weights=None):
     result: Any = Backprop if feedback is None else FeedbackPass
     rows, of_key = like_examples(net, params, x), None if key is None else replicated()
-    return result(replicated(), like_params(net, params), rows, rows, rows, rows, of_key)
+    of_weights = None if weights is None else rows
+    own = of_key, of_weights
+    return result(replicated(), like_params(net, params), rows, rows, rows, rows, *own)
 
 
 @checked(backprop_arguments, layout=_layout, once=True)
@@ -192,9 +197,9 @@ def backpropagate(net, params, x, y, key=None, feedback=None, weights=None):
         for layer, cache, delta in zip(net.layers, passed.caches, errors, strict=True)
     )
     grads = jax.tree.map(lambda total, p: (total / n).astype(p.dtype), totals, like)
-    result = Backprop if feedback is None else FeedbackPass
-    loss = jnp.mean(loss)
-    return result(loss, grads, passed.activations, passed.weighted_inputs, errors, y, key)
+    result: Any = Backprop if feedback is None else FeedbackPass
+    of_layers = grads, passed.activations, passed.weighted_inputs, errors
+    return result(jnp.mean(loss), *of_layers, y, key, weights)
 
 
 def errors_of_layers(

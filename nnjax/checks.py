@@ -31,6 +31,7 @@ __all__ = [
     "checked",
     "did_you_mean",
     "install",
+    "plain_number",
     "require_dtype",
     "require_floating",
     "require_instance",
@@ -227,6 +228,20 @@ def require_number(value: Any, name: str, expected: str, low: float, high: float
     if not real or not low <= float(value) <= high:
         raise ValueError(f"{name} is {value!r}; expected {expected}")
     return float(value)
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, which leaves arrays their dtype; others as is.
+
+    `np.float64(0.5) * x` is float32 or float64 where x is bfloat16; `0.5 * x` is bfloat16.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnjax.checks import plain_number
+        >>> plain_number(np.float64(0.5)), plain_number(2)
+        (0.5, 2)
+    """
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def require_scalar(value: Any, name: str, expected: str, low: float, high: float) -> Any:

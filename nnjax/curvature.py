@@ -26,6 +26,8 @@ the model's distribution over labels. Others have no Gauss-Newton matrix that al
 Soft targets: H of softmax with log-likelihood is (Σ_j y_j) c² (diag(a) − a aᵀ). Targets that sum
 to 1 change nothing, soft or one-hot; other sums weight their examples.
 
+Where `backprop` was given weights, each C_x counts w_x times, and so does its H.
+
 Legend: n examples, V seeds, J outputs of a layer, K inputs that one output sees, T positions that
 share the weights (1 for a dense layer).
 """
@@ -96,11 +98,12 @@ def exact_seeds(net: Network, bp: Backprop) -> jax.Array:
     activation, unit = net.layers[-1].activation, jnp.eye(net.n_out, dtype=a.dtype)[:, None, :]
     if isinstance(net.loss, Quadratic):
         at_a = jnp.broadcast_to(unit, (net.n_out, *a.shape))
-        return jax.vmap(partial(activation.pull_back, z, a))(at_a)
-    if isinstance(net.loss, CrossEntropy):
-        return unit * jnp.sqrt(a * (1 - a))[None]
-    root = jnp.sqrt(a.T)[:, :, None] * (unit - a[None])
-    return root * _softmax_factor(net, bp)[None]
+        seeds = jax.vmap(partial(activation.pull_back, z, a))(at_a)
+    elif isinstance(net.loss, CrossEntropy):
+        seeds = unit * jnp.sqrt(a * (1 - a))[None]
+    else:
+        seeds = jnp.sqrt(a.T)[:, :, None] * (unit - a[None]) * _softmax_factor(net, bp)[None]
+    return _weighted(seeds, bp)
 
 
 def sampled_seeds(net: Network, bp: Backprop, key: chex.PRNGKey, samples: int = 1) -> jax.Array:
@@ -143,7 +146,7 @@ def sampled_seeds(net: Network, bp: Backprop, key: chex.PRNGKey, samples: int = 
         labels = jax.random.categorical(key, activation.log(z), shape=shape[:-1])
         errors = a[None] - jax.nn.one_hot(labels, net.n_out, dtype=a.dtype)
         errors = errors * _softmax_factor(net, bp)[None]
-    return errors / np.sqrt(samples).astype(a.dtype)
+    return _weighted(errors / np.sqrt(samples).astype(a.dtype), bp)
 
 
 def ggn_diagonal(net: Network, params: Params, bp: Backprop, seeds: jax.Array | None = None) -> Any:
@@ -198,7 +201,7 @@ def kronecker_factors(
 ) -> tuple[Any, ...]:
     """Return the Kronecker factors (K-FAC) of every layer.
 
-    A = (1/n) Σ_{n,t} x̄ x̄ᵀ with x̄ = (x, 1), G = (1/nT) Σ_{v,n,t} δ δᵀ. A ⊗ G is the block of the
+    A = (1/n) Σ_{n,t} x̄ x̄ᵀ with x̄ = (x, 1), G = (1/nT) Σ_{v,n,t} δ δᵀ. G ⊗ A is the block of the
     Gauss-Newton matrix if inputs and errors are independent of each other, and positions too:
     exactly so for one example, and for linear networks with quadratic loss (both with T = 1); else
     it is an approximation. Costs V backward passes without BP4, and products n T (K² + V J²).
@@ -248,13 +251,25 @@ def _kronecker_factors(f):
 
 def _precondition_arguments(factors, grads, damping):
     require_scalar(damping, "damping", "a number greater than 0 and finite", 1e-300, FINITE)
-    pairs = zip(factors, grads, strict=True)
-    if not all(isinstance(grad, Affine) for factor, grad in pairs if factor):
+    if not _same_shapes(factors, grads):
         raise TypeError(
             f"grads is a {type(grads).__name__} that the factors do not fit; expected the gradient "
             "that nnjax.backprop returns, or anything shaped as the parameters"
         )
     return factors, grads, damping
+
+
+def _same_shapes(factors, grads):
+    """Return whether these are gradients of the layers that the factors belong to."""
+    if not isinstance(grads, tuple | list) or len(grads) != len(factors):
+        return False
+    return all(
+        isinstance(grad, Affine)
+        and np.shape(grad.b) == (len(factor.g),)
+        and np.size(grad.w) == len(factor.g) * (len(factor.a) - 1)
+        for factor, grad in zip(factors, grads, strict=True)
+        if factor
+    )
 
 
 @checked(_precondition_arguments, layout=like_params)
@@ -384,7 +399,8 @@ def ggn_vector_product(net: Network, params: Params, bp: Backprop, vector: Any) 
         return forward(net, params, bp.activations[0], bp.key).weighted_inputs[-1]
 
     seeds = exact_seeds(net, bp)
-    jv = jax.jvp(outputs, (one_dtype(params),), (one_dtype(vector),))[1]
+    computed = one_dtype(params)
+    jv = jax.jvp(outputs, (computed,), (_like(computed, vector),))[1]
     hjv = jnp.einsum("vno,vnp,np->no", seeds, seeds, jv)
     errors = backward(net, params, bp, hjv[None] / n)
     return contractions.total(net, params, bp, [delta[0] for delta in errors])
@@ -416,9 +432,10 @@ def hessian_vector_product(net: Network, params: Params, bp: Backprop, vector: A
     check_params(net, vector, "vector")
 
     def gradient(params):
-        return backprop(net, params, bp.activations[0], bp.targets, bp.key).grads
+        x, y = bp.activations[0], bp.targets
+        return backprop(net, params, x, y, bp.key, weights=bp.weights).grads
 
-    return jax.jvp(gradient, (params,), (vector,))[1]
+    return jax.jvp(gradient, (params,), (_like(params, vector),))[1]
 
 
 def neural_tangent_kernel(
@@ -460,6 +477,11 @@ def neural_tangent_kernel(
     return jnp.transpose(kernel, (1, 3, 0, 2))
 
 
+def _like(params, vector):
+    """Return the vector in the dtypes of the parameters, as `jax.jvp` requires."""
+    return jax.tree.map(lambda p, v: jnp.asarray(v, p.dtype), params, vector)
+
+
 _each_layer = jax.jit(automatic(contractions.each_layer), static_argnums=0)
 
 
@@ -473,6 +495,13 @@ def _check_output(net, bp):
             "that all agree on; it is there for quadratic with any activation, cross_entropy with "
             "sigmoid and log_likelihood with softmax (hessian_vector_product serves any pairing)"
         )
+
+
+def _weighted(seeds, bp):
+    """Return √w s, whose Σ_v s_v s_vᵀ is w H, for the weights of the examples."""
+    if bp.weights is None:
+        return seeds
+    return seeds * jnp.sqrt(bp.weights).astype(seeds.dtype)[None, :, None]
 
 
 def _softmax_factor(net, bp):

@@ -117,6 +117,8 @@ def loss_and_gradient(
     """
     n = jnp.shape(x)[0]
     size = microbatch_size(net, n)
+    if feedback is None:  # a rule may send errors of its own to every layer
+        net = net.pooling_first
 
     def share(piece):
         """Return what a piece adds to the mean loss and its gradient."""

@@ -321,14 +321,14 @@ def evaluate_classes(net: Network, params: Params, x: ArrayLike, y: ArrayLike) -
     total = evaluate(net, params, inputs, given, task)
     predictions = np.asarray(predict(net, params, x, task))
     labels = np.asarray(given if given.ndim == 1 else task.predictions(given), int)
-    for name, classes, of in (
-        ("x", predictions, ", the parameters or the outputs"),
-        ("y", labels, ""),
+    for name, classes, why in (
+        ("x", predictions, "it, the parameters or the outputs are not finite"),
+        ("y", labels, "it is not finite"),
     ):
         if (classes < 0).any():
             raise ValueError(
                 f"{(classes < 0).sum()} of {len(classes)} examples have no class, the first of "
-                f"them {name}[{np.argmax(classes < 0)}]: it{of} is not finite"
+                f"them {name}[{np.argmax(classes < 0)}]: {why}"
             )
     m = max(net.n_out, 2)
     confusion = np.zeros((m, m), int)

@@ -12,9 +12,10 @@ too, flattened row by row.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nnjax.activations import Activation, sigmoid
+from nnjax.activations import Activation, identity, sigmoid
 from nnjax.checks import (
     check_key,
     checked,
@@ -36,10 +37,12 @@ from nnjax.checks import (
 from nnjax.display import heading, shape_text, table
 from nnjax.initializers import Initializer, default, split
 from nnjax.layers.base import Layer, Shape
+from nnjax.layers.conv import Conv
 from nnjax.layers.dense import Dense
+from nnjax.layers.pool import MaxPool, MaxPoolThen
 from nnjax.layers.residual import Residual, in_a_row, next_shape
 from nnjax.losses import Loss, cross_entropy, require_loss
-from nnjax.pieces import UNROLL, at_least_float32, equal_size, map_in_pieces
+from nnjax.pieces import at_least_float32, equal_size, map_in_pieces
 from nnjax.sharding import like_examples
 from nnjax.tasks import Regression, task_of
 
@@ -67,6 +70,7 @@ __all__ = [
 Params = tuple[Any, ...]
 PIECE = 1000  # examples worked through at once where a whole data set comes in
 _PATCH_NUMBERS = 2**20  # that a layer writes at once in addition to its z: what stays in the caches
+_NUMBERS_FORWARD = 2**24  # the same where no errors are carried back: patches are rarely written
 
 
 @jax.tree_util.register_static
@@ -153,6 +157,26 @@ class Network:
             tuple(k for k, layer in enumerate(self.layers) if layer.skip and k - layer.skip == l)
             for l in range(len(self.layers) + 1)
         )
+
+    @cached_property
+    def pooling_first(self) -> Network:
+        """The same network with activation functions after the max-pooling that follows them.
+
+        Where σ falls nowhere, the largest σ(z) of a window is σ of its largest z. Outputs and
+        gradients stay what they are, and σ and σ' are computed for one number of each window.
+        """
+        layers = list(self.layers)
+        for l, (layer, pool) in enumerate(itertools.pairwise(self.layers)):
+            rises = getattr(layer.activation, "increasing", False)
+            if (
+                rises
+                and type(pool) is MaxPool
+                and isinstance(layer, Conv)
+                and not self.skips[l + 1]
+            ):
+                layers[l] = replace(layer, activation=identity)
+                layers[l + 1] = MaxPoolThen(*pool.windows, layer.activation)
+        return self if layers == list(self.layers) else Network(self.input_shape, layers, self.loss)
 
     def __hash__(self) -> int:  # asked for at every call of a jitted function, so kept
         return self._hash
@@ -416,7 +440,7 @@ def example_keys(key: jax.Array, n: int) -> jax.Array:
     return jax.random.split(key, n) if key.ndim == (0 if typed else 1) else key
 
 
-def microbatch_size(net: Network, n: int) -> int:
+def microbatch_size(net: Network, n: int, limit: int | None = None) -> int:
     """Return how many of n examples to work through at once.
 
     All of them are best, but for layers that write much in addition to their outputs, as
@@ -428,7 +452,7 @@ def microbatch_size(net: Network, n: int) -> int:
         return n
     shapes = zip(net.layers, net.shapes, strict=False)
     numbers = max(layer.patch_numbers(shape) for layer, shape in shapes)
-    return equal_size(n, max(2, _PATCH_NUMBERS // numbers)) if numbers else n
+    return equal_size(n, max(2, (limit or _PATCH_NUMBERS) // numbers)) if numbers else n
 
 
 def one_dtype(params: Params) -> Params:
@@ -525,7 +549,7 @@ def feedforward(
     """
 
     def outputs(examples):
-        return forward(net, params, *examples).activations[-1]
+        return forward(net.pooling_first, params, *examples).activations[-1]
 
     n = jnp.shape(x)[0]
     keys = None if key is None else example_keys(key, n)
@@ -580,7 +604,7 @@ def losses_and_outputs(
     net: Network, params: Params, x: jax.Array, y: jax.Array, key: chex.PRNGKey | None
 ) -> tuple[jax.Array, jax.Array]:
     """Return C_x (n,) in its stable form and a^L (n, n_out), for checked arrays."""
-    z, a = wide_outputs(net, forward(net, params, x, key))
+    z, a = wide_outputs(net, forward(net.pooling_first, params, x, key))
     return net.loss.at(net.layers[-1].activation, z, a, y), a
 
 
@@ -601,6 +625,5 @@ def wide_outputs(net: Network, passed: ForwardPass) -> tuple[jax.Array, jax.Arra
 def in_pieces(net: Network, f: Callable[[Any], Any], xs: Any, limit: int | None = PIECE) -> Any:
     """Return f(xs), f of a batch, computed for as many examples at a time as suit the network."""
     n = jax.tree.leaves(xs)[0].shape[0]
-    own = microbatch_size(net, n)
-    size = own if limit is None else min(own, equal_size(n, limit))
-    return map_in_pieces(f, xs, size, unroll=1 if own == n else UNROLL)
+    own = microbatch_size(net, n, _NUMBERS_FORWARD)
+    return map_in_pieces(f, xs, own if limit is None else min(own, equal_size(n, limit)))

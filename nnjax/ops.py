@@ -160,8 +160,8 @@ def conv_general_dilated(
     Args:
         lhs, rhs, window_strides, padding, options: these and all others are those of
             `jax.lax.conv_general_dilated`. Images (n, H, W, C) with kernels (kh, kw, C, J),
-            "SAME", "VALID" or equal margins on opposite sides, without dilation and groups, are
-            computed by `conv`; everything else by `jax.lax` itself.
+            "SAME", "VALID" or equal margins on opposite sides, without dilation, groups and
+            further options, are computed by `conv`; everything else by `jax.lax` itself.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -171,18 +171,25 @@ def conv_general_dilated(
         ... ).shape
         (2, 5, 5, 4)
     """
-    numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    by_hand = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
     plain = all(d is None or set(d) == {1} for d in (lhs_dilation, rhs_dilation))
+    plain &= all(value is None for value in options.values())
     ungrouped = feature_group_count == batch_group_count == 1
     margins = _margins(padding)
-    if not (lhs.ndim == 4 and numbers == by_hand and plain and ungrouped and margins is not None):
+    images = lhs.ndim == rhs.ndim == 4 and _channels_last(lhs, rhs, dimension_numbers)
+    if not (images and plain and ungrouped and margins is not None):
         return jax.lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, **options,
         )  # fmt: skip
     height, width = window_strides
     return conv(lhs, rhs.transpose(3, 0, 1, 2), (int(height), int(width)), margins)
+
+
+def _channels_last(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
+    """Return whether these are the numbers of images (n, H, W, C) and kernels (kh, kw, C, J)."""
+    numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    images = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
+    return numbers == images
 
 
 def _margins(padding: Any) -> Any:

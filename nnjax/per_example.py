@@ -6,7 +6,8 @@ functions here work on the factors, so most cost as much as one gradient, where
 `jax.vmap(jax.grad)` costs n.
 
 All jit and vmap, and are exact. Biases are included. Gradients are those of C_x, one example's
-loss, never divided by n: their mean is `bp.grads`. All take
+loss, never divided by n: their mean is `bp.grads`. Where `backprop` was given weights, each is
+w_x times as large, as in `bp.errors`. All take
 
     net: the network
     params: its parameters
@@ -47,7 +48,7 @@ import jax.numpy as jnp
 from nnjax import contractions
 from nnjax.backprop import Backprop, FeedbackPass
 from nnjax.backward import require_bp_of, require_plain_bp
-from nnjax.checks import FINITE, checked, require_scalar, require_size
+from nnjax.checks import FINITE, checked, require_real_array, require_scalar, require_size
 from nnjax.network import Network, Params, check_params, forward_layer, layer_keys, one_dtype
 from nnjax.pieces import at_least_float32
 from nnjax.sharding import like_examples, like_params
@@ -274,9 +275,10 @@ def gram(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
 
 def _arguments_of_weighted_gradient(net, params, bp, weights):
     n = _require_pass(net, params, bp)
-    if jnp.shape(weights) != (n,):
+    weights = require_real_array(weights, "weights")
+    if weights.shape != (n,):
         raise ValueError(
-            f"weights has shape {jnp.shape(weights)}; expected ({n},), one weight per example"
+            f"weights has shape {weights.shape}; expected ({n},), one weight per example"
         )
     return net, params, bp, weights
 

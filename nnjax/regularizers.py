@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.activations import absolute
-from nnjax.checks import require_scalar
+from nnjax.checks import plain_number, require_scalar
 from nnjax.layers.base import Affine
 from nnjax.pieces import at_least_float32
 
@@ -93,7 +93,7 @@ class L2(Regularizer):
     strength: float
 
     def __post_init__(self):
-        _require_strength(self, self.strength)
+        _set_strength(self)
 
     def penalty(self, params, n):
         squares = [jnp.sum(_wide(w) ** 2) for w in _weights(params)]
@@ -129,7 +129,7 @@ class L1(Regularizer):
     strength: float
 
     def __post_init__(self):
-        _require_strength(self, self.strength)
+        _set_strength(self)
 
     def penalty(self, params, n):
         sums = [jnp.sum(absolute(_wide(w))) for w in _weights(params)]
@@ -198,14 +198,15 @@ class _Sum(Regularizer):
         return self.second.project(self.first.project(params))
 
 
-def _require_strength(regularizer: Regularizer, strength: Any) -> None:
-    require_scalar(
-        strength,
+def _set_strength(regularizer: L1 | L2) -> None:
+    strength = require_scalar(
+        regularizer.strength,
         f"strength of {type(regularizer).__name__}",
         "a finite strength λ of at least 0 (a negative one would reward large weights)",
         0,
         float(_FLOAT32.max),
     )
+    object.__setattr__(regularizer, "strength", plain_number(strength))
 
 
 def _weights(params: Any) -> list[jax.Array]:

@@ -122,7 +122,8 @@ class _Estimator(BaseEstimator):
             state = initial_state(self.net_, optimizer, key, params)
             state = state._replace(opt_state=opt_state, epoch=epoch)
             epochs += int(epoch)
-        stopping = None if data.validation is None else EarlyStopping(self.patience or 1)
+        patience: Any = self.patience  # not None where data were held back
+        stopping = None if data.validation is None else EarlyStopping(patience)
         state, self.history_ = train(
             self.net_,
             data,

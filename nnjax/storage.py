@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax import activations, initializers, layers, losses
+from nnjax.checks import plain_number
 from nnjax.network import Network, Params, check_params, init
 from nnjax.training import checkpoint
 
@@ -93,6 +94,7 @@ def _encode(value: Any) -> Any:
     """Return a part of a description in the kinds that JSON has."""
     if isinstance(value, tuple | list):
         return [_encode(item) for item in value]
+    value = plain_number(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     kind = type(value)

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import convolutions
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -518,212 +519,81 @@ def _diagonal_of_backpack(sizes, x, y):
     return run
 
 
-_JOBS = {
-    "epoch": "An epoch of 50,000 in one program (jax.lax.scan)",
-    "loop": "An epoch of 50,000 in a Python loop of a jitted step",
-    "inference": "Inference of 50,000",
-}
-
-
 @section
 def conv(options: argparse.Namespace) -> None:
     """The book's network of two convolutions: an epoch of 50,000, and inference, beside peers."""
-    layers = [
-        nnjax.Conv(20, 5), nnjax.MaxPool(2), nnjax.Conv(40, 5), nnjax.MaxPool(2), nnjax.Flatten(),
-        nnjax.Dense(100), nnjax.Dense(10, nnjax.softmax),
-    ]  # fmt: skip
-    net = nnjax.Network((28, 28, 1), layers, nnjax.log_likelihood)
+    net = nnjax.architecture.parse(convolutions.BOOK, (28, 28, 1), 10)
     rng = np.random.default_rng(0)
     x = rng.integers(256, size=(10_000, 28, 28, 1), dtype=np.uint8)
     y = rng.integers(10, size=10_000)
-    peers = [_ConvOfNnjax(net), _ConvOfLax(net), _ConvOfFlax.make()]
-    peers += [_ConvOfTorch.make(threads, last) for threads in _threads() for last in (False, True)]
-    for batch in (100, 10):
-        for job, title in _JOBS.items():
-            rivals = {}
-            for peer in filter(None, peers):
-                n = int(len(x) * peer.part)
-                run = getattr(peer, job)(x[:n], y[:n], batch)
-                name = peer.name.replace("jax.grad of ", "") if job == "inference" else peer.name
-                rivals[name.replace(", same loop", "")] = Rival(run, n / 50_000)
-            title += f", conv20k5 pool2 conv40k5 pool2 dense100, sigmoid, batch {batch}"
-            table(title, rivals, options.repeats)
+    jobs = [("epoch", 100), ("loop", 100), ("epoch", 10), ("loop", 10)]
+    jobs += [("inference", batch) for batch in (1, 10, 100, 1000)]
+    titles = {
+        "epoch": "An epoch of 50,000 in one program (jax.lax.scan)",
+        "loop": "An epoch of 50,000 in a Python loop of a jitted step",
+        "inference": "Inference of 50,000",
+    }
+    for job, batch in jobs:
+        rivals = {}
+        for peer in convolutions.peers(net):
+            n = max(int(len(x) * peer.part), 1000)
+            run = getattr(peer, job)(x[:n], y[:n], batch)
+            if (job, peer.name) == ("epoch", "nnjax"):
+                run = _epoch_of_nnjax(net, x, y, batch, convolutions.ETA)
+            rivals[peer.name] = Rival(run, n / 50_000)
+        table(
+            f"{titles[job]}, {convolutions.BOOK}, sigmoid, batch {batch}", rivals, options.repeats
+        )
 
 
-class _ConvOfNnjax:
-    name, part = "nnjax", 1.0
-
-    def __init__(self, net):
-        self.net, self.params = net, nnjax.init(net, jax.random.key(0))
-
-    def epoch(self, x, y, batch):
-        return _epoch_of_nnjax(self.net, x, y, batch, 0.1)
-
-    def loop(self, x, y, batch):
-        def step(params, batch):
-            return nnjax.sgd_step(self.net, params, batch[0], batch[1], 0.1)
-
-        return _stepped(jax.jit(step), self, x, y, batch)
-
-    def inference(self, x, y, batch):
-        return _scanned(lambda params, x: nnjax.feedforward(self.net, params, x), self, x, batch)
-
-
-class _ConvOfLax:
-    """The same network by `lax.conv_general_dilated`, `reduce_window` and `jax.grad`."""
-
-    name, part = "jax.grad of lax.conv, same loop", 0.02
-
-    def __init__(self, net):
-        self.params = tuple(p for p in nnjax.init(net, jax.random.key(0)) if p)
-        # kernels as (height, width, in, out): with any other order XLA is far slower on a CPU
-        self.params = tuple((w.transpose(1, 2, 3, 0), b) if w.ndim == 4 else (w, b)
-                            for w, b in self.params)  # fmt: skip
-
-    @staticmethod
-    def apply(params, x):
-        a = x.astype(jnp.float32) / 255
-        for w, b in params[:2]:
-            z = jax.lax.conv_general_dilated(
-                a, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            window = (1, 2, 2, 1)
-            a = jax.nn.sigmoid(z + b)
-            a = jax.lax.reduce_window(a, -np.inf, jax.lax.max, window, window, "VALID")
-        (w, b), (w_out, b_out) = params[2:]
-        a = jax.nn.sigmoid(a.reshape(len(a), -1) @ w.T + b)
-        return a @ w_out.T + b_out
-
-    def step(self, params, batch):
-        x, y = batch
-
-        def loss(params):
-            logits = self.apply(params, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-        return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
-
-    def epoch(self, x, y, batch):
-        def step(params, batch):
-            return self.step(params, batch), None
-
-        epoch = jax.jit(lambda params, *batches: jax.lax.scan(step, params, batches)[0])
-        batches = [jnp.asarray(a).reshape(-1, batch, *a.shape[1:]) for a in (x, y)]
-        return lambda: epoch(self.params, *batches)
-
-    def loop(self, x, y, batch):
-        return _stepped(jax.jit(self.step), self, x, y, batch)
-
-    def inference(self, x, y, batch):
-        return _scanned(self.apply, self, x, batch)
+@section
+def shapes(options: argparse.Namespace) -> None:
+    """Convolutions of many shapes, forward and backward, and a step of a small VGG."""
+    for shape, layer, n in convolutions.LAYERS:
+        steps = convolutions.steps_of_a_layer(shape, layer, n)
+        title = f"z, BP2 and BP4 of {layer.filters} of {layer.kernel} on {shape}, "
+        title += f"stride {layer.stride}, batch {n}"
+        table(title, {name: Rival(run) for name, run in steps.items()}, options.repeats, "ms", 1e3)
+    net = nnjax.architecture.parse(convolutions.VGG, (32, 32, 3), 10)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(128, 32, 32, 3)).astype(np.float32), rng.integers(10, size=128)
+    steps = {peer.name: Rival(peer.loop(x, y, 64), 2) for peer in convolutions.peers(net)}
+    steps["nnjax, in one program"] = Rival(convolutions.Peer(net).epoch(x, y, 64), 2)
+    table(f"A step of {convolutions.VGG}, batch 64", steps, options.repeats, "ms", 1e3)
+    runs = {peer.name: Rival(peer.inference(x, y, 64), 2) for peer in convolutions.peers(net)}
+    table(f"Inference of 64, {convolutions.VGG}", runs, options.repeats, "ms", 1e3)
 
 
-class _ConvOfFlax(_ConvOfLax):
-    name = "Flax NNX, same loop"
-
-    def __init__(self, nnx):
-        rngs = nnx.Rngs(0)
-
-        class Net(nnx.Module):
-            def __init__(self):
-                self.conv1 = nnx.Conv(1, 20, (5, 5), padding="VALID", rngs=rngs)
-                self.conv2 = nnx.Conv(20, 40, (5, 5), padding="VALID", rngs=rngs)
-                self.dense1 = nnx.Linear(640, 100, rngs=rngs)
-                self.dense2 = nnx.Linear(100, 10, rngs=rngs)
-
-            def __call__(self, x):
-                for conv in (self.conv1, self.conv2):
-                    x = nnx.max_pool(nnx.sigmoid(conv(x)), (2, 2), (2, 2))
-                return self.dense2(nnx.sigmoid(self.dense1(x.reshape(len(x), -1))))
-
-        graph, self.params = nnx.split(Net())
-        self.apply = lambda params, x: nnx.merge(graph, params)(x.astype(jnp.float32) / 255)
-
-    @classmethod
-    def make(cls):
-        try:
-            from flax import nnx
-        except ImportError:
-            return None
-        return cls(nnx)
+@section
+def profile(options: argparse.Namespace) -> None:
+    """A training step of the book's two convolutions by its parts, each against its floor."""
+    net, n = nnjax.architecture.parse(convolutions.BOOK, (28, 28, 1), 10), 100
+    parts = convolutions.parts_of_a_step(net, n)
+    title = f"A step of SGD, {convolutions.BOOK}, batch {n}, by its parts"
+    seconds = timed(title, {name: Rival(p.run) for name, p in parts.items()}, 3 * options.repeats)
+    peak, bandwidth = _peak(), _bandwidth()
+    print(f"\n{title}: medians; peak {peak:.1f} GFLOP/s, bandwidth {bandwidth:.1f} GB/s")
+    print("  floor: the longer of multiplications at the peak and bytes at the bandwidth")
+    width = max(map(len, parts))
+    print(f"  {'':{width}}        ms     MFLOP        MB    floor ms")
+    total = [0.0, 0.0, 0.0, 0.0]
+    for name, part in parts.items():
+        floor = max(part.flop / peak, part.bytes / bandwidth) / 1e9
+        row = [seconds[name].median * 1e3, part.flop / 1e6, part.bytes / 1e6, floor * 1e3]
+        if name != convolutions.WHOLE:
+            total = [t + value for t, value in zip(total, row, strict=True)]
+            print(f"  {name:{width}}" + "".join(f"{value:10.3f}" for value in row), flush=True)
+    print(f"  {'all of these':{width}}" + "".join(f"{value:10.3f}" for value in total))
+    whole = seconds[convolutions.WHOLE].median * 1e3
+    print(f"  {convolutions.WHOLE:{width}}{whole:10.3f}", flush=True)
 
 
-class _ConvOfTorch:
-    part = 0.1
-
-    def __init__(self, torch, threads, channels_last):
-        self.torch, self.threads = torch, threads
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.name = f"PyTorch, {threads} thread(s){', channels last' * channels_last}"
-
-    @classmethod
-    def make(cls, threads, channels_last):
-        try:
-            import torch
-        except ImportError:
-            return None
-        return cls(torch, threads, channels_last)
-
-    def model(self):
-        nn = self.torch.nn
-        self.torch.set_num_threads(self.threads)
-        model = nn.Sequential(
-            nn.Conv2d(1, 20, 5), nn.Sigmoid(), nn.MaxPool2d(2),
-            nn.Conv2d(20, 40, 5), nn.Sigmoid(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(640, 100), nn.Sigmoid(), nn.Linear(100, 10),
-        )  # fmt: skip
-        return model.to(memory_format=self.format)
-
-    def images(self, x):
-        x = self.torch.tensor(x.astype(np.float32) / 255).permute(0, 3, 1, 2)
-        return x.contiguous(memory_format=self.format)
-
-    def epoch(self, x, y, batch):
-        torch, x, y = self.torch, self.images(x), self.torch.tensor(y)
-
-        def run():
-            model = self.model()
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-            order = torch.randperm(len(x))
-            for start in range(0, len(x), batch):
-                rows = order[start : start + batch]
-                loss = torch.nn.functional.cross_entropy(model(x[rows]), y[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-
-        return run
-
-    loop = epoch
-
-    def inference(self, x, y, batch):
-        x = self.images(x)
-
-        def run():
-            model = self.model().eval()
-            with self.torch.inference_mode():
-                for start in range(0, len(x), batch):
-                    model(x[start : start + batch])
-
-        return run
-
-
-def _stepped(step, peer, x, y, batch):
-    batches = [jnp.asarray(a).reshape(-1, batch, *a.shape[1:]) for a in (x, y)]
-
-    def run():
-        params = peer.params
-        for rows in zip(*batches, strict=True):
-            params = step(params, rows)
-        return params
-
-    return run
-
-
-def _scanned(apply, peer, x, batch):
-    batches = jnp.asarray(x).reshape(-1, batch, *x.shape[1:])
-    run = jax.jit(lambda params, xs: jax.lax.map(lambda x: apply(params, x), xs))
-    return lambda: run(peer.params, batches)
+def _bandwidth() -> float:
+    """Return the rate at which memory is read and written, in GB/s: 128 MB plus one, in place."""
+    times, a = 10, jnp.zeros(2**25)
+    add = jax.jit(lambda a: jax.lax.fori_loop(0, times, lambda _, a: a + 1, a))
+    seconds = timed("128 MB plus one", {"": Rival(lambda: add(a), times)})[""].least
+    return 2 * a.nbytes / seconds / 1e9
 
 
 @section
@@ -799,10 +669,6 @@ def _streamed(net, source, batch):
     )
     *_, (state, _) = steps
     return state.params
-
-
-def _threads():
-    return sorted({1, os.cpu_count() or 1})
 
 
 for _function in (devices, disk, search):

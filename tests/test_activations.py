@@ -142,6 +142,15 @@ def test_bad_slope(slope):
         activations.LeakyReLU(slope)
 
 
+@pytest.mark.parametrize("kind", [nnjax.LeakyReLU, nnjax.ELU, nnjax.Softmax])
+def test_numbers_of_numpy_leave_the_dtype_as_it_is(kind):
+    z = jnp.array([-1.0, 2.0], jnp.bfloat16)
+    activation = kind(np.float64(0.5))
+    a = activation(z)
+    assert (a.dtype, activation.pull_back(z, a, z).dtype) == (z.dtype, z.dtype)
+    assert repr(activation) == repr(kind(0.5))
+
+
 def test_every_activation_of_the_table_is_tested_and_exported():
     tested = {activation.name for activation in ACTIVATIONS}
     for name, activation in activations.ACTIVATIONS.items():

@@ -332,9 +332,35 @@ def test_targets_that_do_not_sum_to_one_weight_their_examples():
     bp = nnjax.backprop(net, setup.params, setup.x, setup.y * weights[:, None])
     ggn = jnp.einsum("n,nop,noq,nqr->pr", weights, setup.J, setup.H, setup.J) / 4
     assert_same(flatten(curvature.ggn_diagonal(net, setup.params, bp)), jnp.diagonal(ggn))
+    weighted = nnjax.backprop(net, setup.params, setup.x, setup.y, weights=weights)
+    assert_same(flatten(curvature.ggn_diagonal(net, setup.params, weighted)), jnp.diagonal(ggn))
     hard = nnjax.backprop(net, setup.params, setup.x, jnp.array([0, 1, 2, 0]))
     soft, hard = (curvature.exact_seeds(net, b) for b in (setup.bp, hard))
     assert_same(soft, hard)  # sums of 1: soft or one-hot makes no difference
+
+
+def test_weights_of_examples_weight_their_curvature():
+    net = nnjax.mlp([4, 3], loss=nnjax.log_likelihood)  # one layer: the Hessian is G
+    params, vector = random_params(net, 0, jnp.float64), random_params(net, 1, jnp.float64)
+    x, y = jax.random.normal(jax.random.key(0), (4, 4)), jnp.array([0, 1, 2, 0])
+    weights = jnp.array([0.5, 2.0, 1.0, 0.0])
+    bp = nnjax.backprop(net, params, x, y, weights=weights)
+    gradient = jax.grad(lambda params: nnjax.loss(net, params, x, y, weights=weights))
+    expected = flatten(jax.jvp(gradient, (params,), (vector,))[1])
+    assert_same(flatten(curvature.hessian_vector_product(net, params, bp, vector)), expected)
+    assert_same(flatten(curvature.ggn_vector_product(net, params, bp, vector)), expected)
+    s = curvature.sampled_seeds(net, bp, jax.random.key(1), samples=2)
+    of_ones = curvature.sampled_seeds(net, bp._replace(weights=None), jax.random.key(1), samples=2)
+    assert_same(s, jnp.sqrt(weights)[None, :, None] * of_ones)
+
+
+def test_vectors_of_another_dtype_are_taken():
+    net = nnjax.mlp([4, 3], loss=nnjax.log_likelihood)
+    params = random_params(net, 0, jnp.float32)
+    bp = nnjax.backprop(net, params, jnp.ones((2, 4)), jnp.array([0, 1]))
+    for product in (curvature.hessian_vector_product, curvature.ggn_vector_product):
+        wide = product(net, params, bp, random_params(net, 1, jnp.float64))
+        assert {leaf.dtype for leaf in jax.tree.leaves(wide)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
@@ -385,6 +411,10 @@ def test_bad_input():
         curvature.sampled_seeds(net, bp, 0)
     with pytest.raises(ValueError, match=r"damping is 0; expected a number greater than 0"):
         curvature.precondition((), (), 0)
+    factors = curvature.kronecker_factors(net, params, bp)
+    for grads in (bp.grads[:1], bp.grads[::-1], None):
+        with pytest.raises(TypeError, match="that the factors do not fit; expected the gradient"):
+            curvature.precondition(factors, grads, 0.1)
     with pytest.raises(ValueError, match=r"eta is -1\.0; expected a learning rate"):
         curvature.kfac_step(net, params, setup.x, setup.y, -1.0, jax.random.key(0))
     with pytest.raises(ValueError, match="vector has the structure"):

@@ -200,7 +200,7 @@ def test_the_job_files_of_a_cluster_parse():
     for kind, block in re.findall(r"^```(sh|yaml)\n(.*?)^```", page, re.M | re.S):
         if kind == "sh":
             subprocess.run(["bash", "-n"], input=block, text=True, check=True)
-        commands += re.findall(r"(?:^|srun |- )nnjax (.*(?:\n +--.*)*)", block, re.M)
+        commands += re.findall(r"(?:^|srun |exec )nnjax (.*(?:\n +--.*)*)", block, re.M)
     assert len(commands) == 4
     for words in commands:
         train = parse(shlex.split(words.replace("$JOB_COMPLETION_INDEX", "3")))

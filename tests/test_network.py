@@ -290,3 +290,45 @@ class WithAndWithoutJit(chex.TestCase):
         chex.assert_trees_all_close(outputs(PARAMS, X), bp.activations[-1], rtol=1e-6)
         grads = self.variant(lambda p, x, y: nnjax.backprop(NET, p, x, y).grads)
         chex.assert_trees_all_close(grads(PARAMS, X, Y), bp.grads, rtol=1e-5)
+
+
+def test_pooling_comes_first_where_the_activation_rises():
+    words = "conv2k3 pool2 conv3k2:relu pool2s1 dense4"
+    net = nnjax.architecture.parse(words, (9, 9, 1), 3)
+    first = net.pooling_first
+    assert [layer.activation.name for layer in first.layers] == [
+        "identity", "sigmoid", "identity", "relu", "identity", "sigmoid", "softmax",
+    ]  # fmt: skip
+    assert first.shapes == net.shapes
+    assert first.pooling_first is first
+    with jax.enable_x64(True):
+        params, x, y = Case(net, 5, "classes", 0).arrays(jnp.float64)
+        bp = nnjax.backprop(net, params, x, y)  # all of whose activations are the network's own
+        loss, grads = nnjax.descent.loss_and_gradient(net, params, x, y)
+        chex.assert_trees_all_close((loss, grads), (bp.loss, bp.grads), rtol=1e-12)
+        outputs = nnjax.feedforward(net, params, x)
+        chex.assert_trees_all_close(outputs, bp.activations[-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "conv2k3:gelu pool2",  # falls, then rises
+        "conv2k3:absolute pool2",
+        "conv2k3:softmax pool2",
+        "conv2k3 dropout0.5 pool2",
+        "conv2k3 meanpool2",
+        "conv2k3same pool1 add1 dense3",  # the activations go another way too
+        "dense4 dense3",
+    ],
+)
+def test_pooling_stays_where_it_is(words):
+    net = nnjax.architecture.parse(words, (8, 8, 1), 3)
+    assert net.pooling_first is net
+
+
+def test_increasing_activations_rise():
+    z = jnp.linspace(-8.0, 8.0, 1001)
+    for activation in nnjax.activations.ACTIVATIONS.values():
+        if getattr(activation, "increasing", False):
+            assert bool(jnp.all(jnp.diff(activation(z)) >= -1e-6)), activation

@@ -120,6 +120,27 @@ def test_a_drop_in_for_lax(padding, options):
         assert close(ours, jax.lax.conv_general_dilated(*args, **options))
 
 
+def test_what_only_lax_does_is_left_to_it():
+    x, w = jnp.ones((2, 7, 4)), jnp.ones((3, 4, 6))
+    options: dict = {"dimension_numbers": ("NWC", "WIO", "NWC")}
+    assert ops.conv_general_dilated(x, w, (1,), "SAME", **options).shape == (2, 7, 6)
+    x, w = jnp.ones((2, 7, 7, 4), jnp.bfloat16), jnp.ones((3, 3, 4, 6), jnp.bfloat16)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": None}
+    args = (x, w, (1, 1), "SAME")
+    assert ops.conv_general_dilated(*args, **options).dtype == jnp.bfloat16
+    wide = ops.conv_general_dilated(*args, **options, preferred_element_type=jnp.float32)
+    assert wide.dtype == jnp.float32
+    with pytest.raises(TypeError, match="unexpected keyword argument 'precison'"):
+        ops.conv_general_dilated(*args, **options, precison="highest")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_max_pool_of_whole_numbers(dtype):
+    x = jnp.asarray(np.array([[0, 0, 1, 0], [0, 0, 0, 0]]), dtype)[..., None]
+    z = ops.max_pool(x, 2)
+    assert (z.dtype, z.ravel().tolist()) == (x.dtype, [0, 1])
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [

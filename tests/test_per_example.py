@@ -425,6 +425,8 @@ def test_bad_input(setup):
         per_example.gradients(net, params, bp, 3)
     with pytest.raises(ValueError, match=r"weights has shape \(4,\); expected \(5,\)"):
         per_example.weighted_gradient(net, params, bp, jnp.ones(4))
+    with pytest.raises(TypeError, match="weights has dtype complex128; expected real numbers"):
+        per_example.weighted_gradient(net, params, bp, 1j * np.ones(5))
     with pytest.raises(ValueError, match=r"clip_norm is 0\.0; expected a norm greater than 0"):
         per_example.clipped_gradient(net, params, bp, 0.0)
     single = nnjax.backprop(net, params, setup.x[:1], setup.y[:1])

@@ -113,6 +113,13 @@ def test_the_dtype_of_the_parameters_is_kept(dtype):
 
 
 @pytest.mark.parametrize("kind", [L1, L2])
+def test_a_strength_of_numpy_leaves_the_dtype_as_it_is(kind):
+    params = (nnjax.Affine(jnp.ones((2, 2), jnp.bfloat16), jnp.ones(2, jnp.bfloat16)),)
+    gradient = kind(np.float64(5.0)).gradient(params, 10)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("kind", [L1, L2])
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "5", None, True])
 def test_a_wrong_strength_is_refused(kind, value):
     with pytest.raises(ValueError, match=rf"strength of {kind.__name__} is .*at least 0"):

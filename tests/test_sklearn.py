@@ -112,6 +112,7 @@ def test_training_in_parts():
         ({"activation": "swoosh"}, "activation is 'swoosh'; expected one of"),
         ({"hidden": (0,)}, "a size in sizes is 0"),
         ({"epochs": 0}, "epochs is 0; expected an integer of at least 1"),
+        ({"patience": 0}, "patience is 0; expected an integer of at least 1"),
         ({"patience": 2, "validation": 0.0}, "validation is 0.0; expected a share between 0 and 1"),
     ],
 )

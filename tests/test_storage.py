@@ -15,6 +15,7 @@ KEY = jax.random.key(0)
 NETS = [
     nnjax.mlp([4, 3, 2]),
     nnjax.mlp([5, 4, 3], activation=nnjax.LeakyReLU(0.2), loss=nnjax.quadratic),
+    nnjax.mlp([np.int64(5), np.int32(3)], activation=nnjax.ELU(np.float32(0.3))),
     nnjax.mlp([5, 3], loss=nnjax.log_likelihood, initializer=initializers.large),
     nnjax.architecture.parse(
         "conv4k3s2x1same:tanh meanpool2 l2pool2s1 dropout0.25 dense5", (12, 12, 2), 3, nnjax.relu

@@ -32,6 +32,8 @@ ORDER = [
     ["layers.base", "tasks"],
     ["layers.windows"],
     ["layers.rows", "layers.words"],
+    ["layers.products"],
+    ["layers.ways"],
     ["layers.conv", "layers.dense", "layers.dropout", "layers.pool", "layers.reshape"],
     ["layers.norm", "layers.residual"],
     ["layers"],

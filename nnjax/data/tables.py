@@ -8,8 +8,9 @@ columns of targets, stay what they are.
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,7 +108,8 @@ def encode(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         y: (n,) labels of any kind.
 
     Raises:
-        ValueError: if y is not one label per example, or holds real numbers that are not whole.
+        ValueError: if y is not one label per example, a label is missing, or y holds real numbers
+            that are not whole.
 
     Example:
         >>> labels, names = encode(["setosa", "virginica", "setosa"])
@@ -118,6 +120,11 @@ def encode(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     if y.ndim != 1 or not len(y):
         raise ValueError(f"y must hold one label per example, shape (n,), got shape {y.shape}")
     if y.dtype.kind == "O":
+        if missing := sum(map(_is_missing, y)):
+            raise ValueError(
+                f"y has no label for {missing:,} of {len(y):,} examples (None or NaN); leave those "
+                "examples out, or give them a label of their own"
+            )
         y = np.asarray([str(label) for label in y])
     if y.dtype.kind == "f":
         if not (np.isfinite(y).all() and (y == np.rint(y)).all()):
@@ -127,6 +134,11 @@ def encode(y: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         raise ValueError(f"y must hold labels: text, whole numbers or truth values, got {y.dtype}")
     names, labels = np.unique(y, return_inverse=True)
     return labels.astype(np.int32), tuple(str(name) for name in names.tolist())
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether this stands for a value that is not there, in Python, NumPy or pandas."""
+    return label is None or (not isinstance(label, str) and str(label) in ("nan", "<NA>", "NaT"))
 
 
 class Table(NamedTuple):
@@ -161,8 +173,9 @@ def read_csv(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, a line has more or fewer values than there are columns,
-            or a value is not a number; says in which line and column.
+        ValueError: a column is missing, two have the same name, a line has more or fewer values
+            than there are columns, or a value is missing or not a number; says in which line and
+            column.
 
     Example:
         >>> import pathlib, tempfile
@@ -179,7 +192,13 @@ def read_csv(
     if not features:
         raise ValueError(f"{path}: every column is a target; expected features too")
     x = _numbers(path, names, rows, features).astype(np.float32)
-    text = np.array([rows[i][targets[0]].strip() for i in range(len(rows))])
+    text = np.array([row[targets[0]].strip() for row in rows.values()])
+    if "" in text:
+        line = list(rows)[text.tolist().index("")]
+        raise ValueError(
+            f"{path}: line {line}, column {names[targets[0]]!r}: expected a label or a number, got "
+            "nothing"
+        )
     numbers = len(targets) > 1 or task in ("regression", "multilabel")
     if not numbers and task is None:
         with suppress(ValueError):
@@ -218,41 +237,49 @@ def read_rows(path: str | os.PathLike[str], features: Sequence[str]) -> np.ndarr
     return _numbers(path, names, rows, columns).astype(np.float32)
 
 
-def _rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns of a CSV file, and its lines of values."""
+def _rows(path: str | os.PathLike[str]) -> tuple[list[str], dict[int, list[str]]]:
+    """Return the names of the columns of a CSV file, and the values by the number of their line."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a CSV file in UTF-8") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: dict[int, list[str]] = {}
     try:
-        rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+        for row in reader:
+            if row:
+                rows[reader.line_num] = row
     except csv.Error as error:
         raise ValueError(f"{path}: not a CSV file ({error})") from None
-    if len(rows) < 2 or len(rows[0]) < 2:
+    names = [name.strip() for name in rows.pop(min(rows), [])] if rows else []
+    if not rows or len(names) < 2:
         raise ValueError(
             f"{path}: expected a line with the names of the columns, then lines of values"
         )
-    names, rows = [name.strip() for name in rows[0]], rows[1:]
-    for i, row in enumerate(rows):
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"{path}: two columns have the name {twice[0]!r}; expected different names"
+        )
+    for line, row in rows.items():
         if len(row) != len(names):
             raise ValueError(
-                f"{path}: line {i + 2} has {len(row)} values, expected {len(names)}, one per column"
+                f"{path}: line {line} has {len(row)} values, expected {len(names)}, one per column"
             )
     return names, rows
 
 
 def _numbers(
-    path: Any, names: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]
+    path: Any, names: Sequence[str], rows: Mapping[int, Sequence[str]], columns: Sequence[int]
 ) -> np.ndarray:
     """Return these columns as numbers (n, k), or say in which line one is not a number."""
     values = np.empty((len(rows), len(columns)))
-    for i, row in enumerate(rows):
+    for i, (line, row) in enumerate(rows.items()):
         try:
             values[i] = [row[column] for column in columns]
         except ValueError:
-            _explain(path, i + 2, [names[c] for c in columns], [row[c] for c in columns])
+            _explain(path, line, [names[c] for c in columns], [row[c] for c in columns])
     return values
 
 
@@ -308,7 +335,10 @@ def _scale(array: np.ndarray) -> tuple[Any, Any]:
     """Return the mean and the deviation: of each column of a table, of all pixels of images."""
     axes = 0 if array.ndim == 2 else None
     mean, deviation = array.mean(axes, dtype=np.float64), array.std(axes, dtype=np.float64)
-    return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
+    first = array[0] if axes == 0 else array.ravel()[0]
+    constant = (array == first).all(axes)  # then any deviation is the rounding of the mean
+    mean = np.where(constant, first, mean)
+    return mean.tolist(), np.where(~constant & (deviation > 0), deviation, 1.0).tolist()
 
 
 def standardized(array: np.ndarray, scale: tuple[Any, Any] | None) -> np.ndarray:

@@ -21,17 +21,15 @@ stand between the entries of δ in both. With a dilation the inputs of a window 
 a_{sh·y+dh·i, sw·x+dw·k, c}, and zeros stand between the weights. With G groups there are G
 convolutions side by side: J/G filters each, which see C/G channels each.
 
-Both forms are written out here and give the same numbers. `patches` serves CPUs: it is three matrix
-products, which is where a CPU is fast. `library` serves all other platforms: each formula is one
-call of `jax.lax.conv_general_dilated`, which is cuDNN on a GPU. `Conv` chooses by the platform that
-the program is compiled for.
+Both forms are written out in `nnjax.layers.products` and give the same numbers: `patches`, three
+matrix products, and `library`, where each formula is one call of `jax.lax.conv_general_dilated`.
+`nnjax.layers.ways` chooses.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -40,188 +38,13 @@ import jax.numpy as jnp
 from nnjax.activations import Activation, require_activation, sigmoid
 from nnjax.checks import require_size
 from nnjax.initializers import Initializer, default, require_initializer
-from nnjax.layers import words
-from nnjax.layers.base import Affine, AffineLayer, Shape
-from nnjax.layers.rows import Geometry, gathered, places_per_row, side_by_side, widened
-from nnjax.layers.windows import Pair, extent, fold, overlap_add, pair, require_image, unfold
+from nnjax.layers import ways, words
+from nnjax.layers.base import Affine, AffineLayer
+from nnjax.layers.products import Library, Patches, library, patches
+from nnjax.layers.rows import Geometry, places_per_row, widened
+from nnjax.layers.windows import Pair, extent, pair, require_image
 
 __all__ = ["Conv", "Geometry", "Library", "Patches", "library", "patches"]
-
-
-class Patches:
-    """Convolution by matrix products with patches. Images (..., H, W, C), weights (J, kh, kw, C).
-
-    Where weights are few, several neighbouring places share a row of X (`nnjax.layers.rows`): an
-    infinite input makes NaN of z at all of them.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nnjax.layers.conv import Geometry, patches
-        >>> geometry = Geometry((1, 2), (1, 1), ((0, 0), (0, 0)))
-        >>> w = jnp.array([10.0, 1.0]).reshape(1, 1, 2, 1)
-        >>> a = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
-        >>> patches.correlate(w, a, geometry).ravel().tolist()
-        [12.0, 23.0]
-    """
-
-    def unfold(self, a: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return X (..., oh, ow, K), the inputs that meet the weights at every place."""
-        margins = [(0, 0)] * (a.ndim - 3) + [*geometry.margins, (0, 0)]
-        return unfold(jnp.pad(a, margins), geometry.kernel, geometry.stride, geometry.dilation)
-
-    def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return X wᵀ (..., oh, ow, J)."""
-        if geometry.groups > 1:
-            return self._side_by_side(self.correlate, w, a, geometry)
-        n = places_per_row(w.shape, a.shape, geometry)
-        w = side_by_side(w, n, geometry.stride[1])
-        z = self.unfold(a, widened(geometry, n)) @ w.reshape(len(w), -1).T
-        return z.reshape(*z.shape[:-2], z.shape[-2] * n, z.shape[-1] // n)
-
-    def pull_back(
-        self, w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry
-    ) -> jax.Array:
-        """Return fold(δ w) (..., H, W, C), given δ (..., oh, ow, J)."""
-        if geometry.groups > 1:
-            f = partial(self.pull_back, in_shape=in_shape)
-            return self._side_by_side(f, w, delta, geometry)
-        height, width, _ = in_shape
-        (top, bottom), (left, right) = geometry.margins
-        (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
-        x = delta @ w.reshape(w.shape[0], -1)
-        rows = fold(jnp.split(x, kh, axis=-1), -3, top + height + bottom, sh, dh)
-        if dw > 1:
-            image = fold(jnp.split(rows, kw, axis=-1), -2, left + width + right, sw, dw)
-        else:
-            rows = rows.reshape(*rows.shape[:-1], kw, -1)
-            image = overlap_add(rows, -3, left + width + right, sw)
-        return image[..., top : top + height, left : left + width, :]
-
-    def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return δᵀ X (J, kh, kw, C / G), summed over all examples."""
-        if geometry.groups > 1:
-            f = partial(self.weight_gradient, geometry=geometry._replace(groups=1))
-            g = jax.vmap(f)(_parts(a, geometry.groups), _parts(delta, geometry.groups))
-            return g.reshape(-1, *g.shape[2:])
-        filters, channels = delta.shape[-1], a.shape[-1]
-        n = places_per_row((filters, *geometry.kernel, channels), a.shape, geometry)
-        wide = widened(geometry, n)
-        x = self.unfold(a, wide)
-        x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, n * filters)
-        # The same product either way; with the fewer rows first it is faster.
-        g = delta.T @ x if delta.shape[-1] <= x.shape[-1] else (x.T @ delta).T
-        g = g.reshape(n * filters, *wide.kernel, channels)
-        return gathered(g, n, geometry.kernel[1], geometry.stride[1])
-
-    def _side_by_side(self, f, w, array, geometry):
-        """Return f(w, array, geometry=...) of every group, joined again."""
-        groups = geometry.groups
-        f = partial(f, geometry=geometry._replace(groups=1))
-        out = jax.vmap(f)(w.reshape(groups, -1, *w.shape[1:]), _parts(array, groups))
-        out = jnp.moveaxis(out, 0, -2)
-        return out.reshape(*out.shape[:-2], -1)
-
-
-class Library:
-    """The same three functions, each one call of `jax.lax.conv_general_dilated`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nnjax.layers.conv import Geometry, library, patches
-        >>> geometry = Geometry((3, 3), (2, 2), ((1, 1), (0, 1)))
-        >>> w, delta = jnp.ones((4, 3, 3, 2)), jnp.ones((3, 3, 4))
-        >>> turned = library.pull_back(w, delta, (5, 6, 2), geometry)
-        >>> bool(jnp.allclose(turned, patches.pull_back(w, delta, (5, 6, 2), geometry)))
-        True
-    """
-
-    def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return z without its bias, (..., oh, ow, J): the correlation of a with w."""
-        return _by_example(
-            lambda a: jax.lax.conv_general_dilated(
-                a,
-                w,
-                geometry.stride,
-                geometry.margins,
-                rhs_dilation=geometry.dilation,
-                feature_group_count=geometry.groups,
-                dimension_numbers=("NHWC", "OHWI", "NHWC"),
-            ),
-            a,
-        )
-
-    def pull_back(
-        self, w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry
-    ) -> jax.Array:
-        """Return δ, padded "full", correlated with the kernel turned by 180° (..., H, W, C)."""
-        (top, _), (left, _) = geometry.margins
-        lows = (geometry.extents[0] - 1 - top, geometry.extents[1] - 1 - left)
-        margins = [
-            (low, length + k - 1 - ((n - 1) * s + 1) - low)
-            for low, length, k, n, s in zip(
-                lows,
-                in_shape[:2],
-                geometry.extents,
-                delta.shape[-3:-1],
-                geometry.stride,
-                strict=True,
-            )
-        ]
-        # As input channels J / G, as output channels (G, C / G).
-        turned = w[:, ::-1, ::-1, :].reshape(geometry.groups, -1, *w.shape[1:])
-        turned = jnp.moveaxis(turned, 0, -2)
-        turned = turned.reshape(*turned.shape[:3], -1)
-        return _by_example(
-            lambda delta: jax.lax.conv_general_dilated(
-                delta,
-                turned,
-                (1, 1),
-                margins,
-                lhs_dilation=geometry.stride,
-                rhs_dilation=geometry.dilation,
-                feature_group_count=geometry.groups,
-                dimension_numbers=("NHWC", "IHWO", "NHWC"),
-            ),
-            delta,
-        )
-
-    def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return the correlation of a with δ (J, kh, kw, C / G), summed over all examples."""
-        margins = [
-            (low, k - 1 + (n - 1) * s + 1 - length - low)
-            for (low, _), length, k, n, s in zip(
-                geometry.margins,
-                a.shape[-3:-1],
-                geometry.extents,
-                delta.shape[-3:-1],
-                geometry.stride,
-                strict=True,
-            )
-        ]
-        return jax.lax.conv_general_dilated(
-            a.reshape(-1, *a.shape[-3:]),
-            delta.reshape(-1, *delta.shape[-3:]),
-            geometry.dilation,
-            margins,
-            rhs_dilation=geometry.stride,
-            batch_group_count=geometry.groups,
-            dimension_numbers=("CHWN", "IHWO", "CHWN"),  # the examples are what is summed over
-        )
-
-
-def _by_example(f, a):
-    """Apply f, which takes (n, H, W, C), to (..., H, W, C)."""
-    out = f(a.reshape(-1, *a.shape[-3:]))
-    return out.reshape(*a.shape[:-3], *out.shape[1:])
-
-
-def _parts(a, groups):
-    """Return the channels in groups, (groups, ..., channels / groups)."""
-    return jnp.moveaxis(a.reshape(*a.shape[:-1], groups, -1), -2, 0)
-
-
-patches = Patches()
-library = Library()
 
 
 @dataclass(frozen=True)
@@ -331,8 +154,7 @@ class Conv(AffineLayer):
                 f"w of Conv has shape {params.w.shape}; for an image of shape {a.shape} expected "
                 f"{self.w_shape(a.shape)}"
             )
-        geometry = self.geometry(a.shape)
-        z = _choose(lambda way, w, a: way.correlate(w, a, geometry), params.w, a)
+        z = ways.correlate(params.w, a, self.geometry(a.shape))
         return z + params.b.reshape(1, 1, -1), a
 
     def inputs(self, cache):
@@ -342,20 +164,16 @@ class Conv(AffineLayer):
         return x.reshape(*x.shape[:-3], -1, x.shape[-1])
 
     def pull_back(self, params, cache, delta):
-        in_shape, geometry = cache.shape, self.geometry(cache.shape)
-        return _choose(
-            lambda way, w, delta: way.pull_back(w, delta, in_shape, geometry), params.w, delta
-        )
+        return ways.pull_back(params.w, delta, cache.shape, self.geometry(cache.shape))
 
     def gradients(self, cache, delta):
-        geometry = self.geometry(cache.shape)
         return Affine(
-            w=_choose(lambda way, a, d: way.weight_gradient(a, d, geometry), cache, delta),  # BP4
-            b=_sum_over_places(delta),  #                                                      BP3
+            w=ways.weight_gradient(cache, delta, self.geometry(cache.shape)),  #       BP4
+            b=_sum_over_places(delta),  #                                              BP3
         )
 
     def patch_numbers(self, in_shape):
-        if jax.default_backend() != "cpu":  # no patches are made: as `_choose` chooses
+        if jax.default_backend() != "cpu":  # no patches are made: see `nnjax.layers.ways`
             return 0
         geometry = self.geometry(in_shape)
         w_shape = (self.filters // self.groups, *self.w_shape(in_shape)[1:])
@@ -417,15 +235,3 @@ def _sum_over_places(delta):
 def _same(length, kernel, stride):
     zeros = max((-(-length // stride) - 1) * stride + kernel - length, 0)
     return zeros // 2, zeros - zeros // 2
-
-
-def _choose(f, *arrays):
-    """Compute f(way, *arrays), way being the one for the platform that is compiled for.
-
-    On 2 CPU cores a whole epoch by patches is more than ten times as fast as by the library.
-    """
-    return jax.lax.platform_dependent(
-        *arrays,
-        cpu=lambda *arrays: f(patches, *arrays),
-        default=lambda *arrays: f(library, *arrays),
-    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from nnjax.checks import require_number
+from nnjax.checks import plain_number, require_number
 from nnjax.layers.base import Layer
 
 __all__ = ["Dropout"]
@@ -49,6 +49,7 @@ class Dropout(Layer):
         require_number(self.rate, "rate of Dropout", expected, 0, 1)
         if self.rate == 1:
             raise ValueError(f"rate of Dropout is {self.rate!r}; expected {expected}")
+        object.__setattr__(self, "rate", plain_number(self.rate))
 
     def out_shape(self, in_shape):
         return in_shape

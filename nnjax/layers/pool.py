@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.activations import Activation, identity
 from nnjax.layers import words
 from nnjax.layers.base import Layer
 from nnjax.layers.windows import Pair, count, fold, pair, require_image, shifted, spread
 
-__all__ = ["L2Pool", "MaxPool", "MeanPool"]
+__all__ = ["L2Pool", "MaxPool", "MaxPoolThen", "MeanPool"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class MaxPool(_Pool):
     def forward(self, params, a, key):
         self.out_shape(a.shape)
         (kh, kw), (sh, sw) = self.windows
-        lowest = np.array(-np.inf, a.dtype)
+        lowest = np.array(_lowest(a.dtype), a.dtype)
         z = jax.lax.reduce_window(a, lowest, jax.lax.max, (kh, kw, 1), (sh, sw, 1), "VALID")
         return z, (a, z)
 
@@ -103,6 +104,22 @@ class MaxPool(_Pool):
         (kh, kw), (sh, sw) = self.windows
         rows = functools.reduce(jnp.maximum, shifted(a, -2, kw, sw))  # z is the largest of these
         return _route(_route(delta, z, rows, -3, kh, sh), rows, a, -2, kw, sw)
+
+
+@dataclass(frozen=True)
+class MaxPoolThen(MaxPool):
+    """Max-pooling, then an activation function: see `Network.pooling_first`.
+
+    Example:
+        >>> import jax.numpy as jnp, nnjax
+        >>> from nnjax.layers.pool import MaxPoolThen
+        >>> MaxPoolThen(2, activation=nnjax.relu).activation
+        ReLU()
+    """
+
+    name = "pool"
+
+    activation: Activation = identity
 
 
 @dataclass(frozen=True)
@@ -170,6 +187,13 @@ class L2Pool(_Pool):
             nothing, jnp.zeros_like(z), delta / jnp.where(nothing, jnp.ones_like(z), z)
         )
         return a * spread(share, a.shape, size, stride)
+
+
+def _lowest(dtype):
+    """Return what is not larger than any number of this dtype."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.iinfo(dtype).min
+    return -np.inf if jnp.issubdtype(dtype, jnp.floating) else False
 
 
 def _route(delta, z, a, axis, size, stride):

@@ -1,8 +1,10 @@
 """Functions as values: when two of them do the same, and which learning rates they hold.
 
 `optax.adam(1e-3)` returns new functions at every call. Compared as Python compares functions, by
-identity, each of them would be compiled by itself. Here a function is its code and what it closes
-over: two that agree in both are equal. The factor of `optax.scale`, which is where optax keeps a
+identity, each of them would be compiled by itself. Here a function is its code, what it closes
+over, and what it reads of the variables of its module: two that agree in all are equal. One that
+holds what may change meanwhile, such as a list or an object with attributes, is equal to itself
+alone. The factor of `optax.scale`, which is where optax keeps a
 constant learning rate, counts as an argument, not as a part of the function: optimizers that
 differ in it alone are equal too, and share a compiled program that takes the rates as numbers.
 """
@@ -13,9 +15,10 @@ import functools
 import numbers
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from types import CellType, FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
 
+import jax
 import optax
 
 __all__ = ["identity", "rates_of", "with_rates"]
@@ -55,8 +58,10 @@ def identity(value: Any, _within: tuple[Any, ...] = ()) -> Hashable:
         return _Only(value)
     if _is_rate(value):
         return _SCALE
+    if isinstance(value, FunctionType) and _may_change(value):
+        return _Only(value)
     if (taken := _taken_apart(value)) is not None:
-        return taken.kind, tuple(identity(part, (*_within, value)) for part in taken.parts)
+        return taken.kind, tuple(identity(part, (*_within, value)) for part in _parts(value, taken))
     if isinstance(value, numbers.Number):
         return type(value), repr(value)  # 0.0 == -0.0, but a program with them may not be
     try:
@@ -123,6 +128,47 @@ def _taken_apart(value: Any) -> _Apart | None:
         parts = tuple(value.values())
         return _Apart((dict, names), parts, lambda p: dict(zip(names, p, strict=True)))
     return None
+
+
+def _parts(value: Any, taken: _Apart) -> tuple[Any, ...]:
+    """Return all that a value does depends on."""
+    return (*taken.parts, _variables(value)) if isinstance(value, FunctionType) else taken.parts
+
+
+def _variables(function: FunctionType) -> dict[str, Any]:
+    """Return what a function, and those of its module that it uses, read of the module's variables.
+
+    Functions, classes and modules count as themselves, so that one defined again is another.
+    """
+    found: dict[str, Any] = {}
+    scope, left = function.__globals__, [function.__code__]
+    while left:
+        code = left.pop()
+        left += [const for const in code.co_consts if isinstance(const, CodeType)]
+        for name in code.co_names:
+            if name not in scope or name in found:
+                continue
+            value = scope[name]
+            fixed = callable(value) or isinstance(value, ModuleType)
+            found[name] = _Only(value) if fixed else value
+            if isinstance(value, FunctionType) and value.__globals__ is scope:
+                left.append(value.__code__)
+    return dict(sorted(found.items()))
+
+
+def _may_change(value: Any, within: tuple[Any, ...] = ()) -> bool:
+    """Whether a value is, or holds, what can be changed in place; functions and modules are not."""
+    if any(value is outer for outer in within):
+        return False
+    if (taken := _taken_apart(value)) is not None:
+        return any(_may_change(part, (*within, value)) for part in _parts(value, taken))
+    if callable(value) or isinstance(value, jax.Array | CellType | ModuleType | _Only):
+        return False
+    try:
+        hash(value)
+    except TypeError:
+        return True
+    return hasattr(value, "__dict__") and type(value).__hash__ is object.__hash__
 
 
 def _replaced(value: Any, replace: Callable[[float], Any], within: tuple[Any, ...] = ()) -> Any:

@@ -6,7 +6,7 @@ A grid maps names to values: several values make an axis, a single one holds for
     mu, b1, eps, ...            any other number that the optimizer takes, by its name there
     l2, l1                      λ of these regularizers
     max_norm                    the limit of `MaxNorm`
-    dropout                     the rate of every Dropout layer, but for those in a block
+    dropout                     the rate of every Dropout layer
     init_scale                  what the starting weights are multiplied by
     batch_size                  the mini-batch size
     net, optimizer, schedule    networks, names of optimizers, names of schedules

@@ -15,7 +15,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnjax.checks import did_you_mean, require_number, require_scalar, require_size
+from nnjax.checks import (
+    did_you_mean,
+    plain_number,
+    require_number,
+    require_scalar,
+    require_size,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -58,7 +64,7 @@ def momentum(
     the gradients and multiplies by η at the end: the same for a constant η, but when η changes,
     here the velocity keeps the gradients as they were scaled by the η of their time.
     """
-    _require_mu(mu)
+    learning_rate, mu = plain_number(learning_rate), _plain_mu(mu)
     return optax.chain(optax.scale_by_learning_rate(learning_rate), optax.trace(decay=mu))
 
 
@@ -85,7 +91,7 @@ def nesterov(
 
     Reference: Sutskever et al. 2013, "On the importance of initialization and momentum".
     """
-    _require_mu(mu)
+    learning_rate, mu = plain_number(learning_rate), _plain_mu(mu)
     return optax.chain(
         optax.scale_by_learning_rate(learning_rate), optax.trace(decay=mu, nesterov=True)
     )
@@ -150,7 +156,8 @@ def _constant(peak: float, steps: int) -> optax.Schedule:
 
 def _step(peak: float, steps: int, every: int | None = None, factor: float = 0.1) -> optax.Schedule:
     every = -(-steps // 3) if every is None else require_size(every, "every")
-    require_number(factor, "factor", "a number between 0 and 1", 0, 1)
+    least = float(_FLOAT32.tiny)  # optax takes 0 for "no decay"
+    require_number(factor, "factor", "a number greater than 0 and at most 1", least, 1)
     return optax.exponential_decay(peak, every, factor, staircase=True)
 
 
@@ -165,7 +172,8 @@ def _one_cycle(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> optax.Schedule:
-    require_number(pct_start, "pct_start", "a fraction of the steps, from 0 to 1", 0, 1)
+    expected = "a fraction of the steps, at least 0 and less than 1"
+    require_number(pct_start, "pct_start", expected, 0, 1 - 1e-6)
     for value, option in ((div_factor, "div_factor"), (final_div_factor, "final_div_factor")):
         require_number(value, option, "a finite number of at least 1", 1, float(_FLOAT32.max))
     return optax.cosine_onecycle_schedule(steps, peak, pct_start, div_factor, final_div_factor)
@@ -359,12 +367,12 @@ def _require_rate(value: Any) -> float:
     return rate
 
 
-def _require_mu(mu: Any) -> None:
+def _plain_mu(mu: Any) -> Any:
     why = (
         "0 ≤ μ ≤ 1: with μ > 1 the velocity would grow by itself at every step, with μ < 0 it "
         "would change its sign at every step"
     )
-    require_scalar(mu, "mu", why, 0, 1)
+    return plain_number(require_scalar(mu, "mu", why, 0, 1))
 
 
 def _hashable(what: str, options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -87,6 +87,8 @@ class Recipe:
             object.__setattr__(self, "compute_dtype", dtype)
         if self.mesh is not None:
             object.__setattr__(self, "mesh", require_mesh(self.mesh))
+        if type(self) is Recipe:
+            _ = self._identity  # as of now: the variables that functions read may change later
 
     @property
     def observed(self) -> tuple[Monitor, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from nnjax.checks import require_size
+from nnjax.checks import require_instance, require_size
 from nnjax.data.stream import Source
 from nnjax.evaluation import evaluate
 from nnjax.network import Network, Params, check_batch, require_network
@@ -126,8 +126,12 @@ def stream_epochs(
             f"source is a {type(source).__name__}; expected a Folder or an Iterated of "
             "nnjax.data.stream"
         )
+    if state is not None:
+        require_instance(state, StreamState, "state", "the StreamState of an earlier run")
     start = initial_state(net, optimizer, key, params)
     if validation is not None:
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise TypeError(f"validation is a {type(validation).__name__}; expected a pair (x, y)")
         validation = check_batch(net, start.params, *validation)
     if state is None:
         state = begin(start)

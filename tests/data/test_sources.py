@@ -193,6 +193,20 @@ def test_npz_by_either_spelling(tmp_path):
     assert xy.test is None
 
 
+def test_mapped_files_give_the_same_data_and_stay_in_the_files(tmp_path):
+    arrays = small_set()
+    write_set(tmp_path / "set", arrays)
+    x, y = arrays[0].astype(np.uint8)[..., None], arrays[1]
+    np.savez(tmp_path / "set.npz", x=x[:10], y=y[:10], x_validation=x[10:], y_validation=y[10:])
+    for name in ("set", "set.npz"):
+        mapped = load(tmp_path / name, mapped=True)
+        for part, read in zip(mapped, load(tmp_path / name), strict=True):
+            if read is not None:
+                np.testing.assert_array_equal(part[0], read[0])
+                np.testing.assert_array_equal(part[1], read[1])
+                assert not part[0].flags.writeable
+
+
 def test_rows_of_features_stay_rows(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.ones((3, 5)), y=np.array([0, 1, 2], np.uint16))
     x, y = load(tmp_path / "a.npz").train

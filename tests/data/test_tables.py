@@ -48,6 +48,9 @@ def test_the_column_of_the_labels(tmp_path, delimiter, names, target, column):
         ("a,b,c\n1,2,x\n3,x\n", "line 3 has 2 values, expected 3, one per column"),
         ("a,b,c\n1,2,x\n3,four,x\n", "line 3, column 'b': expected a number, got 'four'"),
         ("a,b,c\n1,,x\n", "line 2, column 'b': expected a number, got nothing"),
+        ("a,b,c\n\n1,2,3.5\n3,4, \n", "line 4, column 'c': expected a label or a number, got noth"),
+        ('a,b,c\n1,2,"x\n"\n3,four,x\n', "line 4, column 'b': expected a number, got 'four'"),
+        ("a,a,c\n1,2,x\n", "two columns have the name 'a'; expected different names"),
     ],
 )
 def test_tables_that_are_not_data(tmp_path, text, message):
@@ -201,6 +204,7 @@ def test_labels_of_every_kind(y, labels, names):
         ([np.nan, 1], "real numbers that are not whole"),
         ([[0], [1]], r"one label per example, shape \(n,\), got shape \(2, 1\)"),
         ([], "one label per example"),
+        (np.array(["nan", np.nan, None], object), "y has no label for 2 of 3 examples"),
         ([1j], "must hold labels"),
     ],
 )
@@ -221,6 +225,11 @@ def test_standardised_by_the_training_data():
 
     images = load("digits")
     mean, deviation = standardize(images).standardization
+    constant = np.full((7, 1), 0.1)  # in float64, whose mean is not 0.1 to the last digit
+    assert constant.std() > 0
+    data = standardize(Dataset((constant, y[:7]), (constant + 1, y[:7]), None))
+    assert not data.train[0].any()
+    np.testing.assert_allclose(data.validation[0], 1)
     np.testing.assert_allclose(
         (mean, deviation), (images.train[0].mean(), images.train[0].std()), rtol=1e-5
     )

@@ -166,7 +166,7 @@ def test_other_platforms_get_the_library():
     )
     gpu, cpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "cpu"))
     assert gpu.count("stablehlo.convolution") == 3
-    assert "stablehlo.convolution" not in cpu
+    assert cpu.count("stablehlo.convolution") == 1  # forward, see test_ways
 
 
 def test_equals_pytorch():

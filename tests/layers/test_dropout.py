@@ -18,6 +18,11 @@ def test_masks_and_scales_in_training():
     assert float(jnp.mean(z)) == pytest.approx(3.0, abs=0.05)
 
 
+def test_a_rate_of_numpy_leaves_the_dtype_as_it_is():
+    a = jnp.ones(4, jnp.bfloat16)
+    assert nnjax.Dropout(np.float64(0.5)).forward((), a, jax.random.key(0))[0].dtype == a.dtype
+
+
 def test_the_same_mask_backward():
     layer, a = nnjax.Dropout(0.5), jnp.ones((4, 5, 2))
     z, cache = layer.forward((), a, jax.random.key(1))

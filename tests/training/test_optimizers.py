@@ -113,6 +113,14 @@ def test_momentum_keeps_the_rate_that_it_set_out_with():
         assert np.abs(theirs[-1] - by_hand[-1]).max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", [optimizers.momentum, optimizers.nesterov])
+def test_numbers_of_numpy_leave_the_dtype_as_it_is(kind):
+    w = jnp.ones(2, jnp.bfloat16)
+    optimizer = kind(np.float64(0.1), mu=np.float64(0.9))
+    updates, state = optimizer.update(w, optimizer.init(w))
+    assert {leaf.dtype for leaf in jax.tree.leaves((updates, state))} == {w.dtype}
+
+
 def test_the_state_holds_the_rate_also_of_a_schedule():
     optimizer = optimizers.by_name("adam", optimizers.schedule("cosine", 0.5, steps=2))
     w = jnp.asarray(W0, jnp.float32)
@@ -217,9 +225,10 @@ def test_a_schedule_that_ends_before_the_run_is_refused(name):
 def test_wrong_options_of_a_schedule_are_refused():
     with pytest.raises(ValueError, match="every is 0; expected an integer of at least 1"):
         optimizers.schedule("step", 0.1, 10, every=0)
-    with pytest.raises(ValueError, match="factor is 2; expected a number between 0 and 1"):
-        optimizers.schedule("step", 0.1, 10, factor=2)
-    for value in (-0.1, 2, "half"):
+    for value in (0, 2):  # with a factor of 0 optax would leave the rate as it is
+        with pytest.raises(ValueError, match=f"factor is {value}; expected a number greater than"):
+            optimizers.schedule("step", 0.1, 10, factor=value)
+    for value in (-0.1, 1, 2, "half"):  # with 1 the rate would never rise
         with pytest.raises(ValueError, match=r"pct_start is .*; expected a fraction of the steps"):
             optimizers.schedule("one_cycle", 0.1, 10, pct_start=value)
     with pytest.raises(ValueError, match="div_factor is 0; expected a finite number of at least 1"):

@@ -1,6 +1,7 @@
 """Recipes: which of them are equal, and that equal ones are compiled once."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import chex
@@ -27,6 +28,17 @@ ON_DEVICE: Any = jax.tree.map(jnp.asarray, DATA)
 def _promotion_as_optax_needs_it():
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+FACTOR = 1.0
+
+
+def by_factor(x):
+    return FACTOR * x
+
+
+class Settings:
+    factor = 1.0
 
 
 def recipe(optimizer, **options):
@@ -110,9 +122,29 @@ def test_functions_made_anew_are_equal_where_they_close_over_equal_values():
     assert augmented(2.0) == augmented(2.0)
     assert hash(augmented(2.0)) == hash(augmented(2.0))
     assert len({augmented(f) for f in (2.0, 2, 3.0, -0.0, 0.0)}) == 5
-    seen, same = [], [1.0]
-    assert augmented(seen) != augmented([])  # a list may change: only itself is equal to it
-    assert augmented(same) == augmented(same)
+    for factor in ([1.0], np.ones(1), SimpleNamespace(factor=1.0), Settings()):
+        function = scaled_by(factor)  # of what may change: equal to itself alone
+        assert recipe(optax.sgd(0.1), augment=function) == recipe(optax.sgd(0.1), augment=function)
+        assert augmented(factor) != augmented(factor)
+
+
+def test_functions_that_read_variables_are_equal_while_these_are(monkeypatch):
+    def augmented():
+        return recipe(optax.sgd(0.1), augment=lambda key, x: by_factor(x))
+
+    before = augmented()
+    assert before == augmented()
+    monkeypatch.setitem(globals(), "FACTOR", 2.0)
+    assert before != augmented()
+
+
+def test_a_loop_over_rates_that_a_schedule_reads_trains_with_each_of_them():
+    setting = {"epochs": 1, "batch_size": 5, "key": jax.random.key(0)}
+    ends = []
+    for rate in (0.1, 0.3):
+        optimizer = optax.sgd(lambda step: rate)  # noqa: B023  (called before it changes)
+        ends.append(nnjax.train(NET, DATA, optimizer=optimizer, **setting)[0].params[0].w)
+    assert np.abs(ends[0] - ends[1]).max() > 1e-3
 
 
 def test_functions_that_close_over_themselves():

@@ -11,7 +11,7 @@ import pytest
 
 import nnjax
 from nnjax.data.stream import Folder, Iterated
-from nnjax.training import DivergedError
+from nnjax.training import DivergedError, initial_state
 from nnjax.training.streaming import stream_epochs
 
 RNG = np.random.default_rng(0)
@@ -151,6 +151,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
         list(itertools.chain(short.windows(0)))
     with refused("source is a list; expected a Folder or an Iterated", TypeError):
         steps([])
+    one = Iterated([(np.zeros(5), 0)], 1)
+    with refused("state is .*; expected the StreamState of an earlier run", TypeError):
+        steps(one, state=initial_state(NET, optax.sgd(0.5), KEY))
+    with refused(r"validation is a tuple; expected a pair \(x, y\)", TypeError):
+        steps(one, validation=(X,))
     with refused("x holds NaN or infinity"):
         list(steps(Iterated([(np.full(5, np.nan), 0)], 1), batch_size=1))
 

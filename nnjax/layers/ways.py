@@ -1,0 +1,191 @@
+"""Which way each product of a convolution is computed, chosen in this one place by measurement.
+
+On accelerators every product is a call of the library, `jax.lax.conv_general_dilated`: cuDNN on a
+GPU. On CPUs, for float32 and without groups,
+
+    forward    the library
+    BP2        the library where kernels move by one, there are hardly more inputs than outputs
+               ("same" padding, or a kernel that is small beside the image), and at least 16
+               channels; else patches
+    BP4        patches
+
+and patches for everything in other dtypes, with groups, and where `jax.vmap` gives every network
+weights of its own: XLA has no quick convolution for these on CPUs. It has none for BP4 either, in
+which the examples are what is summed over. Of BP2 it computes the full correlation, H·W places,
+where patches have oh·ow.
+
+Measured on two cores, processor time of the library over that of patches, inside a loop: forward
+0.25 to 0.97 (1.25 for 1x1 with stride 2); BP2 0.45 to 1.05 where the table says library, 1.0 to 2.3
+elsewhere. `docs/speed.md` has the milliseconds.
+
+Each product f(u, v) is linear in u and in v, so its derivative is f(du, v) + f(u, dv). JAX would
+say the same of the library's, and transpose that into the products that are slow; so the rule is
+written out below with patches in it. Forward mode, reverse mode and any mixture stay defined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
+
+from nnjax.layers.base import Shape
+from nnjax.layers.products import Library, Patches, library, patches
+from nnjax.layers.rows import Geometry
+
+__all__ = ["back_on_cpu", "correlate", "forward_on_cpu", "pull_back", "weight_gradient"]
+
+_CHANNELS = 16  # fewer results at every place are a product that the library is slow at
+_INPUTS = (
+    1.25  # for each output: by patches the work is that of the outputs, by the library of these
+)
+
+Product = Callable[[Any, jax.Array, jax.Array], jax.Array]  # f(way, u, v)
+
+
+def forward_on_cpu(geometry: Geometry, *dtypes: Any) -> Library | Patches:
+    """Return what computes the forward pass on CPUs.
+
+    Args:
+        geometry: where the windows lie.
+        dtypes: of the weights and of the images.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.ways import Geometry, forward_on_cpu
+        >>> geometry = Geometry((5, 5), (1, 1), ((0, 0), (0, 0)))
+        >>> type(forward_on_cpu(geometry, jnp.float32)).__name__
+        'Library'
+        >>> type(forward_on_cpu(geometry, jnp.float64)).__name__
+        'Patches'
+    """
+    single = all(dtype == jnp.float32 for dtype in dtypes)
+    return library if single and geometry.groups == 1 else patches
+
+
+def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | Patches:
+    """Return what computes BP2 on CPUs, given the shape (H, W, C) of an image that comes in.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.ways import Geometry, back_on_cpu
+        >>> same = Geometry((3, 3), (1, 1), ((1, 1), (1, 1)))
+        >>> type(back_on_cpu((32, 32, 64), same, jnp.float32)).__name__
+        'Library'
+        >>> valid = Geometry((5, 5), (1, 1), ((0, 0), (0, 0)))  # of 144 inputs, 64 outputs
+        >>> type(back_on_cpu((12, 12, 20), valid, jnp.float32)).__name__
+        'Patches'
+    """
+    if forward_on_cpu(geometry, *dtypes) is patches or in_shape[-1] < _CHANNELS:
+        return patches
+    moves_by_one = geometry.stride == geometry.dilation == (1, 1)
+    inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
+    return library if moves_by_one and inputs <= _INPUTS * outputs else patches
+
+
+def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
+    """Return z without its bias (..., oh, ow, J), given w (J, kh, kw, C / G), a (..., H, W, C).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.ways import Geometry, correlate
+        >>> w = jnp.array([10.0, 1.0]).reshape(1, 1, 2, 1)
+        >>> a = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
+        >>> correlate(w, a, Geometry((1, 2), (1, 1), ((0, 0), (0, 0)))).ravel().tolist()
+        [12.0, 23.0]
+    """
+
+    def product(way, w, a):
+        return way.correlate(w, a, geometry)
+
+    if forward_on_cpu(geometry, w.dtype, a.dtype) is patches:
+        return _by_platform(product, partial(product, patches), w, a)
+    return _with_tangents(product, _with_shared_weights(product), w, a)
+
+
+def pull_back(w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry) -> jax.Array:
+    """Return ∂C/∂a (..., H, W, C), given w and δ (..., oh, ow, J): wᵀδ of BP2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.ways import Geometry, pull_back
+        >>> w = jnp.array([10.0, 1.0]).reshape(1, 1, 2, 1)
+        >>> geometry = Geometry((1, 2), (1, 1), ((0, 0), (0, 0)))
+        >>> pull_back(w, jnp.ones((1, 2, 1)), (1, 3, 1), geometry).ravel().tolist()
+        [10.0, 11.0, 1.0]
+    """
+
+    def product(way, w, delta):
+        return way.pull_back(w, delta, in_shape, geometry)
+
+    if back_on_cpu(in_shape, geometry, w.dtype, delta.dtype) is patches:
+        return _by_platform(product, partial(product, patches), w, delta)
+    return _with_tangents(product, _with_shared_weights(product), w, delta)
+
+
+def weight_gradient(a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
+    """Return ∂C/∂w (J, kh, kw, C / G), summed over all examples, given a and δ: BP4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.ways import Geometry, weight_gradient
+        >>> a = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
+        >>> geometry = Geometry((1, 2), (1, 1), ((0, 0), (0, 0)))
+        >>> weight_gradient(a, jnp.ones((1, 2, 1)), geometry).ravel().tolist()
+        [3.0, 5.0]
+    """
+
+    def product(way, a, delta):
+        return way.weight_gradient(a, delta, geometry)
+
+    return _by_platform(product, partial(product, patches), a, delta)
+
+
+def _by_platform(product: Product, on_cpu, *arrays):
+    """Compute on_cpu(*arrays) if that is what the program is compiled for, else by the library."""
+    return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(product, library))
+
+
+def _with_tangents(product: Product, on_cpu, u, v):
+    """Compute the product as `_by_platform` does, with patches in its derivative on CPUs."""
+
+    @jax.custom_jvp
+    def value(u, v):
+        return _by_platform(product, on_cpu, u, v)
+
+    def value_and_tangent(primals, tangents):
+        (u, v), (du, dv) = primals, tangents
+        term = partial(_by_platform, product, partial(product, patches))
+        terms = [
+            term(*pair)
+            for pair, t in (((du, v), du), ((u, dv), dv))
+            if not isinstance(t, SymbolicZero)
+        ]
+        z = value(u, v)
+        return z, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(z)
+
+    value.defjvp(value_and_tangent, symbolic_zeros=True)
+    return value(u, v)
+
+
+def _with_shared_weights(product: Product):
+    """Return the library's product of w and images; by patches where a batch has several w."""
+
+    @custom_vmap
+    def shared(w, images):
+        return product(library, w, images)
+
+    @shared.def_vmap
+    def batched(axis_size, in_batched, w, images):
+        if in_batched[0]:
+            axes = tuple(0 if several else None for several in in_batched)
+            return jax.vmap(partial(product, patches), in_axes=axes)(w, images), True
+        return shared(w, images), True  # (axis_size, ..., H, W, C)
+
+    return shared

@@ -1,0 +1,104 @@
+"""Which way a convolution is computed, read off the program; and derivatives of what was chosen."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import pytest
+from lax_reference import normal, quick
+from strategies import random_params, relative_errors
+
+import nnjax
+from nnjax.layers import ways
+from nnjax.layers.products import library, patches
+from nnjax.layers.rows import Geometry
+
+PLAIN = Geometry((3, 2), (1, 2), ((1, 0), (0, 1)))
+NET = nnjax.architecture.parse("conv2k3 pool2 conv3k2", (8, 8, 1), 3)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "dtypes", "way"),
+    [
+        (PLAIN, ["float32", "float32"], library),
+        (Geometry((1, 1), (1, 1), ((0, 0), (0, 0))), ["float32", "float32"], library),
+        (Geometry((11, 11), (1, 1), ((5, 5), (5, 5))), ["float32", "float32"], library),
+        (PLAIN._replace(dilation=(2, 2)), ["float32", "float32"], library),
+        (PLAIN._replace(groups=2), ["float32", "float32"], patches),
+        (PLAIN, ["float64", "float64"], patches),
+        (PLAIN, ["bfloat16", "bfloat16"], patches),
+        (PLAIN, ["float32", "float16"], patches),
+    ],
+)
+def test_the_way_of_the_forward_pass_on_cpus(geometry, dtypes, way):
+    assert ways.forward_on_cpu(geometry, *map(jnp.dtype, dtypes)) is way
+
+
+def convolutions(f, *args):
+    """Return how many convolutions of the library are in a program for CPUs."""
+    lowered = jax.jit(f).trace(*args).lower(lowering_platforms=("cpu",))
+    return lowered.as_text().count("stablehlo.convolution")
+
+
+def test_programs_for_cpus_hold_the_library_forward_alone():
+    params = random_params(NET, 0)
+    x, y = jnp.ones((2, 8, 8, 1)), jnp.array([0, 1])
+
+    def loss(params):
+        return nnjax.loss(NET, params, x, y)
+
+    assert convolutions(lambda p: nnjax.backprop(NET, p, x, y), params) == 2
+    assert convolutions(jax.grad(loss), params) == 2
+    stacked = jax.tree.map(lambda p: jnp.stack([p] * 3), params)
+    # all networks see the same images, but the second layer of each sees its own
+    assert convolutions(jax.vmap(loss), stacked) == 0
+    shared = jax.vmap(lambda x: nnjax.feedforward(NET, params, x))
+    assert convolutions(shared, jnp.ones((3, *x.shape))) == 2
+
+
+def test_derivatives_of_the_library_on_cpus(monkeypatch):
+    """Forward mode, reverse mode and both, in the order either way, in float64."""
+    monkeypatch.setattr(ways, "forward_on_cpu", lambda geometry, *dtypes: library)
+    with jax.enable_x64(True):
+        w, a = normal(0, 4, 3, 2, 2), normal(1, 3, 5, 6, 2)
+        dw, da = normal(2, *w.shape), normal(3, *a.shape)
+
+        def all_modes(correlate, w, a):
+            def f(w, a):
+                return jnp.sum(jnp.tanh(correlate(w, a, PLAIN)) ** 2)
+
+            def slope(w, a):
+                return jax.jvp(f, (w, a), (dw, da))[1]
+
+            gradient = jax.grad(f, (0, 1))
+            return (
+                f(w, a),
+                jax.jvp(lambda w: f(w, a), (w,), (dw,))[1],
+                gradient(w, a),
+                jax.jvp(gradient, (w, a), (dw, da))[1],
+                jax.grad(slope, (0, 1))(w, a),
+            )
+
+        found, expected = (
+            quick(all_modes)(correlate, w, a) for correlate in (ways.correlate, library.correlate)
+        )
+        errors = relative_errors(found, expected)
+        assert max(map(float, jax.tree.leaves(errors))) <= 1e-12, errors
+
+
+def test_networks_with_weights_of_their_own():
+    ws, a = jnp.float32(normal(0, 3, 4, 3, 2, 2)), jnp.float32(normal(1, 3, 5, 6, 2))
+    for axes, several in (((0, None), a), ((0, 0), jnp.stack([a, 2 * a, -a]))):
+        found = jax.vmap(lambda w, a: ways.correlate(w, a, PLAIN), axes)(ws, several)
+        for i, w in enumerate(ws):
+            each = library.correlate(w, a if axes[1] is None else several[i], PLAIN)
+            assert float(relative_errors(found[i], each)) <= 1e-6
+
+
+def test_export_with_a_symbolic_batch():
+    params = random_params(NET, 0)
+    (n,) = jax.export.symbolic_shape("n")
+    x = jax.ShapeDtypeStruct((n, 8, 8, 1), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: nnjax.feedforward(NET, params, x)))(x)
+    images = jnp.float32(normal(0, 5, 8, 8, 1))
+    found = exported.call(images)
+    assert float(relative_errors(found, nnjax.feedforward(NET, params, images))) <= 1e-6
