@@ -90,7 +90,7 @@ def predict(
     told: Any = task
 
     def predictions(x):
-        _, a = wide_outputs(net, forward(net, params, x, None))
+        _, a = wide_outputs(net, forward(net.pooling_first, params, x, None))
         return told.predictions(_where_finite(params, x, a))
 
     return in_pieces(net, predictions, x)

@@ -16,7 +16,7 @@ from nnjax.layers.base import Shape
 from nnjax.layers.rows import Geometry, gathered, places_per_row, side_by_side, widened
 from nnjax.layers.windows import fold, overlap_add, unfold
 
-__all__ = ["Library", "Patches", "library", "patches"]
+__all__ = ["InOrder", "Library", "Patches", "in_order", "library", "patches"]
 
 
 class Patches:
@@ -158,17 +158,7 @@ class Library:
 
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
         """Return the correlation of a with δ (J, kh, kw, C / G), summed over all examples."""
-        margins = [
-            (low, k - 1 + (n - 1) * s + 1 - length - low)
-            for (low, _), length, k, n, s in zip(
-                geometry.margins,
-                a.shape[-3:-1],
-                geometry.extents,
-                delta.shape[-3:-1],
-                geometry.stride,
-                strict=True,
-            )
-        ]
+        margins = _margins_of_gradient(a, delta, geometry)
         return jax.lax.conv_general_dilated(
             a.reshape(-1, *a.shape[-3:]),
             delta.reshape(-1, *delta.shape[-3:]),
@@ -178,6 +168,47 @@ class Library:
             batch_group_count=geometry.groups,
             dimension_numbers=("CHWN", "IHWO", "CHWN"),  # the examples are what is summed over
         )
+
+
+class InOrder(Library):
+    """The library, with BP4 in the order (images, height, width, channels), which CPUs need.
+
+    BP4 correlates a with δ: channels take the place of examples, and examples that of channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.products import Geometry, in_order, library
+        >>> geometry = Geometry((3, 3), (2, 2), ((1, 1), (0, 1)))
+        >>> a, delta = jnp.ones((4, 5, 6, 2)), jnp.ones((4, 3, 3, 7))
+        >>> g = in_order.weight_gradient(a, delta, geometry)
+        >>> bool(jnp.allclose(g, library.weight_gradient(a, delta, geometry)))
+        True
+    """
+
+    def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
+        """Return what `Library.weight_gradient` does, without groups."""
+        a, delta = (array.reshape(-1, *array.shape[-3:]) for array in (a, delta))
+        images, kernels = a.transpose(3, 1, 2, 0), delta.transpose(3, 1, 2, 0)
+        height, width = delta.shape[1:3]
+        margins = _margins_of_gradient(a, delta, geometry)
+        moved = Geometry((height, width), geometry.dilation, margins, geometry.stride)
+        return self.correlate(kernels, images, moved).transpose(3, 1, 2, 0)
+
+
+def _margins_of_gradient(a, delta, geometry):
+    """Return the zeros around the image with which the correlation with δ has a kernel's size."""
+    top_bottom, left_right = (
+        (low, k - 1 + (n - 1) * s + 1 - length - low)
+        for (low, _), length, k, n, s in zip(
+            geometry.margins,
+            a.shape[-3:-1],
+            geometry.extents,
+            delta.shape[-3:-1],
+            geometry.stride,
+            strict=True,
+        )
+    )
+    return top_bottom, left_right
 
 
 def _by_example(f, a):
@@ -193,3 +224,4 @@ def _parts(a, groups):
 
 patches = Patches()
 library = Library()
+in_order = InOrder()

@@ -7,16 +7,19 @@ GPU. On CPUs, for float32 and without groups,
     BP2        the library where kernels move by one, there are hardly more inputs than outputs
                ("same" padding, or a kernel that is small beside the image), and at least 16
                channels; else patches
-    BP4        patches
+    BP4        the library where kernels of 7x7 or wider move by one and there are at least 16
+               channels; else patches
 
 and patches for everything in other dtypes, with groups, and where `jax.vmap` gives every network
-weights of its own: XLA has no quick convolution for these on CPUs. It has none for BP4 either, in
-which the examples are what is summed over. Of BP2 it computes the full correlation, H·W places,
-where patches have oh·ow.
+weights of its own: XLA has no quick convolution for these on CPUs. Of BP2 the library computes the
+full correlation, H·W places, where patches have oh·ow. For BP4, in which the examples are what is
+summed over, the axes have to be reordered first (`InOrder`): within a loop XLA is tens of times
+slower in any other order.
 
-Measured on two cores, processor time of the library over that of patches, inside a loop: forward
-0.25 to 0.97 (1.25 for 1x1 with stride 2); BP2 0.45 to 1.05 where the table says library, 1.0 to 2.3
-elsewhere. `docs/speed.md` has the milliseconds.
+Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
+0.97, and 1.25 for 1x1 with stride 2; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
+elsewhere; BP4 0.45 to 0.92 where it is taken, 0.35 to 1.5 elsewhere
+(`docs/speed.md`).
 
 Each product f(u, v) is linear in u and in v, so its derivative is f(du, v) + f(u, dv). JAX would
 say the same of the library's, and transpose that into the products that are slow; so the rule is
@@ -36,15 +39,21 @@ from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 
 from nnjax.layers.base import Shape
-from nnjax.layers.products import Library, Patches, library, patches
+from nnjax.layers.products import Library, Patches, in_order, library, patches
 from nnjax.layers.rows import Geometry
 
-__all__ = ["back_on_cpu", "correlate", "forward_on_cpu", "pull_back", "weight_gradient"]
+__all__ = [
+    "back_on_cpu",
+    "correlate",
+    "forward_on_cpu",
+    "pull_back",
+    "weight_gradient",
+    "weights_on_cpu",
+]
 
 _CHANNELS = 16  # fewer results at every place are a product that the library is slow at
-_INPUTS = (
-    1.25  # for each output: by patches the work is that of the outputs, by the library of these
-)
+_WIDE = 7  # kernels of this size have so many patches that the library is ahead for BP4
+_INPUTS = 1.25  # of an image for each output: the library's work over that of patches
 
 Product = Callable[[Any, jax.Array, jax.Array], jax.Array]  # f(way, u, v)
 
@@ -87,6 +96,24 @@ def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | 
     moves_by_one = geometry.stride == geometry.dilation == (1, 1)
     inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
     return library if moves_by_one and inputs <= _INPUTS * outputs else patches
+
+
+def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | Patches:
+    """Return what computes BP4 on CPUs, given the shape (H, W, C) of an image that comes in.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.ways import Geometry, weights_on_cpu
+        >>> wide = Geometry((7, 7), (1, 1), ((3, 3), (3, 3)))
+        >>> type(weights_on_cpu((16, 16, 32), wide, jnp.float32)).__name__
+        'InOrder'
+        >>> type(weights_on_cpu((28, 28, 1), wide, jnp.float32)).__name__
+        'Patches'
+    """
+    if forward_on_cpu(geometry, *dtypes) is patches or in_shape[-1] < _CHANNELS:
+        return patches
+    moves_by_one = geometry.stride == geometry.dilation == (1, 1)
+    return in_order if moves_by_one and min(geometry.kernel) >= _WIDE else patches
 
 
 def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
@@ -144,7 +171,9 @@ def weight_gradient(a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.A
     def product(way, a, delta):
         return way.weight_gradient(a, delta, geometry)
 
-    return _by_platform(product, partial(product, patches), a, delta)
+    if weights_on_cpu(a.shape, geometry, a.dtype, delta.dtype) is patches:
+        return _by_platform(product, partial(product, patches), a, delta)
+    return _with_tangents(product, _without_batches(product), a, delta)
 
 
 def _by_platform(product: Product, on_cpu, *arrays):
@@ -172,6 +201,21 @@ def _with_tangents(product: Product, on_cpu, u, v):
 
     value.defjvp(value_and_tangent, symbolic_zeros=True)
     return value(u, v)
+
+
+def _without_batches(product: Product):
+    """Return the library's product of a and δ; by patches where there is a batch of several."""
+
+    @custom_vmap
+    def alone(a, delta):
+        return product(in_order, a, delta)
+
+    @alone.def_vmap
+    def batched(axis_size, in_batched, a, delta):
+        axes = tuple(0 if several else None for several in in_batched)
+        return jax.vmap(partial(product, patches), in_axes=axes)(a, delta), True
+
+    return alone
 
 
 def _with_shared_weights(product: Product):

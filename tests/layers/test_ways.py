@@ -9,7 +9,7 @@ from strategies import random_params, relative_errors
 
 import nnjax
 from nnjax.layers import ways
-from nnjax.layers.products import library, patches
+from nnjax.layers.products import in_order, library, patches
 from nnjax.layers.rows import Geometry
 
 PLAIN = Geometry((3, 2), (1, 2), ((1, 0), (0, 1)))
@@ -31,6 +31,57 @@ NET = nnjax.architecture.parse("conv2k3 pool2 conv3k2", (8, 8, 1), 3)
 )
 def test_the_way_of_the_forward_pass_on_cpus(geometry, dtypes, way):
     assert ways.forward_on_cpu(geometry, *map(jnp.dtype, dtypes)) is way
+
+
+SAME = Geometry((3, 3), (1, 1), ((1, 1), (1, 1)))
+WIDE = Geometry((7, 7), (1, 1), ((3, 3), (3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("geometry", "in_shape", "back", "weights"),
+    [
+        (SAME, (32, 32, 64), library, patches),
+        (SAME, (32, 32, 3), patches, patches),  # too few channels
+        (WIDE, (24, 24, 16), library, in_order),
+        (WIDE, (28, 28, 1), patches, patches),
+        (WIDE._replace(margins=((0, 0), (0, 0))), (14, 14, 16), patches, in_order),
+        (Geometry((5, 5), (1, 1), ((0, 0), (0, 0))), (12, 12, 20), patches, patches),
+        (Geometry((3, 3), (1, 1), ((0, 0), (0, 0))), (32, 32, 32), library, patches),
+        (WIDE._replace(stride=(2, 2)), (32, 32, 64), patches, patches),
+        (WIDE._replace(dilation=(2, 2)), (32, 32, 64), patches, patches),
+        (WIDE._replace(groups=2), (32, 32, 64), patches, patches),
+    ],
+)
+def test_the_ways_back_on_cpus(geometry, in_shape, back, weights):
+    assert ways.back_on_cpu(in_shape, geometry, jnp.float32) is back
+    assert ways.weights_on_cpu(in_shape, geometry, jnp.float32) is weights
+    assert ways.back_on_cpu(in_shape, geometry, jnp.float64) is patches
+    assert ways.weights_on_cpu(in_shape, geometry, jnp.float64) is patches
+
+
+def test_the_products_back_are_those_of_the_library():
+    """In float64, with strides and dilation; and as chosen for float32, with vmap and jvp of it."""
+    with jax.enable_x64(True):
+        geometry = Geometry((3, 2), (1, 2), ((1, 0), (0, 1)), (2, 1))
+        a, delta = normal(0, 4, 7, 8, 3), normal(1, 4, 4, 4, 5)
+        found = in_order.weight_gradient(a, delta, geometry)
+        expected = library.weight_gradient(a, delta, geometry)
+        assert float(relative_errors(found, expected)) <= 1e-12
+    a, delta = (jnp.float32(normal(seed, 2, 3, 7, 7, 16)) for seed in (2, 3))
+    w = jnp.float32(normal(4, 16, 7, 7, 16))
+
+    def back(ways, a, delta):
+        return (
+            ways.pull_back(w, delta, (7, 7, 16), WIDE),
+            ways.weight_gradient(a, delta, WIDE),
+        )
+
+    def slopes(ways):
+        of_all = jax.jvp(jax.vmap(lambda *args: back(ways, *args)), (a, delta), (delta, a))
+        return of_all, jax.jvp(lambda a: back(ways, a, delta[0]), (a[0],), (delta[0],))
+
+    errors = relative_errors(*(jax.jit(slopes, static_argnums=0)(way) for way in (ways, library)))
+    assert max(map(float, jax.tree.leaves(errors))) <= 1e-5, errors
 
 
 def convolutions(f, *args):
