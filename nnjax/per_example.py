@@ -358,8 +358,9 @@ def clipped_gradient(
     """
     norms = jnp.sqrt(_squared_norms(net, params, bp))
     clip = jnp.asarray(clip_norm, norms.dtype)
-    weights = clip / jnp.maximum(norms, clip) / len(norms)
-    return weighted_gradient.unchecked(net, params, bp, weights)
+    total = weighted_gradient.unchecked(net, params, bp, clip / jnp.maximum(norms, clip))
+    # Divided at the end: weights of 1/n lose their digits in float16.
+    return jax.tree.map(lambda g: g / len(norms), total)
 
 
 class NoiseScale(NamedTuple):

@@ -449,6 +449,21 @@ def test_clipping_in_float16_where_squares_overflow():
         np.testing.assert_allclose(np.float32(a), b, rtol=0.02, atol=1e-3)
 
 
+def test_clipping_of_many_examples_in_float16():
+    """Weights of C / (n ‖g‖) would be rounded to a few multiples of the smallest number."""
+    net = nnjax.mlp([3, 2])
+    params = random_params(net, 0)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4096, 3)), rng.integers(2, size=4096)
+    narrow = jax.tree.map(lambda p: p.astype(jnp.float16), params)
+    wide, low = (
+        per_example.clipped_gradient(net, p, nnjax.backprop(net, p, x, y), 1e-3)
+        for p in (params, narrow)
+    )
+    for a, b in zip(jax.tree.leaves(low), jax.tree.leaves(wide), strict=True):
+        assert np.linalg.norm(np.asarray(a, float) - np.asarray(b)) < 0.01 * np.linalg.norm(b)
+
+
 @pytest.mark.parametrize(
     "clip_norm", [jnp.array(-1.0), np.float32(-1), jnp.inf, 1j, "1", jnp.ones(2)]
 )

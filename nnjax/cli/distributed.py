@@ -41,8 +41,8 @@ _ENDED = (
 )
 # What comes from JAX when a process has died, from this line on: a page, and then the end.
 _DEATH = r"^[EWF]\d{4} .*(coordination_service|distributed service)|^terminate called"
-# Two threads that greet at once write one line into the other.
-_GREETING = r"\[Gloo\]|connected peer ranks"
+# Threads that greet at once write one line into the other: of some only a number is left.
+_GREETING = r"\[Gloo\]|connected peer ranks|^(?:is connected to|peer ranks\.|\s|\d)*$"
 _FILTER = f"""
 import re, signal, sys
 for name in ("SIGINT", "SIGTERM", "SIGHUP"):

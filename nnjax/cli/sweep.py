@@ -192,7 +192,7 @@ class Sweep:
     def _grid(self, config: TrainConfig) -> dict[str, Any]:
         grid: dict[str, Any] = {"rate": config.learning_rate}
         for name, values in self._given().items():
-            grid[name] = values if len(values) > 1 else values[0]
+            grid[name] = values[0] if len(values) == 1 else values
         return grid
 
     def _space(self, config: TrainConfig, net: Network) -> Space:

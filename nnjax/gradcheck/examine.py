@@ -145,33 +145,37 @@ def examine(
             worst,
             findings=(other,) if other.factor is None else _merged([other], explain(telling)),
         )
-    steps = tuple(localise(points))
-    if any(
-        array is None and leaf is not None
-        for array, leaf in zip(first.claimed_arrays, first.claimed, strict=True)
-    ):
-        return report(
-            Verdict.WRONG, reason, worst, steps=steps
-        )  # there is nothing to explain it by
+    findings, nearest = _why(telling, candidates, explain)
+    return report(
+        Verdict.WRONG,
+        reason,
+        worst,
+        steps=tuple(localise(points)),
+        findings=findings,
+        nearest=nearest,
+    )
+
+
+def _why(
+    points: Sequence[Point], candidates: Callable, explain: Callable
+) -> tuple[tuple[Finding, ...], Finding | None]:
+    """Return what explains a wrong claim, else the mistake of the table that comes nearest."""
+    first = points[0]
     missing = [name for name, leaf in zip(first.names, first.claimed, strict=True) if leaf is None]
+    arrays = [array for array in first.claimed_arrays if array is not None]
+    if len(arrays) + len(missing) < len(first.claimed):
+        return (), None  # there is nothing to explain it by
     if missing:
         found = Finding(
             name="not returned (None)",
             where=", ".join(missing),
             sentence="None is returned where a gradient is expected",
-            residual=0.0,
             leaves=tuple(missing),
         )
-        return report(Verdict.WRONG, reason, worst, steps=steps, findings=(found,))
-    found = diagnose(telling, candidates(telling))
-    return report(
-        Verdict.WRONG,
-        reason,
-        worst,
-        steps=steps,
-        findings=_merged(found.findings, explain(telling)),
-        nearest=found.nearest if found.nearest and _telling(found.nearest) else None,
-    )
+        return (found,), None
+    found = diagnose(points, candidates(points))
+    nearest = found.nearest if found.nearest and _telling(found.nearest) else None
+    return _merged(found.findings, explain(points)), nearest
 
 
 def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -214,32 +218,23 @@ def _telling(finding: Finding) -> bool:
 
 
 def _agreement(points, worst) -> str:
-    with_domain = {domain.name for point in points for domain in point.problem.domains.values()}
-    on = f" along {' and '.join(sorted(with_domain))} arguments" if with_domain else ""
-    small = [leaf for leaf in worst if leaf.relative_error > LEAF_TOLERANCE]
-    size = max((leaf.relative_error for leaf in worst if leaf not in small), default=0.0)
-    closely = f"to {size:.0e}" if size else "exactly"
-    if points[0].problem.untraceable:
-        off = max(
-            (
-                norm(noise) / (norm(g) or 1.0)
-                for p in points
-                for noise, g in zip(p.noise, p.expected, strict=True)
-            ),
-            default=0.0,
-        )
+    problem = points[0].problem
+    domains = {domain.name for point in points for domain in point.problem.domains.values()}
+    on = f" along {' and '.join(sorted(domains))} arguments" if domains else ""
+    if problem.untraceable:
+        pairs = (pair for p in points for pair in zip(p.noise, p.expected, strict=True))
+        off = max((norm(noise) / (norm(g) or 1.0) for noise, g in pairs), default=0.0)
         return (
             f"Agrees with finite differences in every array{on}, as far as they reach "
-            f"({max(off, 1e-15):.0e}). {points[0].problem.untraceable}"
+            f"({max(off, 1e-15):.0e}). {problem.untraceable}"
         )
+    small = [leaf for leaf in worst if leaf.relative_error > LEAF_TOLERANCE]
+    size = max((leaf.relative_error for leaf in worst if leaf not in small), default=0.0)
+    closely = f"Agrees with autodiff {f'to {size:.0e}' if size else 'exactly'}"
     if not small:
-        return f"Agrees with autodiff {closely} in every array{on}."
+        return f"{closely} in every array{on}."
     named = ", ".join(leaf.path for leaf in small)
-    rest = (
-        f"Agrees with autodiff {closely} in every other array{on}; "
-        if len(small) < len(worst)
-        else ""
-    )
+    rest = f"{closely} in every other array{on}; " if len(small) < len(worst) else ""
     return f"{rest}{named} {'is' if len(small) == 1 else 'are'} 0, or equal, up to rounding."
 
 

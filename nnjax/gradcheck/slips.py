@@ -1,94 +1,38 @@
 """The ways in which people go wrong at one operation of a backward pass.
 
-At an edge of f's graph, from the operand u of an operation to its result v, a backward pass takes
-what arrives at v, written d[v], and makes of it what flows on to u. A `Slip` is something else made
-of it. The operators are few: `times` multiplies by something else than the derivative, `instead`
-puts another value in place of an operand, `before` and `after` rearrange what arrives or what flows
-on, `other` takes another variable's error; `by` is for what is none of these. The words, in a
-table, name u, v and whatever variable of f is mixed up with them.
+A `Slip` is an operator of `nnjax.gradcheck.operators` at the edges of one site, from the operand u
+of an operation to its result v; d[v] is what arrives at v. The words, in a table, name u, v and
+whatever variable of f is mixed up with them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, derivative, sum_to
+from nnjax.gradcheck.graph import MOVES, TOTAL, Graph
 from nnjax.gradcheck.names import rows
-from nnjax.gradcheck.places import Edge, Site, Spot
+from nnjax.gradcheck.operators import (
+    Change,
+    Family,
+    Flow,
+    after,
+    before,
+    by,
+    instead,
+    other,
+    times,
+)
+from nnjax.gradcheck.places import Site
 
-__all__ = ["FACTOR", "Family", "Flow", "Slip", "families", "slips"]
-
+__all__ = ["FACTOR", "Slip", "slips"]
 
 # The name of the slip whose words are those of the number found.
 FACTOR = ""
-
-
-class Flow(NamedTuple):
-    """What a slip may look at: one edge at one point, in one turn of a loop.
-
-    Attributes:
-        spot: the point.
-        turn: the turn of the loop in which the edge lies.
-        edge: (k, j).
-        arriving: d[v].
-        flow: what should flow on to u.
-        cotangents, which: of the nodes calculated later, for passes side by side, and which it is.
-    """
-
-    spot: Spot
-    turn: int
-    edge: Edge
-    arriving: np.ndarray
-    flow: np.ndarray
-    cotangents: Mapping[int, np.ndarray]
-    which: int
-
-    @property
-    def partial(self) -> Any:
-        """∂v/∂u of an elementwise operation."""
-        partials = self.spot.graph.partials(self.edge[0])
-        assert partials is not None
-        return partials[self.edge[1]]
-
-    @property
-    def inputs(self) -> list[Any]:
-        """The operands of the operation."""
-        return [self.spot.graph.values[n] for n in self.spot.graph.equations[self.edge[0]].inputs]
-
-    def reduced(self, g: np.ndarray) -> np.ndarray:
-        """Sum over the axes along which u was spread."""
-        return sum_to(g[None], self.flow.shape)[0]
-
-    def pull(self, g: np.ndarray) -> np.ndarray:
-        """Return what would flow on to u if g arrived at v."""
-        k, j = self.edge
-        return self.spot.graph.pull_back(k, [g[None]])[j][0]
-
-    def pull_at(self, operand: int, value: Any) -> np.ndarray:
-        """Return what would flow on to u if another operand had this value."""
-        k, j = self.edge
-        equation, inputs = self.spot.graph.equations[k], self.inputs
-        own = inputs[operand]
-        inputs[operand] = np.broadcast_to(value, np.shape(own)).astype(own.dtype)
-        graph = self.spot.graph
-        if graph.partials(k) is not None:
-            return self.reduced(self.arriving * derivative(equation, inputs, j))
-        return graph.passage_at(k, inputs).pull({0: self.arriving[None]})[j][0]
-
-    def value(self, family: Family, shift: int = 0) -> np.ndarray:
-        """Return the value of a variable in this turn, or some turns later; 0 beyond the last."""
-        values, nodes = self.spot.graph.values, family.nodes
-        if len(nodes) == 1:
-            return values[nodes[0]]
-        if 0 <= self.turn + shift < len(nodes):
-            return values[nodes[self.turn + shift]]
-        return np.zeros_like(values[nodes[self.turn]])
 
 
 class Slip(NamedTuple):
@@ -113,80 +57,6 @@ class Slip(NamedTuple):
     fitted: bool = False
     number: float = 1.0
     at: int | None = None
-
-
-class Family(NamedTuple):
-    """A variable of f: one node, or one in every turn of a loop.
-
-    Attributes:
-        name: what the user calls it.
-        nodes: one per turn.
-        plain: whether it is a variable of the user's, not a step within an expression.
-    """
-
-    name: str
-    nodes: tuple[int, ...]
-    plain: bool
-
-
-def families(graph: Graph) -> list[Family]:
-    """Return the variables of f, those of a loop with all their turns."""
-    found = {(node,): Family(name, (node,), True) for node, name in graph.inputs.items()}
-
-    def enter(nodes, name):
-        if all(jnp.issubdtype(graph.values[n].dtype, np.number) for n in nodes):  # no random keys
-            found.setdefault(nodes, Family(name, nodes, not graph.inner(nodes[-1])))
-
-    spot = {k: i for i, group in enumerate(graph.groups) for k in group}
-    for group in graph.groups:
-        first = graph.equations[group[0]]
-        if first.name != "broadcast_in_dim" or graph.inputs.get(first.inputs[0]) is None:
-            for i in range(len(first.outputs)):
-                nodes = tuple(graph.equations[k].outputs[i] for k in group)
-                enter(nodes, graph.name(nodes[-1]))
-                # What a loop leaves behind is a variable of its own.
-                inside = {spot[k] for k, _ in graph.uses.get(nodes[0], ())}
-                if {spot[k] for k, _ in graph.uses.get(nodes[-1], ())} - inside:
-                    enter(nodes[-1:], graph.name(nodes[-1]))
-    for group in graph.groups:
-        for j in range(len(graph.equations[group[0]].inputs)):
-            nodes = tuple(graph.equations[k].inputs[j] for k in group)
-            if len(set(nodes)) > 1:
-                enter(nodes, f"{graph.name(nodes[-1])} of the step before")
-    return list(found.values())
-
-
-Change = Callable[[Flow, float], Any]
-
-
-def times(factor: Callable[[Flow], Any]) -> Change:
-    """Return the edit that multiplies d[v] by a factor in place of ∂v/∂u."""
-    return lambda e, t: e.reduced(e.arriving * factor(e))
-
-
-def instead(operand: int, value: Callable[[Flow], Any]) -> Change:
-    """Return the edit that carries d[v] back with another value for an operand."""
-    return lambda e, t: e.pull_at(operand, value(e))
-
-
-def before(move: Callable[[np.ndarray], np.ndarray]) -> Change:
-    """Return the edit that rearranges d[v] before it is carried back."""
-    return lambda e, t: e.pull(move(e.arriving))
-
-
-def after(move: Callable[[np.ndarray], np.ndarray]) -> Change:
-    """Return the edit that rearranges what flows on to u."""
-    return lambda e, t: move(e.flow)
-
-
-def other(nodes: Mapping[int, int]) -> Change:
-    """Return the edit that takes the error of another variable for that of each u."""
-    return lambda e, t: e.spot.cotangents[nodes[e.edge[1]]][0]
-
-
-def by(function: Callable, *given: Any) -> Change:
-    """Return the edit that a function of the edge makes, given something more."""
-    return lambda e, t: function(e, *given)
 
 
 def slips(graph: Graph, where: Site, known: list[Family]) -> Iterator[Slip]:
@@ -390,8 +260,8 @@ class _Slips:
         for which, chosen in (("last", edges[-1]), ("first", edges[0])):
             carry = " (carry dropped)" * (self.where.serial and which == "first")
             words: dict[str, Any] = {"which": which, "n": len(edges), "carry": carry}
-            yield self.slip("one step", by(_if_edge, chosen, True), **words)
-            yield self.slip("other steps", by(_if_edge, chosen, False), **words)
+            yield self.slip("one step", by(Flow.if_edge, chosen, True), **words)
+            yield self.slip("other steps", by(Flow.if_edge, chosen, False), **words)
 
     def moved(self) -> Iterator[Slip]:
         """What flows on, or what arrives before it is carried on, turned, shifted or cut down."""
@@ -425,7 +295,7 @@ class _Slips:
         uses = graph.consumers.get(node, [])
         if len(self.where.nodes) == 1 and len(uses) > 2:
             for which, edge in (("last", uses[-1]), ("first", uses[0])):
-                yield self.slip("one use", by(_flow_along, edge), which=which, n=len(uses))
+                yield self.slip("one use", by(Flow.flow_along, edge), which=which, n=len(uses))
 
     def later(self) -> Iterator[Slip]:
         """The error of a later variable, which v's own follows from."""
@@ -439,7 +309,9 @@ class _Slips:
             if graph.shape(node) != graph.shape(equation.outputs[0]):
                 return
             if not graph.inner(node):
-                yield self.slip("later", by(_from_after, steps), 0.05 * steps, x=graph.name(node))
+                yield self.slip(
+                    "later", by(Flow.from_after, steps), 0.05 * steps, x=graph.name(node)
+                )
 
     # Operations that work entry by entry.
 
@@ -463,8 +335,8 @@ class _Slips:
             change = instead(self.j, found.value)
             yield self.slip("at another", change, found.cost, x=found.name, off=found.off)
         for text, function in OTHERS.items():
-            for name, value, more in ((self.u, _argument, 0.0), (self.v, _result, 0.1)):
-                change = times(lambda e, f=function, value=value: f(value(e)))
+            for name, value, more in ((self.u, "argument", 0.0), (self.v, "result", 0.1)):
+                change = times(lambda e, f=function, value=value: f(getattr(e, value)))
                 words: dict[str, Any] = {
                     "formula": text.format(v=name),
                     "words": text.format(v=f"`{name}`"),
@@ -500,7 +372,7 @@ class _Slips:
             def moved(e, turn=None, nodes=nodes, sign=sign):
                 values = e.spot.graph.values
                 new = 0.0 if turn is None else values[nodes[turn(e.turn)]]
-                return _argument(e) + sign * (new - values[nodes[e.turn]])
+                return e.argument + sign * (new - values[nodes[e.turn]])
 
             name = graph.name(term)
             yield self.slip("no term", instead(self.j, moved), at=made[-1], x=name)
@@ -543,12 +415,12 @@ class _Slips:
                 off = step * bool(shift or again)
                 yield Other(family.name + words, value, 2.0 + far + 0.1 * abs(shift), off)
             for turn, words in _OTHER_TURNS if same and turns > 2 and shape else ():
-                value = partial(_in_turn, nodes=family.nodes, turn=turn)
+                value = partial(Flow.in_turn, nodes=family.nodes, turn=turn)
                 at = graph.producer[node] if graph.assigned(node) else None
                 yield Other(f"{name} of {words}", value, 2.3, step, at)
             turned = graph.shape(family.nodes[0])[::-1]
             if shape == turned and len(shape) == 2 and shape[0] != shape[1]:
-                value = partial(_transposed, family=family)
+                value = partial(Flow.transposed, family=family)
                 yield Other(f"{family.name}ᵀ", value, 2.1 + far)
 
     # Operations that mix the entries of their operands, or move them.
@@ -565,20 +437,20 @@ class _Slips:
         if kind in MOVES:
             yield from self.copies()
         if kind in ("reduce_max", "reduce_min", "argmax"):
-            yield self.slip("everywhere", by(_everywhere))
+            yield self.slip("everywhere", by(Flow.everywhere))
         if kind == "split":
             sizes, axis = params["sizes"], params["axis"]
             for a, b in itertools.combinations(range(len(sizes)), 2):
                 if sizes[a] == sizes[b]:
-                    yield self.slip("parts", by(_swapped, sizes, axis, a, b), a=a, b=b)
+                    yield self.slip("parts", by(Flow.swapped, sizes, axis, a, b), a=a, b=b)
         if kind == "reduce_sum":
-            yield self.slip("no sum", by(_own_share))
+            yield self.slip("no sum", by(Flow.own_share))
             right = ", ".join(map(str, params["axes"]))
             for axis in range(len(graph.shape(self.operands[0]))):
                 if (axis,) != tuple(params["axes"]):
                     words: dict[str, Any] = {"axis": axis, "right": right}
-                    yield self.slip("other sum", by(_share, axis), **words)
-                    yield self.slip("divided sum", by(_normalised_share, axis), **words)
+                    yield self.slip("other sum", by(Flow.share, axis), **words)
+                    yield self.slip("divided sum", by(Flow.normalised_share, axis), **words)
 
     def turned(self, operand: int) -> Iterator[Slip]:
         """Another operand transposed, or a kernel turned."""
@@ -596,13 +468,13 @@ class _Slips:
         """Of several copies one alone; what a loop cuts out, put back elsewhere."""
         group = self.where.group
         for which, order, first in (("last", 1, ""), ("first", -1, " (first copy only)")):
-            yield self.slip("copies", by(_overwritten, order), which=which, first=first)
+            yield self.slip("copies", by(Flow.overwritten, order), which=which, first=first)
         if len(group) == 1 or self.where.serial:
             return
         for turn, words in _OTHER_TURNS:
-            yield self.slip("window", by(_through_turn, group, turn), turn=words)
+            yield self.slip("window", by(Flow.through_turn, group, turn), turn=words)
         for which, later in (("last", True), ("first", False)):
-            yield self.slip("windows", by(_uncovered, group, later), which=which)
+            yield self.slip("windows", by(Flow.uncovered, group, later), which=which)
 
     # A factor too many or too few.
 
@@ -630,7 +502,7 @@ class _Slips:
                 if (p == 1 and last in divided) or (p == -1 and last in multiplied):
                     key, at = "lost division" if p == 1 else "lost factor", graph.producer[node]
 
-                power = partial(_power, family=family, p=p)
+                power = partial(Flow.power, family=family, p=p)
                 change = times(lambda e, power=power: e.partial * power(e))
                 more = {1.0: 0.0, 2.0: 0.1}.get(abs(p), 0.3) + 0.2 * (not calculus and last == node)
                 change = change if early else lambda e, t, power=power: e.flow * power(e)
@@ -672,11 +544,11 @@ def _partners_of(graph, node, name) -> set[int]:
     if name == "div" and graph.equations[k].inputs[0] not in graph.active:
         return set()  # a power, rather than a factor
     found = set()
-    for other in graph.equations[k].inputs[1 if name == "div" else 0 :]:
-        found.add(other)
-        while other in graph.producer and graph.equations[graph.producer[other]].name in MOVES:
-            other = graph.equations[graph.producer[other]].inputs[0]
-            found.add(other)
+    for partner in graph.equations[k].inputs[1 if name == "div" else 0 :]:
+        found.add(partner)
+        while partner in graph.producer and graph.equations[graph.producer[partner]].name in MOVES:
+            partner = graph.equations[graph.producer[partner]].inputs[0]
+            found.add(partner)
     return found
 
 
@@ -714,138 +586,3 @@ def _only(axis, index, array):
     out = np.zeros_like(array)
     np.moveaxis(out, axis, 0)[index] = np.moveaxis(array, axis, 0)[index]
     return out
-
-
-# Functions of an edge.
-
-
-def _equation(e):
-    return e.spot.graph.equations[e.edge[0]]
-
-
-def _argument(e):
-    return e.inputs[e.edge[1]]
-
-
-def _result(e):
-    return e.spot.graph.values[_equation(e).outputs[0]]
-
-
-def _in_turn(e, nodes, turn):
-    return e.spot.graph.values[nodes[turn(e.turn)]]
-
-
-def _transposed(e, family):
-    return e.value(family).T
-
-
-def _power(e, family, p):
-    value = np.asarray(e.value(family), float)
-    return np.abs(value) ** p if p % 1 else value**p
-
-
-def _if_edge(e, chosen, alone):
-    return e.flow * ((e.edge == chosen) == alone)
-
-
-def _flow_along(e, edge):
-    return e.spot.flow(edge)
-
-
-def _from_after(e, steps):
-    """Carry back the error of the variable that is calculated some steps after v."""
-    node = _equation(e).outputs[0]
-    for _ in range(steps):
-        ((k, _),) = e.spot.graph.consumers[node]
-        node = e.spot.graph.equations[k].outputs[0]
-    return e.pull(e.cotangents[node][e.which])
-
-
-def _everywhere(e):
-    return np.broadcast_to(np.expand_dims(e.arriving, _equation(e).params["axes"]), e.flow.shape)
-
-
-def _swapped(e, sizes, axis, a, b):
-    parts = np.split(e.flow, np.cumsum(sizes)[:-1], axis)
-    parts[a], parts[b] = parts[b], parts[a]
-    return np.concatenate(parts, axis)
-
-
-def _through_turn(e, group, turn):
-    return _pull_through(e, group[turn(e.turn)], e.arriving)
-
-
-def _pull_through(e, k, arriving):
-    return e.spot.graph.pull_back(k, [arriving[None]])[e.edge[1]][0]
-
-
-def _uncovered(e, group, later):
-    """Return what flows on, but for the entries that later turns, or earlier ones, take too."""
-    ones = np.ones_like(e.arriving)
-    rest = group[e.turn + 1 :] if later else group[: e.turn]
-    return e.flow * (sum(_pull_through(e, k, ones) for k in rest) == 0)
-
-
-def _overwritten(e, order):
-    """Carry copies back by assignment, so that of equal indices one alone counts.
-
-    Copies of copies are one copying, such as two calls of repeat.
-    """
-    graph, (k, j) = e.spot.graph, e.edge
-    operand = e.inputs[j]
-    index = np.arange(operand.size).reshape(operand.shape)
-    while True:
-        equation = graph.equations[k]
-        if equation.name == "convert_element_type":
-            raise ValueError("copies nothing")
-        inputs = [graph.values[n] for n in equation.inputs]
-        inputs[j] = index
-        index, node = np.asarray(equation.function(*inputs)[0]), equation.outputs[0]
-        edges = graph.consumers.get(node, [])
-        if len(edges) != 1 or graph.equations[edges[0][0]].name not in MOVES:
-            break
-        k, j = edges[0]
-    index = index.ravel()
-    if len(np.unique(index)) == len(index):
-        raise ValueError("copies nothing")
-    arriving = e.cotangents[node][e.which].ravel()
-    out = np.zeros(operand.size)
-    out[index[::order]] = arriving[::order]
-    return out.reshape(operand.shape)
-
-
-def _own_share(e):
-    """Return what an entry would carry back if the sum were over itself alone."""
-    graph = e.spot.graph
-    node = _equation(e).outputs[0]
-    along = np.ones(graph.shape(node))
-    for _ in range(12):
-        edges = graph.consumers[node]
-        if len(edges) != 1:
-            raise ValueError("several uses")
-        k, j = edges[0]
-        following = graph.equations[k]
-        partials, out = graph.partials(k), following.outputs[0]
-        if partials is not None:
-            along = along * partials[j]
-        elif following.name in MOVES:
-            others = [graph.values[n] for n in following.inputs[1:]]
-            along = np.asarray(following.function(along, *others)[0])
-        else:
-            raise ValueError("something else happens in between")
-        if graph.shape(out) == e.flow.shape:
-            return np.broadcast_to(e.cotangents[out][e.which] * along, e.flow.shape)
-        node = out
-    raise ValueError("something else happens in between")
-
-
-def _share(e, axis):
-    """Return what an entry would carry back if the sum were over this axis."""
-    return np.broadcast_to(_own_share(e).sum(axis=axis, keepdims=True), e.flow.shape)
-
-
-def _normalised_share(e, axis):
-    """Sum over an axis what each entry carries back, where the sum divides what it is taken of."""
-    total = e.spot.graph.values[_equation(e).outputs[0]]
-    total = np.expand_dims(total, _equation(e).params["axes"])
-    return (_own_share(e) * total).sum(axis=axis, keepdims=True) / total

@@ -20,8 +20,9 @@ import numpy as np
 from nnjax.gradcheck.factors import local, read_factor
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.graph import MOVES, TOTAL, Graph, trace, trace_at
+from nnjax.gradcheck.operators import Flow, families
 from nnjax.gradcheck.places import MOST_NUMBERS, Edge, Site, Spot, sites
-from nnjax.gradcheck.slips import FACTOR, Flow, Slip, families, slips
+from nnjax.gradcheck.slips import FACTOR, Slip, slips
 
 __all__ = ["explain_residual"]
 
@@ -206,8 +207,10 @@ class Search:
         """Return the search for what is left when these mistakes are known."""
         spots = self.spots
         for match in matches:
-            edits = self.edits(match.site, [match.slip], match.t)
-            spots = [s.edited(e) for s, e in zip(spots, edits, strict=True)]
+            site, slip, t = match.site, match.slip, match.t
+            spots = [
+                s.edited(_edits(o, site, [slip], t)) for s, o in zip(spots, self.spots, strict=True)
+            ]
         return Search(spots, self.names)
 
     @property
@@ -234,40 +237,27 @@ class Search:
         """Return two operands that carry back a multiple each of what they should."""
         factor = Slip(FACTOR, "", "", lambda e, t: t * e.flow, 1.0, fitted=True)
         places = [where for where in self.sites if not (where.serial or where.siblings)]
-        nothing = [
+        gone = [
             np.concatenate([self.effects(spot, where, [factor], 0.0) for where in places])
             for spot in self.spots
         ]
-        first, residual = nothing[0], self.spots[0].residual
-        size, product, onto = residual @ residual, first @ first.T, first @ residual
-        own = np.diag(product)
-        determinant = own[:, None] * own - product**2
-        explained = (
-            own[:, None] * onto**2 + own * onto[:, None] ** 2 - 2 * product * np.outer(onto, onto)
-        ) / determinant
-        likely = np.abs(explained - size) <= 1e-9 * size
-        likely &= determinant > 1e-9 * own[:, None] * own
-        pairs = []
-        for a, b in np.argwhere(np.triu(likely)):
-            values = []
-            for spot, effect in zip(self.spots, nothing, strict=True):
-                both = np.stack([effect[a], effect[b]], axis=1)
-                solution = np.linalg.lstsq(both, spot.residual, rcond=None)[0]
-                if (spot.sizes(spot.residual - both @ solution) > spot.tolerance).any():
-                    break
-                values.append(1 - solution)
-            values = np.array(values)
-            if len(values) < len(self.spots) or np.ptp(values, axis=0).max() > 1e-7:
+        changed = [s.sizes(g) > s.tolerance for s, g in zip(self.spots, gone, strict=True)]
+        reach = np.any(changed, axis=0)
+        found = []
+        for pair in _pairs_that_span(gone[0], self.spots[0].residual):
+            values = 1 - np.array(
+                [
+                    np.linalg.lstsq(g[pair].T, spot.residual, rcond=None)[0]
+                    for spot, g in zip(self.spots, gone, strict=True)
+                ]
+            )
+            if not np.ptp(values, axis=0).max() <= 1e-7:
                 continue
             matches = []
-            for i, t in zip((a, b), np.median(values, axis=0), strict=True):
+            for i, t in zip(pair, np.median(values, axis=0), strict=True):
                 t = 0.0 if abs(t) < 1e-9 else float(t)
-                reach = np.any(
-                    [s.sizes(n[i]) > s.tolerance for s, n in zip(self.spots, nothing, strict=True)],
-                    axis=0,
-                )
-                cost = read_factor(self.graph, places[i], t).cost
-                matches.append(Match(places[i], factor, t, reach, ~reach, 0.0, cost))
+                cost = self.cost(places[i], factor, t)
+                matches.append(Match(places[i], factor, t, reach[i], ~reach[i], 0.0, cost))
             after = self.after(*matches)
             if after.wrong.any():
                 continue
@@ -275,13 +265,13 @@ class Search:
             # The same mistake with both operands is one.
             if matches[0].t and abs(matches[0].t - matches[1].t) < 1e-7:
                 matches = [max(matches, key=lambda m: m.site.edges[-1][0])]
-            pairs.append((sum(m.cost for m in matches), matches))
-        # With two numbers that nobody would write, something else is behind it.
-        pairs = [pair for pair in pairs if max(m.cost for m in pair[1]) < 2]
-        if not pairs:
+            # With a number that nobody would write, something else is behind it.
+            if max(match.cost for match in matches) < 2:
+                found.append(matches)
+        if not found:
             return None
-        _, matches = min(pairs, key=lambda pair: pair[0])
-        return tuple(self.report(match) for match in matches)
+        plainest = min(found, key=lambda matches: sum(match.cost for match in matches))
+        return tuple(self.report(match) for match in plainest)
 
     def two_left_out(self) -> tuple[Finding, ...] | None:
         """Return two uses of a variable in a loop that are left out in every turn."""
@@ -346,7 +336,7 @@ class Search:
                 continue
             seen.add(key)
             t = slip.number if not slip.fitted else 0.0 if abs(t) < 1e-9 else t
-            cost = read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
+            cost = self.cost(where, slip, t)
             match = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
             search = self.after(match)
             if not search.explains(place):
@@ -457,8 +447,11 @@ class Search:
             worst = max(worst, *left[explained], 0.0)
         if not explained.any():
             return None
-        cost = read_factor(self.graph, where, t).cost if term.name == FACTOR else term.cost
-        return Match(where, term, t, explained, spoiled, worst, cost)
+        return Match(where, term, t, explained, spoiled, worst, self.cost(where, term, t))
+
+    def cost(self, where: Site, slip: Slip, t: float) -> float:
+        """Return how far-fetched a slip is at a site, with this number."""
+        return read_factor(self.graph, where, t).cost if slip.name == FACTOR else slip.cost
 
     def effects(self, spot: Spot, where: Site, terms: Sequence[Slip], t: float) -> np.ndarray:
         """Return what each term at a site does to the gradient: (terms, K), NaN where it fails."""
@@ -484,10 +477,6 @@ class Search:
             changed -= flow
             total += spot.effect(node, changed)
         return total
-
-    def edits(self, where: Site, terms: Sequence[Slip], t: float) -> list[dict[Edge, Callable]]:
-        """Return the edits that a term stands for, at every point."""
-        return [_edits(spot, where, terms, t) for spot in self.spots]
 
     # Words.
 
@@ -603,8 +592,7 @@ class Search:
             t = self.done(where, slip, passes)
             if t is None:
                 continue
-            factor = slip.name == FACTOR
-            cost = read_factor(self.graph, where, t).cost if factor else slip.cost
+            cost = self.cost(where, slip, t)
             if cost < (2.5 if best is None else best.cost):  # else nobody would write it
                 best = Match(where, slip, t, self.wrong, ~self.wrong, 0.0, cost)
         return best
@@ -675,6 +663,17 @@ class Search:
             leaves=tuple(self.names[i] for i in np.flatnonzero(self.wrong)),
             residual=residual,
         )
+
+
+def _pairs_that_span(effects: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """Return the pairs among effects (n, K) of which the residual (K,) is a combination: (m, 2)."""
+    size, product, onto = residual @ residual, effects @ effects.T, effects @ residual
+    own = np.diag(product)
+    determinant = own[:, None] * own - product**2
+    explained = own[:, None] * onto**2 + own * onto[:, None] ** 2
+    explained = (explained - 2 * product * np.outer(onto, onto)) / determinant
+    spans = np.abs(explained - size) <= 1e-9 * size
+    return np.argwhere(np.triu(spans & (determinant > 1e-9 * own[:, None] * own)))
 
 
 _SUSPICION = {

@@ -264,7 +264,7 @@ def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {_kind(arrays[name])}".encode())
-        digest.update(arrays[name].reshape(-1).view(np.uint8))  # the bytes, not a copy of them
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)  # not a copy of them
     return digest.hexdigest()
 
 

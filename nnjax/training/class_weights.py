@@ -38,10 +38,11 @@ class, or weights by class such as {1: 5.0}
     """
     if value is None or (isinstance(value, str) and value == "balanced"):
         return value
-    weights = value
+    weights = np.asarray(value) if isinstance(value, jax.Array) else value
     if isinstance(value, Mapping) and value and all(map(_is_class, value)):
         weights = [value.get(k, 1.0) for k in range(max(value) + 1)]
     listed = hasattr(weights, "__len__") and not isinstance(weights, str | Mapping)
+    listed = listed and getattr(weights, "ndim", 1) == 1
     if not listed or not len(weights) or not all(map(_is_weight, weights)):
         raise ValueError(
             f"class_weight is {value!r}; expected 'balanced', a weight from 0 to 1e30 for each "

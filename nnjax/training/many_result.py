@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from nnjax.checks import require_instance
 from nnjax.evaluation import predict
 from nnjax.network import Network, check_params, feedforward
-from nnjax.tasks import TASKS
+from nnjax.tasks import TASKS, Classification, task_of
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState
 from nnjax.training.grid import Grid, Group, Settings
@@ -237,7 +237,10 @@ class Many:
 
     @property
     def measure(self) -> str:
-        """What networks are compared by: what early stopping watches, or the task's main metric."""
+        """What networks are compared by: what early stopping watches, or the task's main metric.
+
+        Without validation data it is `train_loss`.
+        """
         if self.early_stopping is not None:
             return self.early_stopping.measure
         names = (*(f"validation_{task.main}" for task in TASKS.values()), "train_loss")
@@ -421,7 +424,8 @@ def ensemble(net: Network, params: Any, x: ArrayLike, how: str = "mean") -> jax.
             for each class, whose largest is the majority.
 
     Raises:
-        ValueError, TypeError: if `how` is neither, or an argument does not fit.
+        ValueError, TypeError: if `how` is neither, or "vote" of networks for a regression, or an
+            argument does not fit.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -434,6 +438,11 @@ def ensemble(net: Network, params: Any, x: ArrayLike, how: str = "mean") -> jax.
     """
     if not isinstance(how, str) or how not in ("mean", "vote"):
         raise ValueError(f"how is {how!r}; expected 'mean' or 'vote'")
+    if how == "vote" and not isinstance(task_of(net), Classification):
+        raise ValueError(
+            "how is 'vote', which counts classes, and the outputs of this network are numbers; "
+            "expected 'mean'"
+        )
     leaves = jax.tree.leaves(params)
     count = np.shape(leaves[0])[:1] if leaves else ()
     if count in ((), (0,)) or not all(np.shape(leaf)[:1] == count for leaf in leaves):

@@ -76,6 +76,13 @@ def test_training_with_weights_of_classes():
     )
 
 
+def test_weights_of_classes_in_an_array():
+    for array in (np.array([1.0, 2.0]), jnp.array([1.0, 2.0])):
+        assert require_class_weight(array) == (1.0, 2.0)
+    with pytest.raises(ValueError, match=r"class_weight is array\(2\.\); expected 'balanced'"):
+        require_class_weight(np.array(2.0))
+
+
 @pytest.mark.parametrize("value", ["even", [], [1.0, -1.0], {"a": 1.0}, 3, [np.nan], [1e31], {}])
 def test_what_is_no_weight_of_classes(value):
     with pytest.raises(ValueError, match=r"class_weight is .*; expected 'balanced', a weight fr"):

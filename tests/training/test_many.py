@@ -213,6 +213,9 @@ def test_what_is_not_in_the_grid_is_refused(many):
         nnjax.many_plots.landscape(many, "rate", "rate")
     with pytest.raises(ValueError, match=r"how is 'sum'; expected 'mean' or 'vote'"):
         ensemble(NET, many.at(rate=0.1, dropout=0.0, mu=0.5).state.params, X, "sum")
+    line = nnjax.mlp([4, 1], output=nnjax.identity, loss=nnjax.quadratic)
+    with pytest.raises(ValueError, match=r"how is 'vote', which counts classes, and the outputs"):
+        ensemble(line, (), X, "vote")
 
 
 @pytest.mark.parametrize(("count", "first", "among"), [(5, 1, 3), (2, 2, 4), (6, 0, 2)])
