@@ -876,10 +876,10 @@ def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost(number):
 
     def waiting():
         with terminable():
+            gc.callbacks.append(callback)  # here, as a collection may begin at any time
             gc.collect()
             threading.Event().wait(10)
 
-    gc.callbacks.append(callback)
     with pytest.raises((KeyboardInterrupt, Terminated)):
         waiting()
 
