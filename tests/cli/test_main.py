@@ -325,6 +325,7 @@ def the_same_run(one, other):
     return records[0] == records[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_never_been_killed(here, usual_dtypes, capsys):
     assert main(["train", *RESUMED, "--epochs", "20", "--out", "whole"]) == 0
     with command("train", *RESUMED, "--epochs", "20", "--out", "killed") as process:

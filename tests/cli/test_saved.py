@@ -60,6 +60,7 @@ def test_evaluate_takes_other_data(trained, here, capsys):
     assert "x has shape (2, 9, 9, 1); this network takes (n, 64)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_plot_draws_one_run(trained, here, capsys):
     assert main(["plot", str(trained / "dense")]) == 0
     kinds = ["learning-curves", "weight-norms-by-layer", "dead-by-layer", "first-layer-weights"]
