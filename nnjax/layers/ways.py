@@ -18,8 +18,7 @@ slower in other orders.
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
 0.97, and 1.25 for 1x1 with stride 2; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
-elsewhere; BP4 0.45 to 0.92 where it is taken, 0.35 to 1.5 elsewhere
-(`docs/speed.md`).
+elsewhere; BP4 0.45 to 0.92 where it is taken, 0.35 to 1.5 elsewhere (`docs/speed.md`).
 
 Each product f(u, v) is linear in u and in v, so its derivative is f(du, v) + f(u, dv). JAX would
 say the same of the library's, and transpose that into the products that are slow; so the rule is
@@ -91,11 +90,9 @@ def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | 
         >>> type(back_on_cpu((12, 12, 20), valid, jnp.float32)).__name__
         'Patches'
     """
-    if forward_on_cpu(geometry, *dtypes) is patches or in_shape[-1] < _CHANNELS:
-        return patches
-    moves_by_one = geometry.stride == geometry.dilation == (1, 1)
     inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
-    return library if moves_by_one and inputs <= _INPUTS * outputs else patches
+    quick = _may_be_quick_back(in_shape, geometry, dtypes) and inputs <= _INPUTS * outputs
+    return library if quick else patches
 
 
 def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | Patches:
@@ -110,10 +107,17 @@ def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library
         >>> type(weights_on_cpu((28, 28, 1), wide, jnp.float32)).__name__
         'Patches'
     """
-    if forward_on_cpu(geometry, *dtypes) is patches or in_shape[-1] < _CHANNELS:
-        return patches
-    moves_by_one = geometry.stride == geometry.dilation == (1, 1)
-    return in_order if moves_by_one and min(geometry.kernel) >= _WIDE else patches
+    quick = _may_be_quick_back(in_shape, geometry, dtypes) and min(geometry.kernel) >= _WIDE
+    return in_order if quick else patches
+
+
+def _may_be_quick_back(in_shape, geometry, dtypes):
+    """Whether the library may be ahead of patches in BP2 and BP4."""
+    return (
+        forward_on_cpu(geometry, *dtypes) is library
+        and geometry.stride == geometry.dilation == (1, 1)
+        and in_shape[-1] >= _CHANNELS
+    )
 
 
 def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
@@ -133,7 +137,7 @@ def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
 
     if forward_on_cpu(geometry, w.dtype, a.dtype) is patches:
         return _by_platform(product, partial(product, patches), w, a)
-    return _with_tangents(product, _with_shared_weights(product), w, a)
+    return _with_tangents(product, _unless_batched(product, library, images_alone=True), w, a)
 
 
 def pull_back(w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry) -> jax.Array:
@@ -153,7 +157,7 @@ def pull_back(w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometr
 
     if back_on_cpu(in_shape, geometry, w.dtype, delta.dtype) is patches:
         return _by_platform(product, partial(product, patches), w, delta)
-    return _with_tangents(product, _with_shared_weights(product), w, delta)
+    return _with_tangents(product, _unless_batched(product, library, images_alone=True), w, delta)
 
 
 def weight_gradient(a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
@@ -173,7 +177,7 @@ def weight_gradient(a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.A
 
     if weights_on_cpu(a.shape, geometry, a.dtype, delta.dtype) is patches:
         return _by_platform(product, partial(product, patches), a, delta)
-    return _with_tangents(product, _without_batches(product), a, delta)
+    return _with_tangents(product, _unless_batched(product, in_order), a, delta)
 
 
 def _by_platform(product: Product, on_cpu, *arrays):
@@ -203,33 +207,25 @@ def _with_tangents(product: Product, on_cpu, u, v):
     return value(u, v)
 
 
-def _without_batches(product: Product):
-    """Return the library's product of a and δ; by patches where there is a batch of several."""
+def _unless_batched(product: Product, way: Any, images_alone: bool = False):
+    """Return the product in one way, and by patches where `jax.vmap` gives it a batch.
+
+    Args:
+        product: f(way, u, v).
+        way: in which to compute it.
+        images_alone: whether v holds images, of which a batch is only more of them where u, the
+            weights, is shared.
+    """
 
     @custom_vmap
-    def alone(a, delta):
-        return product(in_order, a, delta)
+    def one(u, v):
+        return product(way, u, v)
 
-    @alone.def_vmap
-    def batched(axis_size, in_batched, a, delta):
+    @one.def_vmap
+    def batched(axis_size, in_batched, u, v):
+        if images_alone and not in_batched[0]:
+            return one(u, v), True  # (axis_size, ..., H, W, C)
         axes = tuple(0 if several else None for several in in_batched)
-        return jax.vmap(partial(product, patches), in_axes=axes)(a, delta), True
+        return jax.vmap(partial(product, patches), in_axes=axes)(u, v), True
 
-    return alone
-
-
-def _with_shared_weights(product: Product):
-    """Return the library's product of w and images; by patches where a batch has several w."""
-
-    @custom_vmap
-    def shared(w, images):
-        return product(library, w, images)
-
-    @shared.def_vmap
-    def batched(axis_size, in_batched, w, images):
-        if in_batched[0]:
-            axes = tuple(0 if several else None for several in in_batched)
-            return jax.vmap(partial(product, patches), in_axes=axes)(w, images), True
-        return shared(w, images), True  # (axis_size, ..., H, W, C)
-
-    return shared
+    return one
