@@ -15,4 +15,3 @@ def extras_of_the_example(request):
             with warnings.catch_warnings():  # that it raises where it is imported
                 warnings.simplefilter("ignore")
                 pytest.importorskip(extra)
-

@@ -100,8 +100,7 @@ def over_layers(of_layers: Any, shape: tuple[int, ...]) -> jax.Array:
         >>> over_layers(((), ()), (3,)).tolist()
         [0.0, 0.0, 0.0]
     """
-    terms = jax.tree.leaves(of_layers)
-    return sum(terms[1:], start=terms[0]) if terms else jnp.zeros(shape)
+    return jax.tree.reduce(jnp.add, jax.tree.leaves(of_layers) or [jnp.zeros(shape)])
 
 
 def gradient(layer: Layer, params: Any, a: jax.Array, key: Any, delta: jax.Array) -> Any:

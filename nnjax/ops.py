@@ -44,7 +44,8 @@ def conv(
         w: (J, kh, kw, C); a kernel (kh, kw, C, J) of Flax is `w.transpose(3, 0, 1, 2)`.
         stride: from one place to the next, one number or (height, width).
         padding: zeros laid around the image: one number, (above and below, left and right),
-            "valid" (none) or "same" (the output is ⌈size / stride⌉), in capitals too as in `jax.lax`.
+            "valid" (none) or "same" (the output is ⌈size / stride⌉); capitals as in `jax.lax`
+            mean the same.
 
     Returns:
         (n, oh, ow, J), or (oh, ow, J).
@@ -69,10 +70,9 @@ def conv(
             f"w has shape {w.shape}; for images with {x.shape[-1]} channels expected "
             f"(filters, height, width, {x.shape[-1]})"
         )
-    if isinstance(padding, str) and padding in ("SAME", "VALID"):
-        padding = padding.lower()
+    zeros: Any = padding.lower() if padding in ("SAME", "VALID") else padding
     filters, height, width, _ = w.shape
-    layer = Conv(filters, (height, width), stride, padding, identity)
+    layer = Conv(filters, (height, width), stride, zeros, identity)
     layer.out_shape(x.shape[-3:])  # refuses a kernel that is larger than the image
     return _of_images(partial(_conv, layer, w), x)
 
