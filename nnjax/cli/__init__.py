@@ -7,7 +7,6 @@ after SIGHUP).
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import signal
@@ -36,8 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     _print_anything()
-    if argv is None:  # what is imported stays, and need not be looked through for garbage
-        gc.freeze()
     try:
         with terminable(), kept_programs() if argv is None else nullcontext():
             status = _command(sys.argv[1:] if argv is None else argv)()
