@@ -99,7 +99,7 @@ def _call(name, shape, geometry, images, other):
     (top, bottom), (left, right) = geometry.margins
     margins = [top, left, bottom, right]
     numbers = np.array([*geometry.stride, *geometry.dilation, *margins], np.int64)
-    shape = tuple(len(images) if n == -1 else n for n in shape)
+    shape = tuple(images.shape[0] if n == -1 else n for n in shape)
     function = jax.ffi.ffi_call(_target(name), jax.ShapeDtypeStruct(shape, jnp.float32))
     return function(images, other, geometry=numbers)
 

@@ -150,7 +150,8 @@ def test_training_and_derivatives(installed):
 
     def everything(params):
         def step(params, batch):
-            return nnjax.sgd_step(NET, params, *batch, 0.5), None
+            x, y = batch
+            return nnjax.sgd_step(NET, params, x, y, 0.5), None
 
         def loss(params, x=x[0]):
             return nnjax.loss(NET, params, x, y[0])
