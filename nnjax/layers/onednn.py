@@ -64,7 +64,8 @@ class OneDNN:
     """The functions of `nnjax.layers.products.Library`, each one call of oneDNN. float32, G = 1.
 
     Raises:
-        RuntimeError: oneDNN does not run here; in every function, where it is traced.
+        ImportError, RuntimeError: oneDNN is not installed or does not run here. In every function,
+            where it is traced.
     """
 
     def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
@@ -143,9 +144,9 @@ def _file_of(package: str, name: str) -> Path:
     for file in files:
         if file.as_posix().endswith(f"/{name}"):
             return Path(str(file.locate())).resolve()
-    raise RuntimeError(
-        f"{VARIABLE} is 'onednn', which needs the package {package}; install it by "
-        f"pip install 'nnjax[onednn]', or unset {VARIABLE}"
+    raise ImportError(
+        f"{VARIABLE} is 'onednn', which requires {package}: pip install \"nnjax[onednn]\", or unset "
+        f"{VARIABLE}"
     )
 
 
@@ -164,9 +165,11 @@ def _compiled(library: Path, include: Path) -> ctypes.CDLL:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = folder if private(folder) and os.access(folder, os.W_OK) else None
     for file in kept.glob(f"convolution-{of}.*") if kept else ():
-        if file.suffix == f".{digest(file.read_bytes())}":
+        if file.suffix != f".{digest(file.read_bytes())}":
+            file.unlink(missing_ok=True)
+            continue
+        with suppress(OSError):  # compiled on another system that shares the folder
             return ctypes.CDLL(str(file))
-        file.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=kept) as own:
         built = Path(own) / "convolution.so"
         _compile(source, folders, library, built)
@@ -180,8 +183,8 @@ def _compile(source, folders, library, out) -> None:
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         raise RuntimeError(
-            f"{VARIABLE} is 'onednn', which needs a C++ compiler, and none of c++, g++ and "
-            f"clang++ is on the PATH; install one, or unset {VARIABLE}"
+            f"{VARIABLE} is 'onednn', which requires a C++ compiler, and none of c++, g++ "
+            f"and clang++ is on the PATH; install one, or unset {VARIABLE}"
         )
     include = (f"-I{folder}" for folder in folders)
     command = [compiler, *_FLAGS, *include, str(source), str(library), "-o", str(out)]

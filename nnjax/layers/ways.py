@@ -11,12 +11,11 @@ GPU. On CPUs, for float32 and without groups,
                channels; else patches
 
 and patches for everything in other dtypes, with groups, and where `jax.vmap` gives every network
-weights of its own: XLA has no quick convolution for these on CPUs. Where `NNJAX_CONVOLUTIONS` asks
-for it (`nnjax.layers.onednn`), oneDNN takes the place of both wherever the library could be taken,
-but for BP2 with fewer channels. Of BP2 the library computes the
+weights of its own: XLA has no quick convolution for these on CPUs. Of BP2 the library computes the
 full correlation, H·W places, where patches have oh·ow. For BP4, in which the examples are what is
 summed over, the axes have to be reordered first (`InOrder`): within a loop XLA is tens of times
-slower in other orders.
+slower in other orders. Where `NNJAX_CONVOLUTIONS` asks for oneDNN (`nnjax.layers.onednn`), it
+computes all that is float32 and without groups, but for BP2 with fewer than 16 channels.
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
 0.97, and 1.25 for 1x1 with stride 2; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
