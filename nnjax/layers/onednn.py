@@ -145,8 +145,8 @@ def _file_of(package: str, name: str) -> Path:
         if file.as_posix().endswith(f"/{name}"):
             return Path(str(file.locate())).resolve()
     raise ImportError(
-        f"{VARIABLE} is 'onednn', which requires {package}: pip install \"nnjax[onednn]\", or unset "
-        f"{VARIABLE}"
+        f"{VARIABLE} is 'onednn', which requires {package}: "
+        f'pip install "nnjax[onednn]", or unset {VARIABLE}'
     )
 
 
