@@ -39,6 +39,7 @@ from nnjax.initializers import Initializer, default, split
 from nnjax.layers.base import Layer, Shape
 from nnjax.layers.conv import Conv
 from nnjax.layers.dense import Dense
+from nnjax.layers.onednn import asked_for
 from nnjax.layers.pool import MaxPool, MaxPoolThen
 from nnjax.layers.residual import Residual, in_a_row, next_shape
 from nnjax.losses import Loss, cross_entropy, require_loss
@@ -70,7 +71,7 @@ __all__ = [
 Params = tuple[Any, ...]
 PIECE = 1000  # examples worked through at once where a whole data set comes in
 _PATCH_NUMBERS = 2**20  # that a layer writes at once in addition to its z: what stays in the caches
-_NUMBERS_FORWARD = 2**24  # the same where no errors are carried back: patches are rarely written
+_NUMBERS_FORWARD = 2**24  # the same where patches are rarely written: forward alone, by oneDNN
 
 
 @jax.tree_util.register_static
@@ -452,7 +453,8 @@ def microbatch_size(net: Network, n: int, limit: int | None = None) -> int:
         return n
     shapes = zip(net.layers, net.shapes, strict=False)
     numbers = max(layer.patch_numbers(shape) for layer, shape in shapes)
-    return equal_size(n, max(2, (limit or _PATCH_NUMBERS) // numbers)) if numbers else n
+    limit = limit or (_NUMBERS_FORWARD if asked_for() else _PATCH_NUMBERS)
+    return equal_size(n, max(2, limit // numbers)) if numbers else n
 
 
 def one_dtype(params: Params) -> Params:

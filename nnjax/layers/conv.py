@@ -40,7 +40,6 @@ from nnjax.checks import require_size
 from nnjax.initializers import Initializer, default, require_initializer
 from nnjax.layers import ways, words
 from nnjax.layers.base import Affine, AffineLayer
-from nnjax.layers.onednn import asked_for
 from nnjax.layers.products import Library, Patches, library, patches
 from nnjax.layers.rows import Geometry, places_per_row, widened
 from nnjax.layers.windows import Pair, extent, pair, require_image
@@ -174,7 +173,7 @@ class Conv(AffineLayer):
         )
 
     def patch_numbers(self, in_shape):
-        if jax.default_backend() != "cpu" or asked_for():  # no patches: see `nnjax.layers.ways`
+        if jax.default_backend() != "cpu":  # no patches are made: see `nnjax.layers.ways`
             return 0
         geometry = self.geometry(in_shape)
         w_shape = (self.filters // self.groups, *self.w_shape(in_shape)[1:])
