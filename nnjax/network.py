@@ -447,7 +447,8 @@ def microbatch_size(net: Network, n: int, limit: int | None = None) -> int:
     All of them are best, but for layers that write much in addition to their outputs, as
     convolutions do with patches: they are faster, and take less memory, while that stays in the
     cache of the processor. Never one alone: on three networks of 3x3 convolutions two at once took
-    0.5 to 0.8 times as long per example. A symbolic n, as in `jax.export`, is not divided.
+    0.5 to 0.8 times as long per example. More at once by oneDNN, which writes no patches. A
+    symbolic n, as in `jax.export`, is not divided.
     """
     if not isinstance(n, int):
         return n
