@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 import jax
-import jax.numpy as jnp
 
 __all__ = [
     "INITIALIZERS",
@@ -87,7 +86,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class VarianceScaling:
-    """Variance scale / n, n by `mode`: the numbers of `jax.nn.initializers.variance_scaling`.
+    """Variance scale / n, n by `mode`, by `jax.nn.initializers.variance_scaling`.
 
     Args:
         scale: of the variance.
@@ -122,12 +121,10 @@ class VarianceScaling:
             raise ValueError(f"VarianceScaling is for weights (n_out, ..., n_in), not for {shape}")
         n_in, n_out = math.prod(shape[1:]), math.prod(shape[:-1])
         n = {"fan_in": n_in, "fan_out": n_out, "fan_avg": (n_in + n_out) / 2}[self.mode]
-        variance, size = jnp.asarray(self.scale / n, dtype), (math.prod(shape),)
-        if self.distribution == "normal":
-            row = jax.random.normal(key, size, dtype) * jnp.sqrt(variance)
-        else:
-            row = jax.random.uniform(key, size, dtype, -1) * jnp.sqrt(3 * variance)
-        return row.reshape(shape)
+        of_row = jax.nn.initializers.variance_scaling(  # of one row, whose own n is 1
+            self.scale / n, "fan_in", self.distribution, in_axis=0, out_axis=1
+        )
+        return of_row(key, (1, math.prod(shape)), dtype).reshape(shape)
 
 
 @dataclass(frozen=True)
