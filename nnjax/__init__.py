@@ -1,5 +1,8 @@
 """nnjax: backpropagation in the open, as pure JAX functions whose gradients are derived by hand."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nnjax import (
     activations,
     architecture,
@@ -9,7 +12,6 @@ from nnjax import (
     data,
     evaluation,
     feedback,
-    gradcheck,
     initializers,
     layers,
     losses,
@@ -49,17 +51,6 @@ from nnjax.descent import sgd_step
 from nnjax.evaluation import Evaluation, accuracy, evaluate, predict, predict_proba
 from nnjax.explain import Explanation, explain
 from nnjax.feedback import Feedback
-from nnjax.gradcheck import (
-    GradientError,
-    GradientReport,
-    assert_gradient,
-    check_backprop,
-    check_forward_backward,
-    check_gradient,
-    check_layer,
-    check_vjp,
-    trace_gradient,
-)
 from nnjax.layers import (
     Add,
     Affine,
@@ -78,6 +69,20 @@ from nnjax.losses import cross_entropy, log_likelihood, quadratic
 from nnjax.network import Network, feedforward, init, loss, mlp
 from nnjax.storage import load, save
 from nnjax.training import DivergedError, Many, TrainState, train, train_many
+
+if TYPE_CHECKING:
+    from nnjax import gradcheck
+    from nnjax.gradcheck import (
+        GradientError,
+        GradientReport,
+        assert_gradient,
+        check_backprop,
+        check_forward_backward,
+        check_gradient,
+        check_layer,
+        check_vjp,
+        trace_gradient,
+    )
 
 __all__ = [
     "ELU",
@@ -171,3 +176,14 @@ __all__ = [
     "training",
 ]
 __version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> Any:  # the checker of gradients is large: imported when asked for
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    checker = import_module("nnjax.gradcheck")
+    return checker if name == "gradcheck" else getattr(checker, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

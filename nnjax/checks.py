@@ -231,17 +231,19 @@ def require_number(value: Any, name: str, expected: str, low: float, high: float
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number of NumPy as one of Python, which leaves arrays their dtype; others as is.
+    """Return a number of NumPy, or an array () of one, as one of Python; others as is.
 
-    `np.float64(0.5) * x` is float32 or float64 where x is bfloat16; `0.5 * x` is bfloat16.
+    Numbers of Python have a hash, and leave arrays their dtype: `np.float64(0.5) * x` is float32 or
+    float64 where x is bfloat16; `0.5 * x` is bfloat16. A traced one, which has no value, stays.
 
     Example:
-        >>> import numpy as np
+        >>> import jax.numpy as jnp, numpy as np
         >>> from nnjax.checks import plain_number
-        >>> plain_number(np.float64(0.5)), plain_number(2)
-        (0.5, 2)
+        >>> plain_number(np.float64(0.5)), plain_number(jnp.array(0.25)), plain_number(2)
+        (0.5, 0.25, 2)
     """
-    return value.item() if isinstance(value, np.generic) else value
+    number = isinstance(value, np.generic | np.ndarray | jax.Array) and value.shape == ()
+    return value.item() if number and not isinstance(value, jax.core.Tracer) else value
 
 
 def require_scalar(value: Any, name: str, expected: str, low: float, high: float) -> Any:

@@ -40,6 +40,7 @@ __all__ = [
     "gram",
     "inputs_and_errors",
     "instantiate",
+    "over_layers",
     "squared_norms",
     "sum_of_squares",
     "total",
@@ -89,6 +90,17 @@ def each_layer(
 ) -> tuple[Any, ...]:
     """Return what a contraction gives for each layer, () where there are no parameters."""
     return tuple(() if f is None else contract(f) for f in factors(net, params, bp, errors))
+
+
+def over_layers(of_layers: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Return the sum of what `each_layer` gives; zeros of this shape where no layer has parameters.
+
+    Example:
+        >>> from nnjax.contractions import over_layers
+        >>> over_layers(((), ()), (3,)).tolist()
+        [0.0, 0.0, 0.0]
+    """
+    return jax.tree.reduce(jnp.add, jax.tree.leaves(of_layers) or [jnp.zeros(shape)])
 
 
 def gradient(layer: Layer, params: Any, a: jax.Array, key: Any, delta: jax.Array) -> Any:

@@ -473,7 +473,7 @@ def neural_tangent_kernel(
         seeds = jnp.broadcast_to(unit[:, None, :], (net.n_out, n, net.n_out))
     errors = backward(net, params, bp, seeds)
     grams = _each_layer(contractions.gram, net, params, bp, errors)
-    kernel = jax.tree.reduce(jnp.add, grams).astype(bp.errors[-1].dtype)
+    kernel = contractions.over_layers(grams, errors[-1].shape[:2] * 2).astype(bp.errors[-1].dtype)
     return jnp.transpose(kernel, (1, 3, 0, 2))
 
 

@@ -3,10 +3,14 @@
 n_in is the number of inputs of one neuron: the layer before for a dense layer, channels times
 kernel area for a convolution. Arrays come with the outputs on the first axis and the input
 channels on the last: (n_out, n_in), or (filters, height, width, channels).
+
+Numbers are drawn in one row and then arranged. They are the same, as each depends on its place in
+the row alone; for an array of four axes XLA would compile for several times as long.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -76,12 +80,22 @@ class Normal:
     std: float = 1.0
 
     def __call__(self, key, shape, dtype):
-        return jax.nn.initializers.normal(self.std)(key, shape, dtype)
+        row = jax.nn.initializers.normal(self.std)(key, (math.prod(shape),), dtype)
+        return row.reshape(shape)
 
 
 @dataclass(frozen=True)
 class VarianceScaling:
     """Variance scale / n, n by `mode`, by `jax.nn.initializers.variance_scaling`.
+
+    Args:
+        scale: of the variance.
+        mode: n is that of the inputs ("fan_in"), of the outputs ("fan_out"), or their mean
+            ("fan_avg"), of one neuron.
+        distribution: "normal", or "uniform" between −√(3 scale / n) and √(3 scale / n).
+
+    Raises:
+        ValueError: if the mode or the distribution is another one, or the array has one axis.
 
     Example:
         >>> import jax, nnjax
@@ -94,11 +108,23 @@ class VarianceScaling:
     mode: Literal["fan_in", "fan_out", "fan_avg"]
     distribution: Literal["normal", "uniform"]
 
+    def __post_init__(self):
+        choices = {"mode": ("fan_in", "fan_out", "fan_avg"), "distribution": ("normal", "uniform")}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(
+                    f"{name} of VarianceScaling is {value!r}; expected one of {', '.join(known)}"
+                )
+
     def __call__(self, key, shape, dtype):
-        rule = jax.nn.initializers.variance_scaling(
-            self.scale, self.mode, self.distribution, in_axis=-1, out_axis=0
+        if len(shape) < 2:
+            raise ValueError(f"VarianceScaling is for weights (n_out, ..., n_in), not for {shape}")
+        n_in, n_out = math.prod(shape[1:]), math.prod(shape[:-1])
+        n = {"fan_in": n_in, "fan_out": n_out, "fan_avg": (n_in + n_out) / 2}[self.mode]
+        of_row = jax.nn.initializers.variance_scaling(  # of one row, whose own n is 1
+            self.scale / n, "fan_in", self.distribution, in_axis=0, out_axis=1
         )
-        return rule(key, shape, dtype)
+        return of_row(key, (1, math.prod(shape)), dtype).reshape(shape)
 
 
 @dataclass(frozen=True)

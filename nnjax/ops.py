@@ -32,7 +32,7 @@ def conv(
     x: jax.Array,
     w: jax.Array,
     stride: int | Pair = 1,
-    padding: int | Pair | Literal["same", "valid"] = 0,
+    padding: int | Pair | Literal["same", "valid", "SAME", "VALID"] = 0,
 ) -> jax.Array:
     """Return the correlation of images with kernels.
 
@@ -44,7 +44,8 @@ def conv(
         w: (J, kh, kw, C); a kernel (kh, kw, C, J) of Flax is `w.transpose(3, 0, 1, 2)`.
         stride: from one place to the next, one number or (height, width).
         padding: zeros laid around the image: one number, (above and below, left and right),
-            "valid" (none) or "same" (the output is ⌈size / stride⌉).
+            "valid" (none) or "same" (the output is ⌈size / stride⌉); capitals as in `jax.lax`
+            mean the same.
 
     Returns:
         (n, oh, ow, J), or (oh, ow, J).
@@ -69,8 +70,9 @@ def conv(
             f"w has shape {w.shape}; for images with {x.shape[-1]} channels expected "
             f"(filters, height, width, {x.shape[-1]})"
         )
+    zeros: Any = padding.lower() if padding in ("SAME", "VALID") else padding
     filters, height, width, _ = w.shape
-    layer = Conv(filters, (height, width), stride, padding, identity)
+    layer = Conv(filters, (height, width), stride, zeros, identity)
     layer.out_shape(x.shape[-3:])  # refuses a kernel that is larger than the image
     return _of_images(partial(_conv, layer, w), x)
 
@@ -195,7 +197,7 @@ def _channels_last(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bo
 def _margins(padding: Any) -> Any:
     """Return the padding as `conv` takes it; None where it cannot be said so."""
     if isinstance(padding, str):
-        return padding.lower() if padding in ("SAME", "VALID") else None
+        return padding if padding in ("SAME", "VALID") else None
     if all(low == high >= 0 for low, high in padding):
         return tuple(int(low) for low, _ in padding)
     return None

@@ -270,7 +270,7 @@ def gram(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     Reference: Dangel et al. 2022 (ViViT), arXiv:2106.02624.
     """
     grams = _each_layer(contractions.gram, net, params, bp)
-    return _narrow(jax.tree.reduce(jnp.add, grams)[0, :, 0, :], bp)
+    return _narrow(contractions.over_layers(grams, (1, len(bp.errors[0])) * 2)[0, :, 0, :], bp)
 
 
 def _arguments_of_weighted_gradient(net, params, bp, weights):
@@ -454,7 +454,7 @@ def _mean(bp):
 def _squared_norms(net, params, bp):
     """Return ‖g_n‖² (n,) in float32 at least."""
     norms = _each_layer(contractions.squared_norms, net, params, bp)
-    return jnp.squeeze(jax.tree.reduce(jnp.add, norms), axis=0)
+    return jnp.squeeze(contractions.over_layers(norms, (1, len(bp.errors[0]))), axis=0)
 
 
 def _narrow(tree, bp):

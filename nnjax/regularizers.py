@@ -166,7 +166,8 @@ class MaxNorm(Regularizer):
 
     def __post_init__(self):
         tiny, huge = (float(limit) for limit in (_FLOAT32.tiny, _FLOAT32.max))
-        require_scalar(self.limit, "limit of MaxNorm", "a positive finite norm", tiny, huge)
+        limit = require_scalar(self.limit, "limit of MaxNorm", "a positive finite norm", tiny, huge)
+        object.__setattr__(self, "limit", plain_number(limit))  # as the description is frozen
 
     def project(self, params):
         def shortened(w):

@@ -37,6 +37,43 @@ def test_n_in_of_a_convolution_is_channels_times_kernel_area():
     np.testing.assert_allclose(jnp.std(w), (5 * 3 * 7) ** -0.5, rtol=0.02)
 
 
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+@pytest.mark.parametrize("shape", [(7, 5), (4, 3, 2, 5)])
+def test_numbers_are_those_of_jax_bit_for_bit(distribution, shape):
+    for mode in ("fan_in", "fan_out", "fan_avg"):
+        ours = initializers.VarianceScaling(2.0, mode, distribution)
+        theirs = jax.nn.initializers.variance_scaling(2.0, mode, distribution, -1, 0)
+        drawn = (rule(jax.random.key(3), shape, jnp.float32) for rule in (ours, theirs))
+        np.testing.assert_array_equal(*drawn)
+    normal = initializers.Normal(0.3)(jax.random.key(3), shape, jnp.float32)
+    by_jax = jax.nn.initializers.normal(0.3)(jax.random.key(3), shape, jnp.float32)
+    np.testing.assert_array_equal(normal, by_jax)
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
+def test_numbers_are_drawn_in_one_row(mode):
+    for rule in (initializers.VarianceScaling(1.0, mode, "normal"), initializers.Normal()):
+        program = jax.make_jaxpr(lambda key, rule=rule: rule(key, (4, 3, 2, 5), jnp.float32))
+        assert "120]" in str(program(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("fan", "normal"), "mode of VarianceScaling is 'fan'; expected one of fan_in, fan_out"),
+        (("fan_in", "gamma"), "distribution of VarianceScaling is 'gamma'; expected one of normal"),
+    ],
+)
+def test_a_wrong_scaling_is_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        initializers.VarianceScaling(1.0, *arguments)
+
+
+def test_biases_have_no_variance_to_scale():
+    with pytest.raises(ValueError, match=r"VarianceScaling is for weights .* not for \(3,\)"):
+        initializers.default.weights(jax.random.key(0), (3,), jnp.float32)
+
+
 def test_constants():
     assert set(np.unique(start(initializers.zeros).w)) == {0.0}
     w, b = start(initializers.constant(0.5))

@@ -98,6 +98,14 @@ def test_one_image_and_vmap():
     assert ops.max_pool(x[0, 0], 2).shape == (3, 3, 1)
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_a_padding_in_capitals_is_the_same_padding(padding):
+    x, w = jnp.ones((1, 5, 4, 1)), jnp.ones((1, 3, 3, 1))
+    z = ops.conv(x, w, padding=padding)
+    np.testing.assert_array_equal(z, ops.conv(x, w, padding=padding.lower()))
+    assert z.shape[1:3] == {"SAME": (5, 4), "VALID": (3, 2)}[padding]
+
+
 @pytest.mark.parametrize(
     ("padding", "options"),
     [

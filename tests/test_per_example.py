@@ -225,6 +225,23 @@ def test_input_gradients(case):
     assert_same(case.found["input"], jax.grad(total)(case.x))
 
 
+def test_a_network_without_parameters_has_gradients_of_length_0():
+    net = nnjax.Network((2, 2, 1), [nnjax.MaxPool(2), nnjax.Flatten()], nnjax.quadratic)
+    x, params = jnp.arange(12.0).reshape(3, 2, 2, 1), ((), ())
+    given = net, params, nnjax.backprop(net, params, x, jnp.zeros((3, 1)))
+    assert per_example.squared_norms(*given).tolist() == [0.0] * 3
+    assert per_example.gram(*given).tolist() == [[0.0] * 3] * 3
+    assert nnjax.curvature.neural_tangent_kernel(*given).shape == (3, 3, 1, 1)
+    assert per_example.gradients(*given) == params
+    assert per_example.squared_norms_by_layer(*given) == params
+    assert per_example.sum_of_squares(*given) == params == per_example.variance(*given)
+    assert per_example.weighted_gradient(*given, jnp.ones(3)) == params
+    assert per_example.clipped_gradient(*given, 1.0) == params
+    noise = per_example.gradient_noise_scale(*given)
+    assert (float(noise.trace), float(noise.squared_norm)) == (0.0, 0.0)
+    assert np.isnan(noise.scale)
+
+
 def test_clipping_leaves_zero_gradients_alone():
     net = nnjax.mlp([2, 2], loss=nnjax.quadratic, output=nnjax.relu)
     params = jax.tree.map(lambda p: -jnp.abs(p), random_params(net, 0))

@@ -119,6 +119,20 @@ def test_a_strength_of_numpy_leaves_the_dtype_as_it_is(kind):
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.parametrize("kind", [L1, L2, MaxNorm])
+@pytest.mark.parametrize("array", [jnp.array, np.array])
+def test_a_number_in_an_array_is_a_number_of_python(kind, array):
+    made = kind(array(0.5))
+    assert made == kind(0.5)
+    assert hash(made) == hash(kind(0.5))
+
+
+def test_a_traced_strength_stays_traced():
+    params = network_params(0)
+    penalty = jax.jit(lambda strength: L2(strength).penalty(params, 10))
+    np.testing.assert_allclose(penalty(5.0), L2(5.0).penalty(params, 10), rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [L1, L2])
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "5", None, True])
 def test_a_wrong_strength_is_refused(kind, value):

@@ -136,10 +136,14 @@ def test_every_public_function_has_an_example(function):
 def test_all_names_exist():
     for name in nnjax.__all__:
         assert hasattr(nnjax, name)
+        assert name in dir(nnjax)
+    with pytest.raises(AttributeError, match="module 'nnjax' has no attribute 'check_gradients'"):
+        nnjax.check_gradients  # noqa: B018
 
 
-def test_importing_nnjax_imports_no_extra():
+def test_importing_nnjax_imports_no_extra_and_not_the_checker():
     heavy = "sklearn scipy.stats pooch safetensors tyro rich matplotlib PIL tensorboardX torch flax"
+    heavy += " nnjax.gradcheck"
     code = f"import sys, nnjax; print([m for m in {heavy.split()!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -228,13 +228,13 @@ class TrainConfig(
             batches = batches or -(-len(dataset.train[0]) // size)
             steps = batches * require_size(self.epochs, "epochs")
             rate = optimizers.schedule(self.schedule, rate, steps)
-        options = {} if self.mu is None else {"mu": self.mu}
+        options, key = {} if self.mu is None else {"mu": self.mu}, self.key()
         # What has the same name here and there is passed on as it is.
         shared = {f.name for f in dataclasses.fields(Arguments)} - {"net", "data"}
         same = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in shared}
         return same | {
             "optimizer": optimizers.by_name(self.optimizer, rate, **options),
-            "key": self.key(),
+            "key": key,
             "evaluate_on": [part for part in self.evaluate_on if getattr(dataset, part)],
             "regularizer": self._regularizer(),
             "compute_dtype": None if self.precision == "float32" else self.precision,
@@ -244,7 +244,9 @@ class TrainConfig(
             if self.patience is None
             else EarlyStopping(self.patience, self.measure, self.lower_rate_to),
             # `train` makes two keys of the run's own; this is a third.
-            "feedback": feedback.init(net, jax.random.fold_in(self.key(), 2), self.feedback),
+            "feedback": None
+            if self.feedback == "transpose"
+            else feedback.init(net, jax.random.fold_in(key, 2), self.feedback),
         }
 
     def _class_weight(self) -> ClassWeight | None:

@@ -68,7 +68,11 @@ def loads(content: bytes) -> Any:
 
 
 def array_from_bytes(
-    content: bytes | bytearray, dtype: np.dtype, shape: tuple[int, ...], *, by_columns: bool = False
+    content: bytes | bytearray | memoryview,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    *,
+    by_columns: bool = False,
 ) -> np.ndarray:
     """Return a new array made of bytes, which must be as many as its shape and dtype take.
 

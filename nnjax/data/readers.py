@@ -93,7 +93,8 @@ def read_idx(path: str | os.PathLike[str], mapped: bool = False) -> np.ndarray:
     native = dtype.newbyteorder("=")
     if isinstance(content, mmap.mmap) and len(content) > start:
         return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(native, copy=False)
-    return pickles.array_from_bytes(content[start:], dtype, shape).astype(native)
+    values = memoryview(content)[start:]  # which copies nothing
+    return pickles.array_from_bytes(values, dtype, shape).astype(native, copy=False)
 
 
 def find_idx(folder: Path) -> dict[str, Path]:

@@ -24,6 +24,7 @@ from nnjax.checks import check_key, did_you_mean, require_instance
 from nnjax.data import Dataset
 from nnjax.display import table
 from nnjax.feedback import Feedback, check_feedback
+from nnjax.initializers import split
 from nnjax.network import Network, Params, check_params, init
 from nnjax.sharding import automatic, replicated, spec
 from nnjax.tasks import Classification, Regression, Task, task_of
@@ -142,7 +143,7 @@ def initial_state(
         0
     """
     check_key(key)
-    init_key, run_key = jax.random.split(key)
+    init_key, run_key = split(key, 2)
     if params is None:
         start = init(net, init_key)
     else:

@@ -248,7 +248,8 @@ def _by_name(name: str, learning_rate: Any, options: tuple[tuple[str, Any], ...]
         return _call(OPTIMIZERS[name], what, learning_rate=learning_rate, **dict(options))
 
     with_rate(learning_rate)  # refuses wrong options here, by their values
-    return optax.inject_hyperparams(with_rate)(learning_rate=learning_rate)
+    optimizer = optax.inject_hyperparams(with_rate)(learning_rate=learning_rate)
+    return optimizer._replace(init=jax.jit(optimizer.init))  # one program, not one for each array
 
 
 def require_optimizer(optimizer: Any) -> None:

@@ -109,9 +109,12 @@ def ask(
         count: how many.
 
     Example:
+        >>> import optuna
         >>> from nnjax.training.search import ask
-        >>> ask(None, lambda trial: {"rate": 0.1}, 0)
-        ([], [])
+        >>> study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        >>> trials, settings = ask(study, lambda t: {"rate": t.suggest_float("rate", 0.1, 1)}, 3)
+        >>> [trial.number for trial in trials], all(0.1 <= s["rate"] <= 1 for s in settings)
+        ([0, 1, 2], True)
     """
     trials = [study.ask() for _ in range(count)]
     return trials, [space(trial) for trial in trials]
@@ -126,10 +129,13 @@ def tell(study: Any, trials: Sequence[Any], values: Iterable[float]) -> None:
         values: one for each.
 
     Example:
+        >>> import optuna
         >>> from nnjax.training.search import ask, tell
-        >>> def run(study, space, train):  # the study is made by optuna.create_study
-        ...     trials, settings = ask(study, space, 8)
-        ...     tell(study, trials, train(settings))
+        >>> study = optuna.create_study(direction="maximize")
+        >>> trials, _ = ask(study, lambda trial: {"rate": trial.suggest_float("rate", 0, 1)}, 3)
+        >>> tell(study, trials, [0.25, float("nan"), 0.75])
+        >>> [trial.state.name for trial in study.trials], study.best_value
+        (['COMPLETE', 'FAIL', 'COMPLETE'], 0.75)
     """
     from optuna.trial import TrialState  # pyright: ignore[reportMissingImports]
 

@@ -121,6 +121,12 @@ def test_numbers_of_numpy_leave_the_dtype_as_it_is(kind):
     assert {leaf.dtype for leaf in jax.tree.leaves((updates, state))} == {w.dtype}
 
 
+def test_the_state_is_made_by_one_program():
+    params = {"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)}
+    made = jax.make_jaxpr(optimizers.by_name("adam", 0.1).init)(params)
+    assert len(made.eqns) == 1
+
+
 def test_the_state_holds_the_rate_also_of_a_schedule():
     optimizer = optimizers.by_name("adam", optimizers.schedule("cosine", 0.5, steps=2))
     w = jnp.asarray(W0, jnp.float32)
