@@ -92,7 +92,7 @@ def normal(seed, *shape):
     """Return float64 numbers of both signs; a quarter of them rounded, so that many are equal."""
     rng = np.random.default_rng(seed)
     values = rng.normal(size=shape)
-    return jnp.asarray(np.where(rng.random(shape) < 0.25, np.round(values), values))
+    return jax.device_put(np.where(rng.random(shape) < 0.25, np.round(values), values))
 
 
 def whole(seed, *shape):

@@ -47,7 +47,7 @@ class Case(NamedTuple):
         x = jnp.asarray(rng.normal(size=(self.n, *self.net.input_shape)), dtype)
         k = self.net.n_out
         if self.labels == "classes":
-            y = jnp.asarray(rng.integers(k, size=self.n))
+            y = jax.device_put(rng.integers(k, size=self.n))
         elif self.labels == "one-hot":
             y = jnp.asarray(np.eye(k)[rng.integers(k, size=self.n)], dtype)
         else:

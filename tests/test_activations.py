@@ -14,29 +14,34 @@ from nnjax import activations
 EVERYWHERE = [-1000.0, -3.0, -0.5, 0.0, 1e-3, 0.7, 4.0, 1000.0]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_both_pull_backs(activation, z, g):
+    """Return σ(z), the pull-back by hand, and that of autodiff."""
+    a, vjp = jax.vjp(activation, z)
+    return a, activation.pull_back(z, a, g), vjp(g)[0]
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
 def test_pull_back_is_the_vjp(activation):
     """With a random cotangent: a plain sum would hide a wrong softmax."""
     with jax.enable_x64(True):
-        z = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4), scale=2.0))
-        g = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)))
-        a, vjp = jax.vjp(activation, z)
-        np.testing.assert_allclose(activation.pull_back(z, a, g), vjp(g)[0], rtol=1e-12)
+        z = np.random.default_rng(0).normal(size=(5, 4), scale=2.0)
+        g = np.random.default_rng(1).normal(size=(5, 4))
+        _, delta, auto = value_and_both_pull_backs(activation, z, g)
+        np.testing.assert_allclose(delta, auto, rtol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 def test_far_from_zero_and_at_kinks(activation, dtype):
     with jax.enable_x64(dtype == "float64"):
-        z = jnp.asarray(EVERYWHERE, dtype)
-        g = jnp.arange(1.0, 9.0).astype(dtype)
-        a, vjp = jax.vjp(activation, z)
-        delta = activation.pull_back(z, a, g)
-        assert a.dtype == delta.dtype == z.dtype
-        assert bool(jnp.isfinite(a).all() & jnp.isfinite(delta).all())
-        np.testing.assert_allclose(
-            delta.astype(float), vjp(g)[0].astype(float), rtol=2e-2 if dtype == "bfloat16" else 1e-5
-        )
+        z, g = (np.array(values).astype(dtype) for values in (EVERYWHERE, range(1, 9)))
+        a, delta, auto = value_and_both_pull_backs(activation, z, g)
+    assert a.dtype == delta.dtype == z.dtype
+    a, delta, auto = (np.asarray(array, float) for array in (a, delta, auto))
+    assert np.isfinite(a).all()
+    assert np.isfinite(delta).all()
+    np.testing.assert_allclose(delta, auto, rtol=2e-2 if dtype == "bfloat16" else 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -97,20 +102,27 @@ def test_a_large_scale_makes_softmax_the_maximum():
     )
 
 
-@pytest.mark.parametrize("activation", [nnjax.sigmoid, nnjax.softmax, nnjax.Softmax(3.0)], ids=repr)
-def test_logarithms_of_probabilities(activation):
-    with jax.enable_x64(True):
-        z = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5)))
-        g = jnp.asarray(np.random.default_rng(1).normal(size=(6, 5)))
-        a = activation(z)
+@functools.partial(jax.jit, static_argnums=0)
+def logarithms(activation, z, g):
+    """Return for ln a and ln(1 − a): the stable form, the plain one, and both pull-backs."""
+    a = activation(z)
+    return [
+        (log(z), value, pull_back(z, a, g), jax.vjp(log, z)[1](g)[0])
         for log, pull_back, value in (
             (activation.log, activation.pull_back_log, jnp.log(a)),
             (activation.log_complement, activation.pull_back_log_complement, jnp.log1p(-a)),
-        ):
-            np.testing.assert_allclose(log(z), value, rtol=1e-12)
-            np.testing.assert_allclose(
-                pull_back(z, a, g), jax.vjp(log, z)[1](g)[0], rtol=1e-11, atol=1e-14
-            )
+        )
+    ]
+
+
+@pytest.mark.parametrize("activation", [nnjax.sigmoid, nnjax.softmax, nnjax.Softmax(3.0)], ids=repr)
+def test_logarithms_of_probabilities(activation):
+    z, g = (np.random.default_rng(seed).normal(size=(6, 5)) for seed in (0, 1))
+    with jax.enable_x64(True):
+        found = logarithms(activation, z, g)
+    for stable, plain, hand, auto in found:
+        np.testing.assert_allclose(stable, plain, rtol=1e-12)
+        np.testing.assert_allclose(hand, auto, rtol=1e-11, atol=1e-14)
 
 
 def test_nan_stays_nan():

@@ -1,5 +1,7 @@
 """Curvature against J and H written out by autodiff, in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,33 +49,38 @@ class Setup:
         self.net, self.n, self.key = net, n, key
         rng = np.random.default_rng(seed)
         self.params = random_params(net, seed, jnp.float64)
-        self.x = jnp.asarray(rng.normal(size=(n, *net.input_shape)))
+        self.x = jax.device_put(rng.normal(size=(n, *net.input_shape)))
         y = rng.random((n, net.n_out))
-        self.y = jnp.asarray(y / y.sum(1, keepdims=True))
+        self.y = jax.device_put(y / y.sum(1, keepdims=True))
         self.bp = nnjax.backprop(net, self.params, self.x, self.y, key)
         self.args = (net, self.params, self.bp)
-        flat, self.unflatten = jax.flatten_util.ravel_pytree(self.params)
-        self.flat = flat
+        self.flat, self.unflatten = jax.flatten_util.ravel_pytree(self.params)
 
+    @functools.cached_property
+    def J(self):
         @jax.jit
+        @jax.jacrev
         def jacobian(flat):
-            def outputs(flat):
-                return self.forward(self.unflatten(flat)).weighted_inputs[-1]
+            return self.forward(self.unflatten(flat)).weighted_inputs[-1]
 
-            return jax.jacrev(outputs)(flat)
+        return jacobian(self.flat)
 
-        self.J = jacobian(flat)
-        at_a = isinstance(net.loss, nnjax.losses.Quadratic)
+    @functools.cached_property
+    def H(self):
+        net = self.net
         output = net.layers[-1].activation
 
         def hessian(z, y):
-            if at_a:
+            if isinstance(net.loss, nnjax.losses.Quadratic):  # at a
                 da = jax.jacobian(output)(z)
                 return da.T @ jax.hessian(lambda a: net.loss(a, y))(output(z)) @ da
             return jax.hessian(lambda z: net.loss.at(output, z, output(z), y))(z)
 
-        self.H = jax.jit(jax.vmap(hessian))(self.bp.weighted_inputs[-1], self.y)
-        self.ggn = jnp.einsum("nop,noq,nqr->pr", self.J, self.H, self.J) / n
+        return jax.jit(jax.vmap(hessian))(self.bp.weighted_inputs[-1], self.y)
+
+    @functools.cached_property
+    def ggn(self):
+        return jnp.einsum("nop,noq,nqr->pr", self.J, self.H, self.J) / self.n
 
     def forward(self, params):
         return nnjax.network.forward(self.net, params, self.x, self.key)
@@ -346,7 +353,7 @@ def test_weights_of_examples_weight_their_curvature():
     weights = jnp.array([0.5, 2.0, 1.0, 0.0])
     bp = nnjax.backprop(net, params, x, y, weights=weights)
     gradient = jax.grad(lambda params: nnjax.loss(net, params, x, y, weights=weights))
-    expected = flatten(jax.jvp(gradient, (params,), (vector,))[1])
+    expected = flatten(jax.jit(lambda p, v: jax.jvp(gradient, (p,), (v,))[1])(params, vector))
     assert_same(flatten(curvature.hessian_vector_product(net, params, bp, vector)), expected)
     assert_same(flatten(curvature.ggn_vector_product(net, params, bp, vector)), expected)
     s = curvature.sampled_seeds(net, bp, jax.random.key(1), samples=2)

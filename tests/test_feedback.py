@@ -39,8 +39,8 @@ NETS = {"dense": DENSE, "conv": CONV, "residual": RESIDUAL}
 def setup(net, n=4):
     params = random_params(net, 0, jnp.float64)
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(n, *net.input_shape)))
-    return params, x, jnp.asarray(rng.integers(net.n_out, size=n))
+    x = jax.device_put(rng.normal(size=(n, *net.input_shape)))
+    return params, x, jax.device_put(rng.integers(net.n_out, size=n))
 
 
 @pytest.fixture(autouse=True)

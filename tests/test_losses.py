@@ -1,6 +1,7 @@
 """Losses: values, gradients, the stable output error of every pairing, far from zero too."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +31,19 @@ def test_values_against_the_formulas():
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
 def test_gradient(loss):
     with jax.enable_x64(True):
-        a = jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.95, (4, 3)))
-        y = jnp.asarray(np.random.default_rng(1).uniform(size=(4, 3)))
+        a = jax.device_put(np.random.default_rng(0).uniform(0.05, 0.95, (4, 3)))
+        y = jax.device_put(np.random.default_rng(1).uniform(size=(4, 3)))
         auto = jax.grad(lambda a: loss(a, y).sum())(a)
         np.testing.assert_allclose(loss.gradient(a, y), auto, rtol=1e-13)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def errors_and_losses(activation, loss, z, y):
+    c = jnp.arange(1.0, 7.0)
+    auto = jax.grad(lambda z: jnp.sum(c * loss(activation(z), y)))(z)
+    a = activation(z)
+    hand = c[:, None] * loss.output_error(activation, z, a, y)
+    return hand, auto, loss.at(activation, z, a, y), loss(a, y)
 
 
 @pytest.mark.parametrize(
@@ -42,14 +52,11 @@ def test_gradient(loss):
 def test_output_error_of_every_pairing(activation, loss):
     """Against jax.grad of the plain formula, not of the stable form, with weighted examples."""
     with jax.enable_x64(True):
-        z = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
-        y = jnp.asarray(np.random.default_rng(1).uniform(size=(6, 4)))
-        c = jnp.arange(1.0, 7.0)
-        auto = jax.grad(lambda z: jnp.sum(c * loss(activation(z), y)))(z)
-        a = activation(z)
-        hand = c[:, None] * loss.output_error(activation, z, a, y)
+        z = np.random.default_rng(0).normal(size=(6, 4))
+        y = np.random.default_rng(1).uniform(size=(6, 4))
+        hand, auto, stable, plain = errors_and_losses(activation, loss, z, y)
         np.testing.assert_allclose(hand, auto, rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(loss.at(activation, z, a, y), loss(a, y), rtol=1e-12)
+        np.testing.assert_allclose(stable, plain, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,8 @@ class Setup:
         self.net, self.n = NETS[name], n
         rng = np.random.default_rng(seed)
         self.params = jax.tree.map(lambda p: p + 0.1, random_params(self.net, seed, jnp.float64))
-        self.x = jnp.asarray(rng.normal(size=(n, *self.net.input_shape)))
-        self.y = jnp.asarray(rng.integers(3, size=n))
+        self.x = jax.device_put(rng.normal(size=(n, *self.net.input_shape)))
+        self.y = jax.device_put(rng.integers(3, size=n))
         self.key = jax.random.key(7) if "dropout" in name else None
         self.bp = nnjax.backprop(self.net, self.params, self.x, self.y, self.key)
         self.args = (self.net, self.params, self.bp)

@@ -227,7 +227,7 @@ class _Backpropagation:
     def subset(self, args, indices):
         """Return the arguments with these examples alone."""
         chosen = list(indices)
-        pick = partial(jax.tree.map, lambda leaf: jnp.asarray(np.asarray(leaf)[chosen]))
+        pick = partial(jax.tree.map, lambda leaf: jax.device_put(np.asarray(leaf)[chosen]))
         return (args[0], *map(pick, args[1:]))
 
     def claimed(self, params, zeros, x, y):
@@ -262,7 +262,7 @@ class _Backpropagation:
         )
         if self.regularizer is None or self.parts[i][1] == "δ":
             return seen
-        as_weights = (Affine(jnp.asarray(point.parameters[i]), jnp.zeros(1)),)
+        as_weights = (Affine(jax.device_put(point.parameters[i]), jnp.zeros(1)),)
         return replace(
             seen,
             penalty=self.penalty(point)[i],
@@ -431,19 +431,19 @@ def draw(net: Network, n: int, seed: int) -> tuple:
 
     def entry(p):
         if not isinstance(p, Affine):
-            return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), p)
+            return jax.tree.map(lambda leaf: jax.device_put(rng.normal(size=leaf.shape)), p)
         fan_in = int(np.prod(p.w.shape[1:]))
         w = rng.normal(size=p.w.shape) * (1.2 / np.sqrt(fan_in))
         b = rng.uniform(0.2, 0.7, p.b.shape) * rng.choice([-1, 1], p.b.shape)
-        return Affine(jnp.asarray(w), jnp.asarray(b))
+        return Affine(jax.device_put(w), jnp.asarray(b))
 
     params = tuple(map(entry, shapes))
-    x = jnp.asarray(rng.normal(size=(n, *net.input_shape)))
+    x = jax.device_put(rng.normal(size=(n, *net.input_shape)))
     if net.n_out == 1:
         y = rng.integers(2, size=(n, 1)).astype(float)
     else:
         y = np.eye(net.n_out)[rng.integers(net.n_out, size=n)]
-    return params, x, jnp.asarray(y)
+    return params, x, jax.device_put(y)
 
 
 def _on_kinks(net, n, seed):

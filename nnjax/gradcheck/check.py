@@ -429,7 +429,7 @@ def _weights(outputs, seed):
 
     def draw(out):
         sign = rng.choice([-1.0, 1.0], np.shape(out))
-        return jnp.asarray(sign * rng.uniform(0.5, 1.5, np.shape(out)))
+        return jax.device_put(sign * rng.uniform(0.5, 1.5, np.shape(out)))
 
     return jax.tree.map(draw, outputs)
 

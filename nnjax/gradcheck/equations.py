@@ -223,7 +223,7 @@ class Derivation:
                 into[l] = form.value(Scope(self.quantities, l, t))
             if isinstance(layer, Dropout) and self.caches[l] is not None:
                 self.masks[l] = np.asarray(self.caches[l], np.float64)
-        self.y = np.asarray(targets(jnp.asarray(y), jnp.asarray(self.a[self.L])))
+        self.y = np.asarray(targets(jax.device_put(y), jax.device_put(self.a[self.L])))
         self.quantities["y"] = self.y
 
     def site(self, l: int) -> Site:
@@ -246,12 +246,13 @@ class Derivation:
 
     def _own(self, step, l, given):
         """Run what a layer or an activation function of another kind defines itself."""
-        layer, given = self.net.layers[l - 1], jnp.asarray(given)
+        layer, given = self.net.layers[l - 1], jax.device_put(given)
         if step == "affine":
             z, self.caches[l] = forward_layer(self.net, self.params, l - 1, given, self.key)
             return z
         if step == "through":
-            return layer.activation.pull_back(jnp.asarray(self.z[l]), jnp.asarray(self.a[l]), given)
+            z, a = jax.device_put((self.z[l], self.a[l]))
+            return layer.activation.pull_back(z, a, given)
         if step == "weights":
             return layer.gradients(self.caches[l], given / self.n).w
         return _pull_back(layer, self.params[l - 1], self.caches[l], given)

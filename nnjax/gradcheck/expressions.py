@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from nnjax.activations import LeakyReLU, ReLU
@@ -63,9 +63,9 @@ class Expression:
             case "minus":
                 return -values[0]
             case "σ'":
-                return np.asarray(self.note.derivative(jnp.asarray(values[0])))
+                return np.asarray(self.note.derivative(jax.device_put(values[0])))
             case "σ":
-                return np.asarray(self.note(jnp.asarray(values[0])))
+                return np.asarray(self.note(jax.device_put(values[0])))
             case "own":
                 return np.asarray(scope.quantities["own"](self.note, scope.l, *values))
         if self.op in OPERATIONS:

@@ -429,7 +429,7 @@ def derivative(equation: Equation, inputs: Sequence[Any], j: int) -> np.ndarray:
     def function(x):
         return equation.function(*inputs[:j], x, *inputs[j + 1 :])[0]
 
-    x = jnp.asarray(inputs[j])
+    x = jax.device_put(inputs[j])
     return np.asarray(jax.jvp(function, (x,), (jnp.ones_like(x),))[1])
 
 

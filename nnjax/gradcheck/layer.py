@@ -126,7 +126,9 @@ def _draw(layer, shape, n, seed):
     """Return parameters, inputs a, weighted inputs z, and the output weights of both."""
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(0.3, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)),
+        lambda leaf: jax.device_put(
+            rng.uniform(0.3, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape)
+        ),
         jax.eval_shape(lambda: layer.init(jax.random.key(0), shape)),
     )
     out = (n, *layer.out_shape(shape))

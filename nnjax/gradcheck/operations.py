@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnjax.activations import absolute, relu, sigmoid, tanh
@@ -120,16 +119,16 @@ OPERATIONS: dict[str, dict[Any, tuple[Callable, str]]] = {
     "w a": {None: (lambda w, a: a @ w.T, "{0} {1}")},
     "wᵀδ": {None: (lambda w, delta: delta @ w, "({0})ᵀ {1}")},
     "σ of": {
-        name: (lambda z, f=f: np.asarray(f(jnp.asarray(z))), f"{name}({{0}})")
+        name: (lambda z, f=f: np.asarray(f(jax.device_put(z))), f"{name}({{0}})")
         for name, f in FUNCTIONS.items()
     },
     "σ' of": {
-        name: (lambda z, f=f: np.asarray(f.derivative(jnp.asarray(z))), f"{name}'({{0}})")
+        name: (lambda z, f=f: np.asarray(f.derivative(jax.device_put(z))), f"{name}'({{0}})")
         for name, f in FUNCTIONS.items()
     },
     "softmax over examples": {
         None: (
-            lambda c, z: np.asarray(jax.nn.softmax(c * jnp.asarray(z), axis=0)),
+            lambda c, z: np.asarray(jax.nn.softmax(c * jax.device_put(z), axis=0)),
             "exp {0} {1} / Σₓ exp {0} {1}",
         )
     },

@@ -78,7 +78,7 @@ class Problem:
         if self.domains:
             leaves, structure = jax.tree.flatten(moved)
             for i, domain in self.domains.items():
-                leaves[i] = jnp.asarray(domain.nearest(np.asarray(leaves[i])))
+                leaves[i] = jax.device_put(domain.nearest(np.asarray(leaves[i])))
             moved = jax.tree.unflatten(structure, leaves)
         out = list(args)
         for i, argument in zip(self.positions, moved, strict=True):

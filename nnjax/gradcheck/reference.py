@@ -95,7 +95,7 @@ def nearby(tree: Any, strength: float, seed: int, sign: int = 1) -> Any:
             return leaf
         value = np.asarray(leaf, np.float64)
         step = sign * strength * rng.uniform(-1, 1, value.shape)
-        return jnp.asarray(value + step * np.where(value == 0, typical_size(value), value))
+        return jax.device_put(value + step * np.where(value == 0, typical_size(value), value))
 
     return jax.tree.map(move, tree)
 
