@@ -94,8 +94,8 @@ class Recipe:
 class Record:
     """What is tried for, the recipe for it, and the others that it was chosen from."""
 
-    goal: float
-    """The accuracy on the test images that each seed is held against."""
+    goal: float | None
+    """The accuracy on the test images that each seed is held against, where there is one."""
     chosen: Recipe
     others: tuple[Recipe, ...] = ()
     seeds: int = 10
@@ -177,7 +177,7 @@ def _accuracy(net: nnjax.Network, params: Any, part: Any) -> float:
 
 
 def noisy(key: jax.Array, x: jax.Array) -> jax.Array:
-    """Return grey levels, 0 to 1, plus normal noise of deviation 0.3, whichever pixel is where."""
+    """Return grey levels, 0 to 1, plus normal noise of deviation 0.3, alike for every pixel."""
     noise = jax.random.normal(key, (x.size,), jnp.float32)
     return x.astype(jnp.float32) / 255 + 0.3 * noise.reshape(x.shape)
 
@@ -225,7 +225,7 @@ RECORDS = {
         ),
     ),
     "fashion": Record(
-        0.93,
+        None,
         Recipe(
             "conv24k5 pool2 conv48k5 pool2 dense128 dropout0.5",
             24,
@@ -269,7 +269,7 @@ def report(args: argparse.Namespace) -> None:
     results = trained(recipes, data, seeds, test=not args.choose)
     for result in results:
         print(f"\n{result}")
-        if result.test:
+        if result.test and record.goal is not None:
             reached = sum(accuracy >= record.goal for accuracy in result.test)
             print(f"  {record.goal:.2%} of the test images reached from {reached} seeds")
     if args.json is not None:
