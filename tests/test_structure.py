@@ -19,6 +19,7 @@ ORDER = [
     [
         "notation",
         "display",
+        "caches",
         "checks",
         "sharding",
         "pieces",
@@ -32,7 +33,7 @@ ORDER = [
     ["layers.base", "tasks"],
     ["layers.windows"],
     ["layers.rows", "layers.words"],
-    ["layers.products"],
+    ["layers.products", "layers.onednn"],
     ["layers.ways"],
     ["layers.conv", "layers.dense", "layers.dropout", "layers.pool", "layers.reshape"],
     ["layers.norm", "layers.residual"],

@@ -11,8 +11,6 @@ import hashlib
 import os
 import platform
 import shutil
-import stat
-import sys
 import tempfile
 import time
 import warnings
@@ -22,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from nnjax.caches import caches, digest, private
 
 __all__ = ["cache_folder", "keep_programs", "kept_programs"]
 
@@ -44,14 +44,7 @@ def cache_folder() -> Path:
         >>> cache_folder().parent.name
         'compiled'
     """
-    home = Path.home()
-    if sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        caches = home / "Library" / "Caches"
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return caches / "nnjax" / "compiled" / _processor()
+    return caches() / "compiled" / _processor()
 
 
 @contextmanager
@@ -88,7 +81,7 @@ def keep_programs() -> None:
     with suppress(OSError):
         for entry in own.iterdir():
             if entry.stat().st_nlink == 1:
-                _link(entry, own.parent / f"{entry.name}.{_digest(entry)}")
+                _link(entry, own.parent / f"{entry.name}.{digest(entry.read_bytes())}")
         kept = [(f.stat().st_mtime, f.stat().st_size, f) for f in own.parent.glob("*-cache.*")]
         total = sum(size for _, size, _ in kept)
         for _, size, file in sorted(kept):
@@ -107,14 +100,14 @@ def _own_folder() -> Path | None:
     try:
         folder = cache_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _private(folder):
+        if not private(folder):
             return None
         for left in folder.glob(f"{_OWN}*"):  # by processes that were killed
             if time.time() - left.stat().st_mtime > _DAY:
                 shutil.rmtree(left, ignore_errors=True)
         own = Path(tempfile.mkdtemp(prefix=_OWN, dir=folder))
         for kept in folder.glob("*-cache.*"):
-            if kept.suffix == f".{_digest(kept)}":
+            if kept.suffix == f".{digest(kept.read_bytes())}":
                 _link(kept, own / kept.stem)
             else:
                 kept.unlink(missing_ok=True)
@@ -126,23 +119,6 @@ def _own_folder() -> Path | None:
 def _link(file: Path, name: Path) -> None:
     with suppress(FileExistsError):  # another process kept the same program
         os.link(file, name)
-
-
-def _private(folder: Path) -> bool:
-    """Whether the folder is a real one, the user's, and nobody else may write to it."""
-    if sys.platform == "win32":
-        return True
-    status = folder.lstat()
-    others = stat.S_IWGRP | stat.S_IWOTH
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.getuid()
-        and not status.st_mode & others
-    )
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:32]
 
 
 def _processor() -> str:

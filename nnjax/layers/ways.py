@@ -14,7 +14,8 @@ and patches for everything in other dtypes, with groups, and where `jax.vmap` gi
 weights of its own: XLA has no quick convolution for these on CPUs. Of BP2 the library computes the
 full correlation, H·W places, where patches have oh·ow. For BP4, in which the examples are what is
 summed over, the axes have to be reordered first (`InOrder`): within a loop XLA is tens of times
-slower in other orders.
+slower in other orders. Where `NNJAX_CONVOLUTIONS` asks for oneDNN (`nnjax.layers.onednn`), it
+computes all that is float32 and without groups, but for BP2 with fewer than 16 channels.
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
 0.97, and 1.25 for 1x1 with stride 2; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
@@ -38,6 +39,7 @@ from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 
 from nnjax.layers.base import Shape
+from nnjax.layers.onednn import OneDNN, asked_for, onednn
 from nnjax.layers.products import Library, Patches, in_order, library, patches
 from nnjax.layers.rows import Geometry
 
@@ -55,9 +57,10 @@ _WIDE = 7  # kernels of this size have so many patches that the library is ahead
 _INPUTS = 1.25  # of an image for each output: the library's work over that of patches
 
 Product = Callable[[Any, jax.Array, jax.Array], jax.Array]  # f(way, u, v)
+Way = Library | OneDNN | Patches
 
 
-def forward_on_cpu(geometry: Geometry, *dtypes: Any) -> Library | Patches:
+def forward_on_cpu(geometry: Geometry, *dtypes: Any) -> Way:
     """Return what computes the forward pass on CPUs.
 
     Args:
@@ -73,11 +76,12 @@ def forward_on_cpu(geometry: Geometry, *dtypes: Any) -> Library | Patches:
         >>> type(forward_on_cpu(geometry, jnp.float64)).__name__
         'Patches'
     """
-    single = all(dtype == jnp.float32 for dtype in dtypes)
-    return library if single and geometry.groups == 1 else patches
+    if geometry.groups > 1 or any(dtype != jnp.float32 for dtype in dtypes):
+        return patches
+    return onednn if asked_for() else library
 
 
-def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | Patches:
+def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
     """Return what computes BP2 on CPUs, given the shape (H, W, C) of an image that comes in.
 
     Example:
@@ -90,12 +94,15 @@ def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | 
         >>> type(back_on_cpu((12, 12, 20), valid, jnp.float32)).__name__
         'Patches'
     """
+    forward = forward_on_cpu(geometry, *dtypes)
+    if forward is onednn:
+        return onednn if in_shape[-1] >= _CHANNELS else patches
     inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
-    quick = _may_be_quick_back(in_shape, geometry, dtypes) and inputs <= _INPUTS * outputs
-    return library if quick else patches
+    quick = forward is library and _may_be_quick_back(in_shape, geometry)
+    return library if quick and inputs <= _INPUTS * outputs else patches
 
 
-def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library | Patches:
+def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
     """Return what computes BP4 on CPUs, given the shape (H, W, C) of an image that comes in.
 
     Example:
@@ -107,17 +114,16 @@ def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Library
         >>> type(weights_on_cpu((28, 28, 1), wide, jnp.float32)).__name__
         'Patches'
     """
-    quick = _may_be_quick_back(in_shape, geometry, dtypes) and min(geometry.kernel) >= _WIDE
+    forward = forward_on_cpu(geometry, *dtypes)
+    if forward is not library:
+        return forward
+    quick = _may_be_quick_back(in_shape, geometry) and min(geometry.kernel) >= _WIDE
     return in_order if quick else patches
 
 
-def _may_be_quick_back(in_shape, geometry, dtypes):
+def _may_be_quick_back(in_shape, geometry):
     """Whether the library may be ahead of patches in BP2 and BP4."""
-    return (
-        forward_on_cpu(geometry, *dtypes) is library
-        and geometry.stride == geometry.dilation == (1, 1)
-        and in_shape[-1] >= _CHANNELS
-    )
+    return geometry.stride == geometry.dilation == (1, 1) and in_shape[-1] >= _CHANNELS
 
 
 def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
@@ -135,9 +141,8 @@ def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
     def product(way, w, a):
         return way.correlate(w, a, geometry)
 
-    if forward_on_cpu(geometry, w.dtype, a.dtype) is patches:
-        return _by_platform(product, partial(product, patches), w, a)
-    return _with_tangents(product, _unless_batched(product, library, images_alone=True), w, a)
+    way = forward_on_cpu(geometry, w.dtype, a.dtype)
+    return _computed(product, way, w, a, images_alone=True)
 
 
 def pull_back(w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry) -> jax.Array:
@@ -155,9 +160,8 @@ def pull_back(w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometr
     def product(way, w, delta):
         return way.pull_back(w, delta, in_shape, geometry)
 
-    if back_on_cpu(in_shape, geometry, w.dtype, delta.dtype) is patches:
-        return _by_platform(product, partial(product, patches), w, delta)
-    return _with_tangents(product, _unless_batched(product, library, images_alone=True), w, delta)
+    way = back_on_cpu(in_shape, geometry, w.dtype, delta.dtype)
+    return _computed(product, way, w, delta, images_alone=True)
 
 
 def weight_gradient(a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
@@ -175,9 +179,22 @@ def weight_gradient(a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.A
     def product(way, a, delta):
         return way.weight_gradient(a, delta, geometry)
 
-    if weights_on_cpu(a.shape, geometry, a.dtype, delta.dtype) is patches:
-        return _by_platform(product, partial(product, patches), a, delta)
-    return _with_tangents(product, _unless_batched(product, in_order), a, delta)
+    way = weights_on_cpu(a.shape, geometry, a.dtype, delta.dtype)
+    return _computed(product, way, a, delta)
+
+
+def _computed(product: Product, way: Way, u, v, images_alone: bool = False):
+    """Compute the product in one way on CPUs, with patches where that would be slow or undefined.
+
+    Args:
+        product: f(way, u, v).
+        way: in which to compute it.
+        u, v: its arguments.
+        images_alone: see `_unless_batched`.
+    """
+    if way is patches:
+        return _by_platform(product, partial(product, patches), u, v)
+    return _with_tangents(product, _unless_batched(product, way, images_alone), u, v)
 
 
 def _by_platform(product: Product, on_cpu, *arrays):
@@ -207,7 +224,7 @@ def _with_tangents(product: Product, on_cpu, u, v):
     return value(u, v)
 
 
-def _unless_batched(product: Product, way: Any, images_alone: bool = False):
+def _unless_batched(product: Product, way: Way, images_alone: bool):
     """Return the product in one way, and by patches where `jax.vmap` gives it a batch.
 
     Args:
