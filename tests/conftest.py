@@ -1,6 +1,10 @@
 """Settings for every test: strict dtypes, no silent broadcasting of ranks, fixed examples."""
 
 import os
+import re
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -36,3 +40,17 @@ def compiled_programs():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 40_000:
         jax.clear_caches()
+
+
+def pytest_collection_modifyitems(items):
+    """Skip examples in docstrings that need an extra which is not installed."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            source = "".join(example.source for example in item.dtest.examples)
+            for extra in re.findall(r"^import .*\b(grain|optuna)\b", source, re.M):
+                if find_spec(extra) is None:
+                    item.add_marker(pytest.mark.skip(reason=f"{extra} is not installed"))
+                else:
+                    with warnings.catch_warnings():  # of deprecated parts of its own
+                        warnings.simplefilter("ignore")
+                        import_module(extra)

@@ -1,5 +1,6 @@
 """Every script starts, and its help says what its options mean."""
 
+import argparse
 import importlib
 import json
 import re
@@ -8,7 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+from nnjax.data import Dataset
 
 SCRIPTS = sorted((Path(__file__).parent.parent / "scripts").glob("*.py"))
 
@@ -99,3 +104,64 @@ def test_the_repeats_of_several_processes_stand_together(bench, monkeypatch, tmp
     assert re.search(r"peer +6\.000 ms +2\.00 x +6\.000 to 6\.000", out)
     found = json.loads(file.read_text())["seconds"]["A table"]["nnjax"]
     assert found == [0.002, 0.001, 0.004, 0.003, 0.005]
+
+
+@pytest.fixture
+def records(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS[0].parent))
+    return importlib.import_module("records")
+
+
+def of_one_pixel(n, shown):
+    """Images of 2x2 whose brightest pixel is the class, or is another: nothing can be learned."""
+    y = np.arange(n) % 4
+    x = np.zeros((n, 4), np.uint8)
+    x[np.arange(n), shown(y)] = 255
+    return x.reshape(n, 2, 2, 1), y
+
+
+@pytest.fixture
+def pixels():
+    right, wrong = of_one_pixel(40, lambda y: y), of_one_pixel(40, lambda y: (y + 1) % 4)
+    return Dataset(train=right, validation=wrong, test=right)
+
+
+@pytest.mark.slow
+def test_a_record_tells_validation_from_test(records, pixels, monkeypatch, tmp_path, capsys):
+    recipe = records.Recipe("", 2, 10, 0.5)
+    monkeypatch.setattr(records, "RECORDS", {"fastest": records.Record(0.9, recipe, (recipe,))})
+    monkeypatch.setattr(records.nnjax.data, "load", lambda name, data_dir: pixels)
+    file = tmp_path / "record.json"
+    asked = {"record": "fastest", "data_dir": None, "seeds": 3, "json": file}
+    with jax.numpy_dtype_promotion("standard"):  # as a user's process is
+        records.report(argparse.Namespace(**asked, choose=False))
+    [result] = json.loads(file.read_text())["results"]
+    assert (result["validation"], result["test"]) == ([0.0] * 3, [1.0] * 3)
+    assert result["parameters"] == 20
+    assert len(result["seconds"]) == len(result["processor_seconds"]) == 3
+    said = capsys.readouterr().out
+    assert re.search(r"validation accuracy, % +0\.00 +0\.00 +0\.00\n", said)
+    assert re.search(r"test accuracy, % +100\.00 +100\.00 +100\.00\n", said)
+    assert "90.00% of the test images reached from 3 seeds" in said
+
+    monkeypatch.setattr(
+        records.nnjax.data, "load", lambda name, data_dir: pixels._replace(test=None)
+    )
+    with jax.numpy_dtype_promotion("standard"):  # as a user's process is
+        records.report(argparse.Namespace(**asked | {"seeds": 1}, choose=True))
+    results = json.loads(file.read_text())["results"]
+    assert [result["recipe"] for result in results] == [str(recipe)] * 2
+    assert [result["test"] for result in results] == [[], []]
+    assert "test accuracy" not in capsys.readouterr().out
+
+
+def test_a_record_needs_a_seed(records):
+    with pytest.raises(ValueError, match="--seeds is 0; expected at least 1"):
+        records.report(argparse.Namespace(record="fastest", seeds=0))
+
+
+def test_every_recipe_builds_its_network(records):
+    digits = Dataset((np.zeros((10, 28, 28, 1), np.uint8), np.arange(10)), None, None)
+    for record in records.RECORDS.values():
+        for recipe in (record.chosen, *record.others):
+            assert recipe.network(digits).n_out == 10

@@ -165,7 +165,7 @@ def _maker(name):
         traced = any(isinstance(leaf, (Array, jax.Array)) for leaf in leaves)
         if not traced:
             array = own(*args, **options)
-            return Array(jax.device_put(array)) if array.dtype.kind == "f" else array
+            return Array(jnp.asarray(array)) if array.dtype.kind == "f" else array
         options.pop("order", None)
         return _lifted(theirs)(*args, **options)
 

@@ -1,0 +1,282 @@
+"""Records of nnjax on MNIST: a recipe for each, trained from many seeds.
+
+    python scripts/records.py fastest    99 % of the test images in the least time
+    python scripts/records.py accurate   one convolutional network, ten minutes
+    python scripts/records.py small      99.4 % of the test images with few parameters
+    python scripts/records.py mlp        dense layers, which do not know that inputs are images
+    python scripts/records.py fashion    Fashion-MNIST
+    python scripts/records.py fastest --choose --seeds 3
+
+The last trains, in turns, the recipes that the record was chosen from, and measures them on the
+validation images alone. Otherwise the chosen recipe is trained from every seed, and when all are
+trained, each network is measured on the test images, once. The parameters are those of the last
+epoch. Training sees 50,000 images; no record is trained on the 10,000 for validation.
+
+Seconds are counted from the images in memory to the trained parameters, with starting parameters,
+copies to the device and shuffling. Each recipe is compiled before, in a first epoch that is
+thrown away; what compiling took, by that epoch less the same one again, is printed by itself, and
+the seconds with and without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from common import options, run
+
+import nnjax
+from nnjax.data import Dataset
+from nnjax.initializers import he
+from nnjax.regularizers import MaxNorm, Regularizer
+from nnjax.training import TrainState, optimizers, train_epochs
+from nnjax.training.augmentation import Distortion
+from nnjax.training.recipe import Augmentation
+
+__all__ = ["RECORDS", "Recipe", "Record", "Result", "report", "trained"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network of rectified linear units, trained by Adam with a one-cycle schedule."""
+
+    net: str
+    """Its hidden layers, in the words of `nnjax.architecture`."""
+    epochs: int
+    batch_size: int
+    peak: float
+    """The highest learning rate."""
+    augment: Augmentation | None = None
+    regularizer: Regularizer | None = None
+
+    def network(self, data: Dataset) -> nnjax.Network:
+        x, y = data.train
+        words, classes = self.net, int(y.max()) + 1
+        return nnjax.architecture.parse(
+            words, x.shape[1:], classes, activation=nnjax.relu, initializer=he
+        )
+
+    def states(self, data: Dataset, seed: int) -> Iterator[TrainState]:
+        """Yield the state after every epoch; nothing is measured on the way."""
+        steps = -(-len(data.train[0]) // self.batch_size) * self.epochs
+        rate = optimizers.schedule("one_cycle", self.peak, steps)
+        for state, _ in train_epochs(
+            self.network(data),
+            Dataset(data.train, None, None),
+            optimizer=optimizers.by_name("adam", rate),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            key=jax.random.key(seed),
+            evaluate_on=[],
+            augment=self.augment,
+            regularizer=self.regularizer,
+        ):
+            yield jax.block_until_ready(state)
+
+    def __str__(self) -> str:
+        augment = getattr(self.augment, "__name__", self.augment)
+        parts = [f"{self.epochs} epochs", f"mini-batch {self.batch_size}", f"peak {self.peak:g}"]
+        parts += [str(part) for part in (augment, self.regularizer) if part]
+        return f"{self.net}: {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is tried for, the recipe for it, and the others that it was chosen from."""
+
+    goal: float | None
+    """The accuracy on the test images that each seed is held against, where there is one."""
+    chosen: Recipe
+    others: tuple[Recipe, ...] = ()
+    seeds: int = 10
+    data: str = "mnist"
+
+
+@dataclass
+class Result:
+    """What was measured of a recipe: an entry per seed."""
+
+    recipe: str
+    parameters: int
+    compiling: float
+    seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        compiled = [seconds + self.compiling for seconds in self.seconds]
+        rows = {"seconds": self.seconds, "seconds, with compiling": compiled}
+        rows["processor seconds"] = self.processor_seconds
+        for part in ("validation", "test"):
+            rows[f"{part} accuracy, %"] = [100 * accuracy for accuracy in getattr(self, part)]
+        lines = [self.recipe]
+        lines += [f"{self.parameters:,} parameters, {len(self.seconds)} seeds"]
+        lines += [f"{'':28}{'minimum':>9}{'median':>9}{'maximum':>9}"]
+        for name, values in rows.items():
+            if values:
+                spread = min(values), statistics.median(values), max(values)
+                lines.append(f"  {name:26}" + "".join(f"{value:9.2f}" for value in spread))
+        return "\n".join(lines)
+
+
+def trained(
+    recipes: Sequence[Recipe], data: Dataset, seeds: Sequence[int], test: bool
+) -> list[Result]:
+    """Train each recipe from each seed, in turns; return what was measured of each recipe.
+
+    Args:
+        recipes: what to train with.
+        data: test images are not looked at before all is trained.
+        seeds: of the random keys.
+        test: whether the test images are looked at.
+    """
+    nets = [recipe.network(data) for recipe in recipes]
+    results, kept = [], []
+    for recipe, net in zip(recipes, nets, strict=True):
+        first, again = (_first_epoch(recipe, data, seeds[0]) for _ in range(2))
+        parameters = nnjax.summary(net).parameters
+        results.append(Result(str(recipe), parameters, max(first - again, 0.0)))
+    for seed in seeds:
+        for recipe, net, result in zip(recipes, nets, results, strict=True):
+            start, processor = time.perf_counter(), time.process_time()
+            *_, state = recipe.states(data, seed)
+            result.seconds.append(time.perf_counter() - start)
+            result.processor_seconds.append(time.process_time() - processor)
+            result.validation.append(_accuracy(net, state.params, data.validation))
+            kept.append((net, result, jax.device_get(state.params)))
+            print(
+                f"Seed {seed}: {result.validation[-1]:.2%} of the validation images after "
+                f"{result.seconds[-1]:.2f} s ({recipe.net})",
+                flush=True,
+            )
+    for net, result, params in kept if test else ():
+        result.test.append(_accuracy(net, params, data.test))
+    return results
+
+
+def _first_epoch(recipe: Recipe, data: Dataset, seed: int) -> float:
+    start = time.perf_counter()
+    next(recipe.states(data, seed))
+    return time.perf_counter() - start
+
+
+def _accuracy(net: nnjax.Network, params: Any, part: Any) -> float:
+    x, y = part
+    return int(nnjax.evaluate(net, params, x, y).correct) / len(y)
+
+
+def noisy(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Return grey levels, 0 to 1, plus normal noise of deviation 0.3, alike for every pixel."""
+    noise = jax.random.normal(key, (x.size,), jnp.float32)
+    return x.astype(jnp.float32) / 255 + 0.3 * noise.reshape(x.shape)
+
+
+_AFFINE = Distortion(shift=1, rotation=10.0, scaling=0.1)
+_ELASTIC = replace(_AFFINE, elastic=34.0)
+
+RECORDS = {
+    "fastest": Record(
+        0.99,
+        Recipe("conv16k5s2 conv32k3 pool2 dense100", 4, 50, 0.006),
+        (
+            Recipe("conv16k5s2 conv32k3 pool2 dense100", 3, 50, 0.006),
+            Recipe("conv16k5 pool2 conv32k5 pool2 dense100", 2, 50, 0.006),
+            Recipe("conv16k5 pool2 conv32k5s2 dense100", 2, 50, 0.006),
+            Recipe("conv16k5 pool2 conv32k5s2 dense100", 3, 50, 0.006),
+            Recipe("conv16k5s2 conv32k5s2 dense100", 4, 50, 0.006),
+            Recipe("conv16k5s2 conv32k5s2 dense100", 5, 50, 0.006),
+            Recipe("conv12k5 pool2 conv48k5s2 dense100", 2, 50, 0.006),
+            Recipe("conv24k5s2 conv48k5s2 dense100", 4, 50, 0.005),
+        ),
+        seeds=20,
+    ),
+    "accurate": Record(
+        0.996,
+        Recipe("conv24k5 pool2 conv48k5 pool2 dense128 dropout0.5", 24, 100, 0.003, _ELASTIC),
+    ),
+    "small": Record(
+        0.994,
+        Recipe("conv8k3 conv12k3 pool2 conv16k3 pool2 conv16k3", 24, 100, 0.01, _AFFINE),
+    ),
+    "mlp": Record(
+        0.988,
+        Recipe(
+            "dropout0.2 dense1200 dropout0.5 dense1200 dropout0.5",
+            30,
+            200,
+            0.001,
+            regularizer=MaxNorm(2.0),
+        ),
+        (
+            Recipe(
+                "dense1200 dropout0.5 dense1200 dropout0.5", 20, 200, 0.0015, noisy, MaxNorm(2.0)
+            ),
+        ),
+    ),
+    "fashion": Record(
+        None,
+        Recipe(
+            "conv24k5 pool2 conv48k5 pool2 dense128 dropout0.5",
+            24,
+            100,
+            0.003,
+            Distortion(shift=2),
+        ),
+        data="fashion-mnist",
+    ),
+}
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("record", choices=RECORDS, help="what is tried for")
+    parser.add_argument(
+        "--seeds", type=int, help="how many random seeds; without it 20 for fastest, otherwise 10"
+    )
+    parser.add_argument(
+        "--choose",
+        action="store_true",
+        help="compare all recipes of the record on the validation images, not on the test images",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
+    run(parser, report)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Train for a record, and print what was measured."""
+    record = RECORDS[args.record]
+    seeds = range(record.seeds if args.seeds is None else args.seeds)
+    if not seeds:
+        raise ValueError(f"--seeds is {args.seeds}; expected at least 1")
+    machine = (
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}"
+    )
+    print(machine, flush=True)
+    data = nnjax.data.load(record.data, data_dir=args.data_dir)
+    recipes = [record.chosen, *record.others] if args.choose else [record.chosen]
+    results = trained(recipes, data, seeds, test=not args.choose)
+    for result in results:
+        print(f"\n{result}")
+        if result.test and record.goal is not None:
+            reached = sum(accuracy >= record.goal for accuracy in result.test)
+            print(f"  {record.goal:.2%} of the test images reached from {reached} seeds")
+    if args.json is not None:
+        content = {"machine": machine, "record": args.record}
+        content["results"] = [vars(result) for result in results]
+        args.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
