@@ -48,7 +48,7 @@ def test_random_networks(case):
 def test_every_pair_of_output_activation_and_loss(loss):
     with jax.enable_x64(True):
         for activation in PAIRED:
-            net = nnjax.mlp([3, 4, 5], nnjax.tanh, activation, loss)
+            net = nnjax.mlp([3, 5], output=activation, loss=loss)
             errors = errors_of_gradients(net, *Case(net, 5, "soft", 0).arrays())
             assert max(map(float, jax.tree.leaves(errors))) <= TIGHT, activation
 
@@ -61,14 +61,16 @@ def test_errors_under_a_weighted_loss():
         hand = nnjax.backprop(net, params, x, y)
         weights = jnp.array([0.5, -1.0, 2.0, 3.0])
 
-        def weighted_loss(offsets):
+        @jax.jit
+        @jax.grad
+        def gradient(offsets):
             a = x
             for layer, p, offset in zip(net.layers, params, offsets, strict=True):
                 z = a @ p.w.T + p.b[None] + offset
                 a = layer.activation(z)
             return jnp.sum(weights * nnjax.log_likelihood(a, y))
 
-        auto = jax.grad(weighted_loss)(tuple(map(jnp.zeros_like, hand.weighted_inputs)))
+        auto = gradient(tuple(map(jnp.zeros_like, hand.weighted_inputs)))
         weighted = tuple(weights[:, None] * d for d in hand.errors)
         assert max(map(float, jax.tree.leaves(relative_errors(weighted, auto)))) < TIGHT
 

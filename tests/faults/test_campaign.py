@@ -5,12 +5,12 @@ import sys
 import pytest
 from faults import inputs, process, stops
 
-QUICK = {
-    stops.flipped_bits: 16,
-    inputs.to_functions: 100,
-    inputs.to_options: 4,
-    process.threads: 20,
-}
+TRIALS = [
+    (stops.flipped_bits, 16),
+    (inputs.to_options, 4),
+    pytest.param(inputs.to_functions, 100, marks=pytest.mark.slow),
+    pytest.param(process.threads, 20, marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +23,9 @@ def usual_settings(request, monkeypatch, tmp_path):
         yield
 
 
-@pytest.mark.parametrize("campaign", QUICK, ids=lambda campaign: campaign.__name__)
-def test_nothing_ends_badly(campaign, tmp_path):
-    tally = campaign(QUICK[campaign], tmp_path)
+@pytest.mark.parametrize(("campaign", "trials"), TRIALS)
+def test_nothing_ends_badly(campaign, trials, tmp_path):
+    tally = campaign(trials, tmp_path)
     assert sum(tally.counts.values()) > 0
     assert not tally.bad, "\n".join(tally.bad)
 
