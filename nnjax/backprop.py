@@ -29,6 +29,7 @@ from jax.typing import ArrayLike
 from nnjax.checks import checked
 from nnjax.display import table_of_pass
 from nnjax.feedback import Feedback, check_feedback
+from nnjax.layers.ways import to_be_followed_by_bp4
 from nnjax.losses import targets
 from nnjax.network import (
     ForwardPass,
@@ -180,7 +181,8 @@ def _layout(net, params, x, y, key, feedback=None, weights=None):
 def backpropagate(net, params, x, y, key=None, feedback=None, weights=None):
     """Do what `backprop` does. `backpropagate.unchecked` also takes one key for each example."""
     like, params = params, one_dtype(params)
-    passed = forward(net, params, x, key)
+    with to_be_followed_by_bp4():
+        passed = forward(net, params, x, key)
     z, a = wide_outputs(net, passed)
     output, y, n = net.layers[-1].activation, targets(y, a), x.shape[0]
     dtype = passed.weighted_inputs[-1].dtype
