@@ -117,6 +117,7 @@ def run(code, **names):
     assert done.returncode == 0, done.stderr.decode()[-2000:]
 
 
+@pytest.mark.slow
 def test_everything_works_under_a_mesh():
     run(UNDER_A_MESH, NETS=["dense4"], KINDS=["Explicit"], FULL=False)
 

@@ -6,7 +6,7 @@ import pytest
 from faults import inputs, process, stops
 
 TRIALS = [
-    (stops.flipped_bits, 16),
+    (stops.flipped_bits, 8),
     (inputs.to_options, 4),
     pytest.param(inputs.to_functions, 100, marks=pytest.mark.slow),
     pytest.param(process.threads, 20, marks=pytest.mark.slow),
