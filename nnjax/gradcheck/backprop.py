@@ -435,7 +435,7 @@ def draw(net: Network, n: int, seed: int) -> tuple:
         fan_in = int(np.prod(p.w.shape[1:]))
         w = rng.normal(size=p.w.shape) * (1.2 / np.sqrt(fan_in))
         b = rng.uniform(0.2, 0.7, p.b.shape) * rng.choice([-1, 1], p.b.shape)
-        return Affine(jax.device_put(w), jnp.asarray(b))
+        return Affine(*jax.device_put((w, b)))
 
     params = tuple(map(entry, shapes))
     x = jax.device_put(rng.normal(size=(n, *net.input_shape)))
