@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 
 __all__ = [
     "INITIALIZERS",
@@ -42,10 +43,8 @@ class Rule(Protocol):
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array: ...
 
 
-# Random numbers take long to compile, so a program for each shape serves all networks that have it.
-@partial(jax.jit, static_argnames=("rule", "shape", "dtype"))
 def draw(rule: Rule, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
-    """Return `rule(key, shape, dtype)`, by one program.
+    """Return `rule(key, shape, dtype)`, by programs that many shapes share.
 
     Example:
         >>> import jax, nnjax
@@ -53,23 +52,59 @@ def draw(rule: Rule, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array
         >>> draw(nnjax.initializers.Normal(0.1), jax.random.key(0), (3, 2), float).shape
         (3, 2)
     """
-    return rule(key, shape, dtype)
+    if not isinstance(rule, Normal | VarianceScaling):
+        return _as_one_program(rule, key, shape, dtype)
+    row = _row(rule.distribution, key, _padded(key, math.prod(shape), 1024), dtype)
+    return _scaled(rule, row, shape)
 
 
-@partial(jax.jit, static_argnames="n")
 def split(key: jax.Array, n: int) -> tuple[jax.Array, ...]:
-    """Return `jax.random.split(key, n)` as a tuple, by one program.
+    """Return `jax.random.split(key, n)` as a tuple, by a program that many n share.
 
     Example:
         >>> import jax, nnjax
         >>> first, second = nnjax.initializers.split(jax.random.key(0), 2)
     """
+    return _keys(key, _padded(key, n, 2))[:n]
+
+
+def _padded(key, n, least):
+    """Return n, or a greater size that other n share, where it starts with the same n numbers.
+
+    Random numbers take long to compile, 0.3 s for each size. Those of JAX's usual keys depend on
+    the key and on their place alone. Within a program of the caller's there is nothing to share.
+    """
+    own = jax.config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32"
+    if isinstance(key, jax.core.Tracer) or not own:
+        return n
+    return max(least, 1 << max(n - 1, 0).bit_length())
+
+
+@partial(jax.jit, static_argnums=(0, 2, 3))
+def _row(distribution, key, n, dtype):
+    if distribution == "normal":
+        return jax.random.normal(key, (n,), dtype)
+    return jax.random.uniform(key, (n,), dtype, -1)
+
+
+@partial(jax.jit, static_argnums=1)
+def _keys(key, n):
     return tuple(jax.random.split(key, n))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _scaled(rule, row, shape):
+    return row[: math.prod(shape)].reshape(shape) * rule.factor(shape, row.dtype)
+
+
+@partial(jax.jit, static_argnums=(0, 2, 3))
+def _as_one_program(rule, key, shape, dtype):
+    return rule(key, shape, dtype)
 
 
 @dataclass(frozen=True)
 class Normal:
-    """N(0, std²), by `jax.nn.initializers.normal`.
+    """N(0, std²): the numbers of `jax.nn.initializers.normal`.
 
     Example:
         >>> import jax, nnjax
@@ -79,14 +114,19 @@ class Normal:
 
     std: float = 1.0
 
+    distribution: ClassVar = "normal"
+
     def __call__(self, key, shape, dtype):
-        row = jax.nn.initializers.normal(self.std)(key, (math.prod(shape),), dtype)
-        return row.reshape(shape)
+        return draw(self, key, shape, dtype)
+
+    def factor(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        """Return what numbers of N(0, 1) are multiplied by."""
+        return jnp.asarray(self.std, dtype)
 
 
 @dataclass(frozen=True)
 class VarianceScaling:
-    """Variance scale / n, n by `mode`, by `jax.nn.initializers.variance_scaling`.
+    """Variance scale / n, n by `mode`: the numbers of `jax.nn.initializers.variance_scaling`.
 
     Args:
         scale: of the variance.
@@ -117,14 +157,16 @@ class VarianceScaling:
                 )
 
     def __call__(self, key, shape, dtype):
+        return draw(self, key, shape, dtype)
+
+    def factor(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        """Return what numbers of N(0, 1), or between −1 and 1, are multiplied by."""
         if len(shape) < 2:
             raise ValueError(f"VarianceScaling is for weights (n_out, ..., n_in), not for {shape}")
         n_in, n_out = math.prod(shape[1:]), math.prod(shape[:-1])
         n = {"fan_in": n_in, "fan_out": n_out, "fan_avg": (n_in + n_out) / 2}[self.mode]
-        of_row = jax.nn.initializers.variance_scaling(  # of one row, whose own n is 1
-            self.scale / n, "fan_in", self.distribution, in_axis=0, out_axis=1
-        )
-        return of_row(key, (1, math.prod(shape)), dtype).reshape(shape)
+        variance = jnp.asarray(self.scale / n, dtype)
+        return jnp.sqrt(variance if self.distribution == "normal" else 3 * variance)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Commands that tests start do not write into the user's cache.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
-for name, examples in (("full", 200), ("usual", 10), ("quick", 5)):
+for name, examples in (("full", 200), ("usual", 8), ("quick", 5)):
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,

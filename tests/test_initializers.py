@@ -38,23 +38,59 @@ def test_n_in_of_a_convolution_is_channels_times_kernel_area():
 
 
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
-@pytest.mark.parametrize("shape", [(7, 5), (4, 3, 2, 5)])
+@pytest.mark.parametrize("shape", [(7, 5), (4, 3, 2, 5), (1025, 1)])
 def test_numbers_are_those_of_jax_bit_for_bit(distribution, shape):
     for mode in ("fan_in", "fan_out", "fan_avg"):
         ours = initializers.VarianceScaling(2.0, mode, distribution)
         theirs = jax.nn.initializers.variance_scaling(2.0, mode, distribution, -1, 0)
         drawn = (rule(jax.random.key(3), shape, jnp.float32) for rule in (ours, theirs))
         np.testing.assert_array_equal(*drawn)
-    normal = initializers.Normal(0.3)(jax.random.key(3), shape, jnp.float32)
-    by_jax = jax.nn.initializers.normal(0.3)(jax.random.key(3), shape, jnp.float32)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("n", [1, 6, 1024, 1025])
+def test_normal_numbers_are_those_of_jax_bit_for_bit(dtype, n):
+    normal = initializers.Normal(0.3)(jax.random.key(3), (n,), dtype)
+    by_jax = jax.nn.initializers.normal(0.3)(jax.random.key(3), (n,), dtype)
     np.testing.assert_array_equal(normal, by_jax)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_split_is_that_of_jax(n):
+    keys = initializers.split(jax.random.key(1), n)
+    assert len(keys) == n
+    data = [jax.random.key_data(key) for key in keys]
+    np.testing.assert_array_equal(data, jax.random.key_data(jax.random.split(jax.random.key(1), n)))
+
+
+def test_numbers_that_depend_on_how_many_there_are_are_those_of_jax_too():
+    rule = initializers.Normal(0.3)
+    key = jax.random.key(3, impl="rbg")
+    by_jax = jax.nn.initializers.normal(0.3)(key, (7,), jnp.float32)
+    np.testing.assert_array_equal(rule(key, (7,), jnp.float32), by_jax)
+    with jax.threefry_partitionable(False):
+        key = jax.random.key(3)
+        by_jax = jax.nn.initializers.normal(0.3)(key, (7,), jnp.float32)
+        np.testing.assert_array_equal(rule(key, (7,), jnp.float32), by_jax)
+
+
+def test_arrays_of_about_one_size_share_their_random_numbers_program():
+    rule = initializers.default.weights
+    key = jax.random.key(0)
+    initializers.draw(rule, key, (3, 7), jnp.float32)
+    programs = initializers._row._cache_size()
+    for shape in ((5, 4), (2, 3, 3, 1)):
+        initializers.draw(rule, key, shape, jnp.float32)
+    assert initializers._row._cache_size() == programs
 
 
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
 def test_numbers_are_drawn_in_one_row(mode):
     for rule in (initializers.VarianceScaling(1.0, mode, "normal"), initializers.Normal()):
         program = jax.make_jaxpr(lambda key, rule=rule: rule(key, (4, 3, 2, 5), jnp.float32))
-        assert "120]" in str(program(jax.random.key(0)))
+        text = str(program(jax.random.key(0)))
+        assert "120]" in text
+        assert "1024]" not in text  # within a program of the caller's no more are drawn
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_the_best_checkpoint_is_evaluated(here, capsys, measure, best):
 
 
 def test_what_belongs_to_others_is_shown_harmlessly(trained, here, capsys):
-    shutil.copytree(trained / "conv", here / "a\x1b[2Jrun")
+    shutil.copytree(trained / "dense", here / "a\x1b[2Jrun")
     assert main(["plot", "a\x1b[2Jrun", "--out", "b\x1b[2J"]) == 0
     assert main(["evaluate", "no\x1b[2Jrun"]) == 2
     config = Path("a\x1b[2Jrun/config.json")
