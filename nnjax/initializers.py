@@ -77,7 +77,7 @@ def _padded(key, n, least):
     own = jax.config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32"
     if isinstance(key, jax.core.Tracer) or not own:
         return n
-    return max(least, 1 << max(n - 1, 0).bit_length())
+    return max(least, 1 << (int(n) - 1).bit_length())
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3))
@@ -104,7 +104,7 @@ def _as_one_program(rule, key, shape, dtype):
 
 @dataclass(frozen=True)
 class Normal:
-    """N(0, std²): the numbers of `jax.nn.initializers.normal`.
+    """N(0, std²), as by `jax.nn.initializers.normal`.
 
     Example:
         >>> import jax, nnjax
@@ -126,7 +126,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class VarianceScaling:
-    """Variance scale / n, n by `mode`: the numbers of `jax.nn.initializers.variance_scaling`.
+    """Variance scale / n, n by `mode`, as by `jax.nn.initializers.variance_scaling`.
 
     Args:
         scale: of the variance.
