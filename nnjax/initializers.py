@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 __all__ = [
     "INITIALIZERS",
@@ -75,7 +76,7 @@ def _padded(key, n, least):
     the key and on their place alone. Within a program of the caller's there is nothing to share.
     """
     own = jax.config.jax_threefry_partitionable and jax.random.key_impl(key) == "threefry2x32"
-    if isinstance(key, jax.core.Tracer) or not own:
+    if isinstance(key, Tracer) or not own:
         return n
     return max(least, 1 << (int(n) - 1).bit_length())
 
