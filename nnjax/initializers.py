@@ -53,10 +53,8 @@ def draw(rule: Rule, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array
         >>> draw(nnjax.initializers.Normal(0.1), jax.random.key(0), (3, 2), float).shape
         (3, 2)
     """
-    if not isinstance(rule, Normal | VarianceScaling):
-        return _as_one_program(rule, key, shape, dtype)
-    row = _row(rule.distribution, key, _padded(key, math.prod(shape), 1024), dtype)
-    return _scaled(rule, row, shape)
+    shared = type(rule) in (Normal, VarianceScaling)
+    return rule(key, shape, dtype) if shared else _as_one_program(rule, key, shape, dtype)
 
 
 def split(key: jax.Array, n: int) -> tuple[jax.Array, ...]:
@@ -79,6 +77,11 @@ def _padded(key, n, least):
     if isinstance(key, Tracer) or not own:
         return n
     return max(least, 1 << (int(n) - 1).bit_length())
+
+
+def _drawn(rule, key, shape, dtype):
+    row = _row(rule.distribution, key, _padded(key, math.prod(shape), 1024), dtype)
+    return _scaled(rule, row, shape)
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3))
@@ -118,7 +121,7 @@ class Normal:
     distribution: ClassVar = "normal"
 
     def __call__(self, key, shape, dtype):
-        return draw(self, key, shape, dtype)
+        return _drawn(self, key, shape, dtype)
 
     def factor(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """Return what numbers of N(0, 1) are multiplied by."""
@@ -158,7 +161,7 @@ class VarianceScaling:
                 )
 
     def __call__(self, key, shape, dtype):
-        return draw(self, key, shape, dtype)
+        return _drawn(self, key, shape, dtype)
 
     def factor(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """Return what numbers of N(0, 1), or between −1 and 1, are multiplied by."""

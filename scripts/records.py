@@ -203,8 +203,11 @@ RECORDS = {
     ),
     "accurate": Record(
         0.996,
-        Recipe("conv24k5 pool2 conv48k5 pool2 dense128", 9, 100, 0.003, _AFFINE),
-        (Recipe("conv24k5 pool2 conv48k5 pool2 dense128 dropout0.5", 24, 100, 0.003, _ELASTIC),),
+        Recipe("conv24k5 pool2 conv48k5 pool2 dense128", 18, 100, 0.003, _AFFINE),
+        (
+            Recipe("conv24k5 pool2 conv48k5 pool2 dense128", 9, 100, 0.003, _AFFINE),
+            Recipe("conv24k5 pool2 conv48k5 pool2 dense128 dropout0.5", 24, 100, 0.003, _ELASTIC),
+        ),
     ),
     "small": Record(
         0.994,
@@ -213,13 +216,20 @@ RECORDS = {
     "mlp": Record(
         0.988,
         Recipe(
-            "dropout0.2 dense1200 dropout0.5 dense1200 dropout0.5",
+            "dropout0.2 dense800 dropout0.5 dense800 dropout0.5",
             30,
             200,
-            0.001,
+            0.0015,
             regularizer=MaxNorm(2.0),
         ),
         (
+            Recipe(
+                "dropout0.2 dense1200 dropout0.5 dense1200 dropout0.5",
+                30,
+                200,
+                0.001,
+                regularizer=MaxNorm(2.0),
+            ),
             Recipe(
                 "dense1200 dropout0.5 dense1200 dropout0.5", 20, 200, 0.0015, noisy, MaxNorm(2.0)
             ),

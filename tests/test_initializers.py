@@ -1,5 +1,7 @@
 """Initializers: the spread that each promises, for dense and for convolutional shapes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +84,19 @@ def test_arrays_of_about_one_size_share_their_random_numbers_program():
     for shape in ((5, 4), (2, 3, 3, 1)):
         initializers.draw(rule, key, shape, jnp.float32)
     assert initializers._row._cache_size() == programs
+
+
+def test_a_rule_of_ones_own_is_called():
+    @dataclasses.dataclass(frozen=True)
+    class Positive(initializers.Normal):
+        def __call__(self, key, shape, dtype):
+            return abs(super().__call__(key, shape, dtype))
+
+    rules = [Positive(0.3), lambda key, shape, dtype: jax.random.uniform(key, shape, dtype)]
+    for rule in rules:
+        start = initializers.Initializer(rule, rule)
+        layer, *_ = nnjax.init(nnjax.mlp([4, 3], initializer=start), jax.random.key(0))
+        assert min(np.min(layer.w), np.min(layer.b)) >= 0
 
 
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
