@@ -85,7 +85,7 @@ def test_every_figure_is_on_the_page_of_its_chapter_and_in_the_list():
 @pytest.mark.slow
 def test_the_exercises_run():
     names = {}
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # as readers have it
         for cell in cells(DOCS / "book" / "exercises.md"):
             exec(
                 compile(

@@ -103,10 +103,10 @@ MEANS_ANYTHING = {
 """Parameters that take any object by design: labels, what is named or passed on."""
 ELSEWHERE = {
     *("load_run", "load", "save", "data.load", "book_json.load", "book_json.save"),
-    "ops.conv_general_dilated",
+    *("ops.conv_general_dilated", "initializers.draw", "initializers.split"),
 }
-"""Functions of files, whose input is mutated by campaigns of their own; and one that passes on to
-JAX, as it came, what it does not compute by itself."""
+"""Functions of files, whose input is mutated by campaigns of their own; and those that pass on to
+JAX, as it came, what they do not compute by themselves."""
 
 
 def functions() -> dict[str, Any]:
