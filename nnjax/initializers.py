@@ -98,7 +98,7 @@ def _keys(key, n):
 
 @partial(jax.jit, static_argnums=(0, 2))
 def _scaled(rule, row, shape):
-    return row[: math.prod(shape)].reshape(shape) * rule.factor(shape, row.dtype)
+    return row[: math.prod(shape)].reshape(shape) * rule._factor(shape, row.dtype)
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3))
@@ -123,7 +123,7 @@ class Normal:
     def __call__(self, key, shape, dtype):
         return _drawn(self, key, shape, dtype)
 
-    def factor(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def _factor(self, shape, dtype):
         """Return what numbers of N(0, 1) are multiplied by."""
         return jnp.asarray(self.std, dtype)
 
@@ -163,7 +163,7 @@ class VarianceScaling:
     def __call__(self, key, shape, dtype):
         return _drawn(self, key, shape, dtype)
 
-    def factor(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def _factor(self, shape, dtype):
         """Return what numbers of N(0, 1), or between −1 and 1, are multiplied by."""
         if len(shape) < 2:
             raise ValueError(f"VarianceScaling is for weights (n_out, ..., n_in), not for {shape}")

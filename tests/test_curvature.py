@@ -149,9 +149,9 @@ def test_exact_seeds_are_a_root_of_the_hessian(case):
 
 
 def test_sampled_seeds_have_that_hessian_in_the_mean(case):
-    s = curvature.sampled_seeds(case.net, case.bp, jax.random.key(0), samples=40_000)
-    assert_same(jnp.einsum("vno,vnq->noq", s, s), case.H, 0.04)  # of the random numbers
-    mean = jnp.sqrt(40_000) * jnp.mean(s, axis=0)  # the score has mean zero
+    s = curvature.sampled_seeds(case.net, case.bp, jax.random.key(0), samples=80_000)
+    assert_same(jnp.einsum("vno,vnq->noq", s, s), case.H, 0.03)
+    mean = jnp.sqrt(80_000) * jnp.mean(s, axis=0)  # the score has mean zero
     assert float(jnp.max(jnp.abs(mean))) < 0.03 * np.sqrt(3) * 1.7
 
 
