@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from nnjax.checks import check_key, require_size
+
 __all__ = [
     "INITIALIZERS",
     "Constant",
@@ -60,10 +62,15 @@ def draw(rule: Rule, key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array
 def split(key: jax.Array, n: int) -> tuple[jax.Array, ...]:
     """Return `jax.random.split(key, n)` as a tuple, by a program that many n share.
 
+    Raises:
+        TypeError, ValueError: if key is not a random key, or n not at least 1.
+
     Example:
         >>> import jax, nnjax
         >>> first, second = nnjax.initializers.split(jax.random.key(0), 2)
     """
+    check_key(key)
+    require_size(n, "n")
     return _keys(key, _padded(key, n, 2))[:n]
 
 

@@ -65,6 +65,13 @@ def test_split_is_that_of_jax(n):
     np.testing.assert_array_equal(data, jax.random.key_data(jax.random.split(jax.random.key(1), n)))
 
 
+def test_split_refuses_what_is_no_key_or_no_number_of_keys():
+    with pytest.raises(TypeError, match=r"key is .*; expected a random key such as jax.random.key"):
+        initializers.split(0, 2)
+    with pytest.raises(ValueError, match="n is 0; expected"):
+        initializers.split(jax.random.key(0), 0)
+
+
 def test_numbers_that_depend_on_how_many_there_are_are_those_of_jax_too():
     rule = initializers.Normal(0.3)
     key = jax.random.key(3, impl="rbg")

@@ -71,7 +71,7 @@ def examples() -> dict[str, Any]:
         "forward": lambda x: (jnp.sin(x), x), "backward": lambda g, x: g * jnp.cos(x),
         "terms": ["1", "2"], "task": "classification",
         "from_jax.function": jax.nn.silu, "function_name.function": jnp.sin, "word": "dense3",
-        "extra": "plots", "known": ["dense3"], "kind": object, "dtype": jnp.float32,
+        "extra": "plots", "split.n": 2, "known": ["dense3"], "kind": object, "dtype": jnp.float32,
     }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ MEANS_ANYTHING = {
 """Parameters that take any object by design: labels, what is named or passed on."""
 ELSEWHERE = {
     *("load_run", "load", "save", "data.load", "book_json.load", "book_json.save"),
-    *("ops.conv_general_dilated", "initializers.draw", "initializers.split"),
+    *("ops.conv_general_dilated", "initializers.draw"),
 }
 """Functions of files, whose input is mutated by campaigns of their own; and those that pass on to
 JAX, as it came, what they do not compute by themselves."""
