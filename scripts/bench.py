@@ -11,10 +11,12 @@ else the machine does falls on all of them alike; the first figure is the median
 from __future__ import annotations
 
 import argparse
+import ctypes
 import itertools
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -153,6 +155,8 @@ def dense(options: argparse.Namespace) -> None:
         "NumPy, batched": Rival(_epoch_of_numpy(sizes, x[:10_000], y[:10_000], batch, eta), 0.2),
         "NumPy, one example at a time": Rival(_epoch_of_book(sizes, x[:2000], y[:2000], eta), 0.04),
     }
+    if in_c := _epoch_of_c(sizes, x, y, batch, eta):
+        rivals["loops in C, one thread"] = Rival(in_c)
     if sklearn := _epoch_of_sklearn(x[:10_000], y[:10_000], batch, eta):
         rivals["scikit-learn"] = Rival(sklearn, 0.2)
     rivals |= {
@@ -323,6 +327,30 @@ def _epoch_of_book(sizes, x, y, eta):
                         delta = ws[l].T @ delta * a * (1 - a)
             ws = [w - eta / 10 * g for w, g in zip(ws, sum_w, strict=True)]
             bs = [b - eta / 10 * g for b, g in zip(bs, sum_b, strict=True)]
+        return ws
+
+    return run
+
+
+def _epoch_of_c(sizes, x, y, batch, eta):
+    """Return an epoch of `epoch.c`, compiled for this processor; None without a compiler."""
+    if (compiler := shutil.which("cc")) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "epoch.so")
+        numbers = [f"-D{name}={n}" for name, n in zip("KJIM", [*sizes, batch], strict=True)]
+        flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", *numbers]
+        source = Path(__file__).with_name("epoch.c")
+        subprocess.run([compiler, *flags, "-o", library, source, "-lm"], check=True)
+        epoch = ctypes.CDLL(str(library)).epoch
+    y = y.astype(ctypes.c_long)
+
+    def run():
+        (ws, bs), order = _start(sizes), np.random.default_rng(1).permutation(len(x))
+        rows = order.astype(ctypes.c_long)
+        arrays = x, y, rows, ws[0], bs[0], ws[1], bs[1]
+        images, labels, rows, *params = (a.ctypes.data_as(ctypes.c_void_p) for a in arrays)
+        epoch(ctypes.c_long(len(x)), images, labels, rows, ctypes.c_float(eta), *params)
         return ws
 
     return run

@@ -28,18 +28,22 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from common import options, run
 
 import nnjax
 from nnjax.data import Dataset
+from nnjax.descent import loss_and_gradient
 from nnjax.initializers import he
+from nnjax.network import Params
 from nnjax.regularizers import MaxNorm, Regularizer
-from nnjax.training import TrainState, optimizers, train_epochs
+from nnjax.training import optimizers, train_epochs
 from nnjax.training.augmentation import Distortion
 from nnjax.training.recipe import Augmentation
 
@@ -58,6 +62,9 @@ class Recipe:
     """The highest learning rate."""
     augment: Augmentation | None = None
     regularizer: Regularizer | None = None
+    mixup: float | None = None
+    """α of mixup (Zhang et al. 2018, arXiv:1710.09412): a step learns from its mini-batch, mixed
+    with itself in another order, targets as images, by a share drawn from Beta(α, α)."""
 
     def network(self, data: Dataset) -> nnjax.Network:
         x, y = data.train
@@ -66,27 +73,67 @@ class Recipe:
             words, x.shape[1:], classes, activation=nnjax.relu, initializer=he
         )
 
-    def states(self, data: Dataset, seed: int) -> Iterator[TrainState]:
-        """Yield the state after every epoch; nothing is measured on the way."""
-        steps = -(-len(data.train[0]) // self.batch_size) * self.epochs
-        rate = optimizers.schedule("one_cycle", self.peak, steps)
+    def optimizer(self, n: int) -> optax.GradientTransformation:
+        """Return Adam, its rate in one cycle over all steps of training on n images."""
+        steps = -(-n // self.batch_size) * self.epochs
+        return optimizers.by_name("adam", optimizers.schedule("one_cycle", self.peak, steps))
+
+    def epochs_of_training(self, data: Dataset, seed: int) -> Iterator[Params]:
+        """Yield the parameters after every epoch; nothing is measured on the way."""
+        net, key = self.network(data), jax.random.key(seed)
+        if self.mixup is not None:
+            yield from self._mixed_up(net, data, key)
+            return
         for state, _ in train_epochs(
-            self.network(data),
+            net,
             Dataset(data.train, None, None),
-            optimizer=optimizers.by_name("adam", rate),
+            optimizer=self.optimizer(len(data.train[0])),
             epochs=self.epochs,
             batch_size=self.batch_size,
-            key=jax.random.key(seed),
+            key=key,
             evaluate_on=[],
             augment=self.augment,
             regularizer=self.regularizer,
         ):
-            yield jax.block_until_ready(state)
+            yield jax.block_until_ready(state).params
+
+    def _mixed_up(self, net: nnjax.Network, data: Dataset, key: Any) -> Iterator[Params]:
+        key_of_start, key = jax.random.split(key)
+        x, y = map(jnp.asarray, data.train)
+        params = nnjax.init(net, key_of_start)
+        state = params, self.optimizer(len(x)).init(params)
+        for epoch in range(self.epochs):
+            state = self._mixed_up_epoch(net, state, jax.random.fold_in(key, epoch), x, y)
+            yield jax.block_until_ready(state)[0]
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def _mixed_up_epoch(self, net, state, key, x, y):
+        n, regularizer = len(x), self.regularizer or Regularizer()
+        key_of_order, *keys = jax.random.split(key, 1 + n // self.batch_size)
+        order = jax.random.permutation(key_of_order, n)
+        batches = order[: len(keys) * self.batch_size].reshape(len(keys), self.batch_size)
+
+        def step(state, drawn):
+            (params, opt_state), (batch, key) = state, drawn
+            key_of_share, key_of_dropout = jax.random.split(key)
+            share = jax.random.beta(key_of_share, self.mixup, self.mixup)
+
+            def mixed(a):
+                return share * a + (1 - share) * a[::-1]
+
+            images, targets = mixed(x[batch] / 255), mixed(jax.nn.one_hot(y[batch], net.n_out))
+            _, grads = loss_and_gradient(net, params, images, targets, key_of_dropout)
+            grads = jax.tree.map(jnp.add, grads, regularizer.gradient(params, n))
+            updates, opt_state = self.optimizer(n).update(grads, opt_state, params)
+            return (regularizer.project(optax.apply_updates(params, updates)), opt_state), None
+
+        return jax.lax.scan(step, state, (batches, jnp.stack(keys)))[0]
 
     def __str__(self) -> str:
         augment = getattr(self.augment, "__name__", self.augment)
         parts = [f"{self.epochs} epochs", f"mini-batch {self.batch_size}", f"peak {self.peak:g}"]
         parts += [str(part) for part in (augment, self.regularizer) if part]
+        parts += [f"mixup {self.mixup:g}"] if self.mixup is not None else []
         return f"{self.net}: {', '.join(parts)}"
 
 
@@ -150,11 +197,11 @@ def trained(
     for seed in seeds:
         for recipe, net, result in zip(recipes, nets, results, strict=True):
             start, processor = time.perf_counter(), time.process_time()
-            *_, state = recipe.states(data, seed)
+            *_, params = recipe.epochs_of_training(data, seed)
             result.seconds.append(time.perf_counter() - start)
             result.processor_seconds.append(time.process_time() - processor)
-            result.validation.append(_accuracy(net, state.params, data.validation))
-            kept.append((net, result, jax.device_get(state.params)))
+            result.validation.append(_accuracy(net, params, data.validation))
+            kept.append((net, result, jax.device_get(params)))
             print(
                 f"Seed {seed}: {result.validation[-1]:.2%} of the validation images after "
                 f"{result.seconds[-1]:.2f} s ({recipe.net})",
@@ -167,7 +214,7 @@ def trained(
 
 def _first_epoch(recipe: Recipe, data: Dataset, seed: int) -> float:
     start = time.perf_counter()
-    next(recipe.states(data, seed))
+    next(recipe.epochs_of_training(data, seed))
     return time.perf_counter() - start
 
 

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from nnjax.data import Dataset
+from nnjax.descent import loss_and_gradient
+from nnjax.regularizers import MaxNorm
 
 SCRIPTS = sorted((Path(__file__).parent.parent / "scripts").glob("*.py"))
 
@@ -106,6 +109,17 @@ def test_the_repeats_of_several_processes_stand_together(bench, monkeypatch, tmp
     assert found == [0.002, 0.001, 0.004, 0.003, 0.005]
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="requires a C compiler")
+def test_loops_in_c_learn_what_numpy_learns(bench):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(256, size=(40, 7), dtype=np.uint8), rng.integers(3, size=40)
+    problem = [7, 4, 3], x, y, 10, 0.5
+    in_c, in_numpy = bench._epoch_of_c(*problem)(), bench._epoch_of_numpy(*problem)()
+    for ours, theirs, start in zip(in_c, in_numpy, bench._start([7, 4, 3])[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert np.abs(ours - start).min() > 1e-4
+
+
 @pytest.fixture
 def records(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS[0].parent))
@@ -153,6 +167,38 @@ def test_a_record_tells_validation_from_test(records, pixels, monkeypatch, tmp_p
     assert [result["recipe"] for result in results] == [str(recipe)] * 2
     assert [result["test"] for result in results] == [[], []]
     assert "test accuracy" not in capsys.readouterr().out
+
+
+def test_mixup_mixes_targets_as_it_mixes_images(records, pixels, monkeypatch):
+    steps = []
+
+    def seen(net, params, x, y, key):
+        steps.append((x.reshape(len(x), -1), y))
+        return loss_and_gradient(net, params, x, y, key)
+
+    monkeypatch.setattr(records, "loss_and_gradient", seen)
+    recipe = records.Recipe("", 1, 10, 0.5, regularizer=MaxNorm(0.01), mixup=0.5)
+    with jax.disable_jit(), jax.numpy_dtype_promotion("standard"):
+        [params] = recipe.epochs_of_training(pixels, 0)
+    assert [x.shape for x, _ in steps] == [(10, 4)] * 4
+    for x, y in steps:  # of these images, each pixel is that of a class
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+        np.testing.assert_allclose(y.sum(-1), 1.0, rtol=1e-6)
+    shares = [float(y.max(-1).min()) for _, y in steps]
+    assert len(set(shares)) == 4
+    assert min(shares) < 0.99
+    assert jax.numpy.linalg.norm(params[-1].w, axis=1).max() <= 0.01001
+
+
+def test_mixup_learns_from_each_seed_anew(records, pixels):
+    recipe = records.Recipe("", 20, 10, 0.5, mixup=0.5)
+    with jax.numpy_dtype_promotion("standard"):
+        ends = [list(recipe.epochs_of_training(pixels, seed))[-1] for seed in (0, 0, 1)]
+    net = recipe.network(pixels)
+    assert [records._accuracy(net, params, pixels.train) for params in ends] == [1.0] * 3
+    first, again, other = (np.asarray(params[-1].w) for params in ends)
+    assert (first == again).all()
+    assert (first != other).any()
 
 
 def test_a_record_needs_a_seed(records):
