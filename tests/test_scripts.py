@@ -169,6 +169,7 @@ def test_a_record_tells_validation_from_test(records, pixels, monkeypatch, tmp_p
     assert "test accuracy" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_mixup_mixes_targets_as_it_mixes_images(records, pixels, monkeypatch):
     steps = []
 
@@ -190,6 +191,7 @@ def test_mixup_mixes_targets_as_it_mixes_images(records, pixels, monkeypatch):
     assert jax.numpy.linalg.norm(params[-1].w, axis=1).max() <= 0.01001
 
 
+@pytest.mark.slow
 def test_mixup_learns_from_each_seed_anew(records, pixels):
     recipe = records.Recipe("", 20, 10, 0.5, mixup=0.5)
     with jax.numpy_dtype_promotion("standard"):
