@@ -40,6 +40,7 @@ from nnjax.data import stream
 from nnjax.training.streaming import stream_epochs
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {}
+PAUSE = 0.05  # seconds before each run: OpenMP's threads of the rival before spin for a while
 
 
 def section(function: Callable[[argparse.Namespace], None]) -> Callable:
@@ -86,6 +87,7 @@ def timed(title: str, rivals: dict[str, Rival], repeats: int = 5) -> dict[str, S
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(repeats):
         for name, rival in rivals.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             jax.block_until_ready(rival.run())
             seconds[name].append((time.perf_counter() - start) / rival.share)

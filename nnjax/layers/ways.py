@@ -3,7 +3,9 @@
 On accelerators every product is a call of the library, `jax.lax.conv_general_dilated`: cuDNN on a
 GPU. On CPUs, for float32 and without groups,
 
-    forward    the library; patches in a backward pass whose BP4 takes patches, which are the same
+    forward    the library; patches for at most 16 maps of fewer than 6 channels, for so few places
+               that the library takes longer to reorder the kernels (`FewPlaces`), and in a backward
+               pass whose BP4 takes patches, which are the same
     BP2        the library where kernels move by one, there are hardly more inputs than outputs
                ("same" padding, or a kernel that is small beside the image), and at least 16
                channels; else patches
@@ -18,7 +20,8 @@ slower in other orders. Where `NNJAX_CONVOLUTIONS` asks for oneDNN (`nnjax.layer
 computes all that is float32 and without groups, but for BP2 with fewer than 16 channels.
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
-0.97, and 1.25 for 1x1 with stride 2; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
+0.97 (1.25 for 1x1 with stride 2), and on the clock 1.2 to 8 for at most 16 maps of fewer than 6
+channels; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
 elsewhere; BP4 0.45 to 0.92 where it is taken, 0.35 to 1.5 elsewhere (`docs/speed.md`).
 
 Each product f(u, v) is linear in u and in v, so its derivative is f(du, v) + f(u, dv). JAX would
@@ -42,7 +45,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from nnjax.layers.base import Shape
 from nnjax.layers.onednn import OneDNN, asked_for, onednn
-from nnjax.layers.products import Library, Patches, in_order, library, patches
+from nnjax.layers.products import Library, Patches, few_places, in_order, library, patches
 from nnjax.layers.rows import Geometry
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
 ]
 
 _CHANNELS = 16  # fewer results at every place are a product that the library is slow at
+_FEW_MAPS, _FEW_CHANNELS = 16, 5  # no more of both are a forward pass that the library is slow at
 _WIDE = 7  # kernels of this size have so many patches that the library is ahead for BP4
 _INPUTS = 1.25  # of an image for each output: the library's work over that of patches
 
@@ -65,10 +69,11 @@ Product = Callable[[Any, jax.Array, jax.Array], jax.Array]  # f(way, u, v)
 Way = Library | OneDNN | Patches
 
 
-def forward_on_cpu(geometry: Geometry, *dtypes: Any) -> Way:
-    """Return what computes the forward pass on CPUs.
+def forward_on_cpu(w_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
+    """Return what computes the forward pass on CPUs, given weights of shape (J, kh, kw, C / G).
 
     Args:
+        w_shape: of the weights.
         geometry: where the windows lie.
         dtypes: of the weights and of the images.
 
@@ -76,11 +81,22 @@ def forward_on_cpu(geometry: Geometry, *dtypes: Any) -> Way:
         >>> import jax.numpy as jnp
         >>> from nnjax.layers.ways import Geometry, forward_on_cpu
         >>> geometry = Geometry((5, 5), (1, 1), ((0, 0), (0, 0)))
-        >>> type(forward_on_cpu(geometry, jnp.float32)).__name__
-        'Library'
-        >>> type(forward_on_cpu(geometry, jnp.float64)).__name__
+        >>> type(forward_on_cpu((20, 5, 5, 1), geometry, jnp.float32)).__name__
+        'FewPlaces'
+        >>> type(forward_on_cpu((6, 5, 5, 1), geometry, jnp.float32)).__name__
+        'Patches'
+        >>> type(forward_on_cpu((20, 5, 5, 1), geometry, jnp.float64)).__name__
         'Patches'
     """
+    way = _possible(geometry, *dtypes)
+    if way is not library:
+        return way
+    few = w_shape[0] <= _FEW_MAPS and w_shape[-1] <= _FEW_CHANNELS
+    return patches if few else few_places
+
+
+def _possible(geometry, *dtypes):
+    """Return oneDNN or the library where it computes such a convolution quickly at all."""
     if geometry.groups > 1 or any(dtype != jnp.float32 for dtype in dtypes):
         return patches
     return onednn if asked_for() else library
@@ -99,11 +115,11 @@ def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
         >>> type(back_on_cpu((12, 12, 20), valid, jnp.float32)).__name__
         'Patches'
     """
-    forward = forward_on_cpu(geometry, *dtypes)
-    if forward is onednn:
+    way = _possible(geometry, *dtypes)
+    if way is onednn:
         return onednn if in_shape[-1] >= _CHANNELS else patches
     inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
-    quick = forward is library and _may_be_quick_back(in_shape, geometry)
+    quick = way is library and _may_be_quick_back(in_shape, geometry)
     return library if quick and inputs <= _INPUTS * outputs else patches
 
 
@@ -119,9 +135,9 @@ def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
         >>> type(weights_on_cpu((28, 28, 1), wide, jnp.float32)).__name__
         'Patches'
     """
-    forward = forward_on_cpu(geometry, *dtypes)
-    if forward is not library:
-        return forward
+    way = _possible(geometry, *dtypes)
+    if way is not library:
+        return way
     quick = _may_be_quick_back(in_shape, geometry) and min(geometry.kernel) >= _WIDE
     return in_order if quick else patches
 
@@ -146,7 +162,7 @@ def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
     def product(way, w, a):
         return way.correlate(w, a, geometry)
 
-    way = forward_on_cpu(geometry, w.dtype, a.dtype)
+    way = forward_on_cpu(w.shape, geometry, w.dtype, a.dtype)
     if _bp4_follows.get() and weights_on_cpu(a.shape, geometry, w.dtype, a.dtype) is patches:
         way = patches
     return _computed(product, way, w, a, images_alone=True)

@@ -159,10 +159,10 @@ def test_overlap_add_is_fold(n, size, stride):
 
 
 def test_other_platforms_get_the_library():
-    layer, zeros = nnjax.Conv(2, 3), jnp.zeros
-    params = nnjax.Affine(zeros((2, 3, 3, 1)), zeros(2))
+    layer, zeros = nnjax.Conv(17, 3), jnp.zeros
+    params = nnjax.Affine(zeros((17, 3, 3, 1)), zeros(17))
     traced = jax.jit(by_hand, static_argnums=0).trace(
-        layer, params, zeros((2, 6, 6, 1)), zeros((2, 4, 4, 2))
+        layer, params, zeros((4, 6, 6, 1)), zeros((4, 4, 4, 17))
     )
     gpu, cpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cuda", "cpu"))
     assert gpu.count("stablehlo.convolution") == 3

@@ -39,12 +39,12 @@ def installed(asked_for):
 
 def test_the_ways_where_onednn_is_asked_for(asked_for):
     for channels, back in ((16, onednn), (3, patches)):
-        shape = (9, 9, channels)
-        assert ways.forward_on_cpu(PLAIN, jnp.float32) is onednn
+        shape, w_shape = (9, 9, channels), (6, 3, 2, channels)
+        assert ways.forward_on_cpu(w_shape, PLAIN, jnp.float32) is onednn
         assert ways.back_on_cpu(shape, PLAIN, jnp.float32) is back
         assert ways.weights_on_cpu(shape, PLAIN, jnp.float32) is onednn
         for geometry, dtype in ((PLAIN, jnp.float64), (PLAIN._replace(groups=2), jnp.float32)):
-            assert ways.forward_on_cpu(geometry, dtype) is patches
+            assert ways.forward_on_cpu(w_shape, geometry, dtype) is patches
             assert ways.back_on_cpu(shape, geometry, dtype) is patches
             assert ways.weights_on_cpu(shape, geometry, dtype) is patches
 

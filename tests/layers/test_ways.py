@@ -9,28 +9,32 @@ from strategies import random_params, relative_errors
 
 import nnjax
 from nnjax.layers import ways
-from nnjax.layers.products import in_order, library, patches
+from nnjax.layers.products import few_places, in_order, library, patches
 from nnjax.layers.rows import Geometry
 
 PLAIN = Geometry((3, 2), (1, 2), ((1, 0), (0, 1)))
-NET = nnjax.architecture.parse("conv2k3 pool2 conv3k2", (8, 8, 1), 3)
+NET = nnjax.architecture.parse("conv17k3 pool2 conv3k2", (12, 12, 1), 3)
 
 
 @pytest.mark.parametrize(
-    ("geometry", "dtypes", "way"),
+    ("w_shape", "geometry", "dtypes", "way"),
     [
-        (PLAIN, ["float32", "float32"], library),
-        (Geometry((1, 1), (1, 1), ((0, 0), (0, 0))), ["float32", "float32"], library),
-        (Geometry((11, 11), (1, 1), ((5, 5), (5, 5))), ["float32", "float32"], library),
-        (PLAIN._replace(dilation=(2, 2)), ["float32", "float32"], library),
-        (PLAIN._replace(groups=2), ["float32", "float32"], patches),
-        (PLAIN, ["float64", "float64"], patches),
-        (PLAIN, ["bfloat16", "bfloat16"], patches),
-        (PLAIN, ["float32", "float16"], patches),
+        ((20, 3, 2, 1), PLAIN, ["float32", "float32"], few_places),
+        ((64, 1, 1, 16), Geometry((1, 1), (1, 1), ((0, 0), (0, 0))), ["float32"], few_places),
+        ((20, 11, 11, 3), Geometry((11, 11), (1, 1), ((5, 5), (5, 5))), ["float32"], few_places),
+        ((20, 3, 2, 1), PLAIN._replace(dilation=(2, 2)), ["float32", "float32"], few_places),
+        ((6, 3, 2, 1), PLAIN, ["float32", "float32"], patches),  # few maps of few channels
+        ((16, 3, 2, 5), PLAIN, ["float32", "float32"], patches),
+        ((17, 3, 2, 5), PLAIN, ["float32", "float32"], few_places),
+        ((6, 3, 2, 6), PLAIN, ["float32", "float32"], few_places),
+        ((20, 3, 2, 1), PLAIN._replace(groups=2), ["float32", "float32"], patches),
+        ((20, 3, 2, 1), PLAIN, ["float64", "float64"], patches),
+        ((20, 3, 2, 1), PLAIN, ["bfloat16", "bfloat16"], patches),
+        ((20, 3, 2, 1), PLAIN, ["float32", "float16"], patches),
     ],
 )
-def test_the_way_of_the_forward_pass_on_cpus(geometry, dtypes, way):
-    assert ways.forward_on_cpu(geometry, *map(jnp.dtype, dtypes)) is way
+def test_the_way_of_the_forward_pass_on_cpus(w_shape, geometry, dtypes, way):
+    assert ways.forward_on_cpu(w_shape, geometry, *map(jnp.dtype, dtypes)) is way
 
 
 SAME = Geometry((3, 3), (1, 1), ((1, 1), (1, 1)))
@@ -92,7 +96,7 @@ def convolutions(f, *args):
 
 def test_programs_for_cpus_hold_the_library_where_only_the_forward_pass_is_wanted():
     params = random_params(NET, 0)
-    x, y = jnp.ones((2, 8, 8, 1)), jnp.array([0, 1])
+    x, y = jnp.ones((2, 12, 12, 1)), jnp.array([0, 1])
 
     def loss(params):
         return nnjax.loss(NET, params, x, y)
@@ -109,9 +113,32 @@ def test_programs_for_cpus_hold_the_library_where_only_the_forward_pass_is_wante
     assert convolutions(shared, jnp.ones((3, *x.shape))) == 2
 
 
+def test_few_places_take_patches():
+    """Places of all images of a call together, whether `jax.vmap` made a batch of them or not."""
+    w, geometry = normal(0, 20, 3, 3, 6).astype("float32"), SAME._replace(margins=((0, 0), (0, 0)))
+
+    def correlate(a):
+        return ways.correlate(w, a, geometry)
+
+    for n, library_calls in ((1, 0), (2, 0), (3, 1)):  # of 20 places each; 2 * 20 are few
+        a = normal(1, n, 6, 7, 6).astype("float32")
+        assert convolutions(correlate, a) == library_calls
+        assert convolutions(jax.vmap(correlate), a) == library_calls
+        expected = library.correlate(w, a, geometry)
+        assert float(relative_errors(jax.vmap(correlate)(a), expected)) <= 1e-5
+    assert convolutions(correlate, a[0]) == 0
+    n = jax.export.symbolic_shape("n")[0]
+    program = jax.export.export(jax.jit(jax.vmap(correlate)))(
+        jax.ShapeDtypeStruct((n, 6, 7, 6), "float32")
+    )
+    for n in (1, 3):
+        errors = relative_errors(program.call(a[:n]), library.correlate(w, a[:n], geometry))
+        assert float(errors) <= 1e-5
+
+
 def test_derivatives_of_the_library_on_cpus(monkeypatch):
     """Forward mode, reverse mode and both, in the order either way, in float64."""
-    monkeypatch.setattr(ways, "forward_on_cpu", lambda geometry, *dtypes: library)
+    monkeypatch.setattr(ways, "forward_on_cpu", lambda *args: library)
     with jax.enable_x64(True):
         w, a = normal(0, 4, 3, 2, 2), normal(1, 3, 5, 6, 2)
         dw, da = normal(2, *w.shape), normal(3, *a.shape)
@@ -151,8 +178,8 @@ def test_networks_with_weights_of_their_own():
 def test_export_with_a_symbolic_batch():
     params = random_params(NET, 0)
     (n,) = jax.export.symbolic_shape("n")
-    x = jax.ShapeDtypeStruct((n, 8, 8, 1), jnp.float32)
+    x = jax.ShapeDtypeStruct((n, 12, 12, 1), jnp.float32)
     exported = jax.export.export(jax.jit(lambda x: nnjax.feedforward(NET, params, x)))(x)
-    images = jnp.float32(normal(0, 5, 8, 8, 1))
+    images = jnp.float32(normal(0, 5, 12, 12, 1))
     found = exported.call(images)
     assert float(relative_errors(found, nnjax.feedforward(NET, params, images))) <= 1e-6
