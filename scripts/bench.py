@@ -3,6 +3,7 @@
 Every section prints tables: seconds (or what the column says), how many times longer than nnjax,
 and the shortest and longest. All rivals of a table take turns within each repeat, so that whatever
 else the machine does falls on all of them alike; the first figure is the median over the repeats.
+What is short runs for half a second in each turn, which counts as the median of these runs.
 
     python scripts/bench.py dense conv --repeats 7 --processes 2 --json before.json
     python scripts/bench.py dense conv --compare before.json
@@ -40,7 +41,7 @@ from nnjax.data import stream
 from nnjax.training.streaming import stream_epochs
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {}
-PAUSE = 0.05  # seconds before each run: OpenMP's threads of the rival before spin for a while
+TURN = 0.5  # seconds that a rival runs on at least, so that threads and caches are as in training
 
 
 def section(function: Callable[[argparse.Namespace], None]) -> Callable:
@@ -87,12 +88,22 @@ def timed(title: str, rivals: dict[str, Rival], repeats: int = 5) -> dict[str, S
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(repeats):
         for name, rival in rivals.items():
-            time.sleep(PAUSE)
-            start = time.perf_counter()
-            jax.block_until_ready(rival.run())
-            seconds[name].append((time.perf_counter() - start) / rival.share)
+            seconds[name].append(_turn(rival.run) / rival.share)
     RESULTS[title] = seconds
     return spreads(seconds)
+
+
+def _turn(run: Callable[[], Any]) -> float:
+    """Return the seconds of a run: the median of as many as half a second has, or of a longer one.
+
+    Where there are several the first is left out: threads of the rival before may still spin.
+    """
+    seconds: list[float] = []
+    while sum(seconds) < TURN:
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:] or seconds)
 
 
 def table(
