@@ -350,11 +350,13 @@ def _epoch_of_c(sizes, x, y, batch, eta):
     if (compiler := shutil.which("cc")) is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder, "epoch.so")
+        library, compiled = Path(folder, "epoch.so"), Path(folder, "epoch.o")
         numbers = [f"-D{name}={n}" for name, n in zip("KJIM", [*sizes, batch], strict=True)]
-        flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", *numbers]
+        flags = ["-O3", "-march=native", "-ffast-math", "-fPIC", *numbers, "-c"]
         source = Path(__file__).with_name("epoch.c")
-        subprocess.run([compiler, *flags, "-o", library, source, "-lm"], check=True)
+        subprocess.run([compiler, *flags, "-o", compiled, source], check=True)
+        # Linked without -ffast-math, which would make zeros of the process' subnormal numbers.
+        subprocess.run([compiler, "-shared", "-o", library, compiled, "-lm"], check=True)
         epoch = ctypes.CDLL(str(library)).epoch
     y = y.astype(ctypes.c_long)
 

@@ -118,6 +118,7 @@ def test_loops_in_c_learn_what_numpy_learns(bench):
     for ours, theirs, start in zip(in_c, in_numpy, bench._start([7, 4, 3])[0], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
         assert np.abs(ours - start).min() > 1e-4
+    assert np.float32(1e-40) * np.float32(1) > 0  # subnormal numbers are as before in this process
 
 
 @pytest.fixture
