@@ -66,6 +66,10 @@ class Recipe:
     """α of mixup (Zhang et al. 2018, arXiv:1710.09412): a step learns from its mini-batch, mixed
     with itself in another order, targets as images, by a share drawn from Beta(α, α)."""
 
+    def __post_init__(self) -> None:
+        if self.mixup is not None and self.augment is not None:
+            raise ValueError("a recipe has mixup or augment; leave one of them out")
+
     def network(self, data: Dataset) -> nnjax.Network:
         x, y = data.train
         words, classes = self.net, int(y.max()) + 1

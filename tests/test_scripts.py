@@ -204,6 +204,11 @@ def test_mixup_learns_from_each_seed_anew(records, pixels):
     assert (first != other).any()
 
 
+def test_a_recipe_does_not_mix_what_it_distorts(records):
+    with pytest.raises(ValueError, match="has mixup or augment; leave one of them out"):
+        records.Recipe("", 1, 10, 0.5, augment=records.noisy, mixup=0.5)
+
+
 def test_a_record_needs_a_seed(records):
     with pytest.raises(ValueError, match="--seeds is 0; expected at least 1"):
         records.report(argparse.Namespace(record="fastest", seeds=0))

@@ -21,8 +21,8 @@ computes all that is float32 and without groups, but for BP2 with fewer than 16 
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
 0.97 (1.25 for 1x1 with stride 2), and on the clock 1.2 to 8 for at most 16 maps of fewer than 6
-channels; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3
-elsewhere; BP4 0.45 to 0.92 where it is taken, 0.35 to 1.5 elsewhere (`docs/speed.md`).
+channels; BP2 0.45 to 1.05 where the library is taken, 0.6 to 2.3 elsewhere; BP4 0.45 to 0.92 where
+it is taken, 0.35 to 1.5 elsewhere (`docs/speed.md`).
 
 Each product f(u, v) is linear in u and in v, so its derivative is f(du, v) + f(u, dv). JAX would
 say the same of the library's, and transpose that into the products that are slow; so the rule is
@@ -96,7 +96,7 @@ def forward_on_cpu(w_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
 
 
 def _possible(geometry, *dtypes):
-    """Return oneDNN or the library where it computes such a convolution quickly at all."""
+    """Return oneDNN or the library for what they compute quickly, and patches for the rest."""
     if geometry.groups > 1 or any(dtype != jnp.float32 for dtype in dtypes):
         return patches
     return onednn if asked_for() else library
