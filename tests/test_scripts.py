@@ -171,6 +171,33 @@ def test_a_record_tells_validation_from_test(records, pixels, monkeypatch, tmp_p
 
 
 @pytest.mark.slow
+def test_a_record_may_learn_from_the_validation_images_once_chosen(
+    records, pixels, monkeypatch, tmp_path, capsys
+):
+    x, y = pixels.train
+    outer = (y == 0) | (y == 3)  # of the other classes only validation has images
+    data = Dataset(train=(x[outer], y[outer]), validation=(x[~outer], y[~outer]), test=(x, y))
+    recipe = records.Recipe("", 30, 10, 0.5)
+    record = records.Record(0.9, recipe, (recipe,), all_images=True)
+    monkeypatch.setattr(records, "RECORDS", {"mlp": record})
+    monkeypatch.setattr(records.nnjax.data, "load", lambda name, data_dir: data)
+    file = tmp_path / "record.json"
+    asked = {"record": "mlp", "data_dir": None, "seeds": 1, "json": file}
+    with jax.numpy_dtype_promotion("standard"):  # as a user's process is
+        records.report(argparse.Namespace(**asked, choose=False))
+    [result] = json.loads(file.read_text())["results"]
+    assert (result["validation"], result["test"]) == ([], [1.0])
+    said = capsys.readouterr().out
+    assert "training on 40 images\n" in said
+    assert re.search(r"Seed 0: trained after [0-9.]+ s \(\)\n", said)
+
+    with jax.numpy_dtype_promotion("standard"):
+        records.report(argparse.Namespace(**asked, choose=True))
+    assert [r["validation"] for r in json.loads(file.read_text())["results"]] == [[0.0]] * 2
+    assert "training on 20 images\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_mixup_mixes_targets_as_it_mixes_images(records, pixels, monkeypatch):
     steps = []
 
