@@ -11,8 +11,7 @@ The last trains, in turns, the recipes that the record was chosen from, and meas
 validation images alone: 10,000 of the 60,000 images for training. Otherwise the chosen recipe is
 trained from every seed, and when all are trained, each network is measured on the test images,
 once. The parameters are those of the last epoch. `fastest` and `accurate` learn from the other
-50,000 images; the rest, once chosen, from all 60,000, as did the networks whose figures they are
-held against.
+50,000 images; the rest, once chosen, from all 60,000, as published networks usually do.
 
 Seconds are counted from the images in memory to the trained parameters, with starting parameters,
 copies to the device and shuffling. Each recipe is compiled before, in a first epoch that is
