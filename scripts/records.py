@@ -375,8 +375,8 @@ def report(args: argparse.Namespace) -> None:
     data = nnjax.data.load(record.data, data_dir=args.data_dir)
     recipes = [record.chosen, *record.others] if args.choose else [record.chosen]
     if record.all_images and not args.choose:
-        both = (data.train, data.validation)
-        x, y = (np.concatenate(parts) for parts in zip(*both, strict=True))
+        parts = [part for part in (data.train, data.validation) if part is not None]
+        x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         data = data._replace(train=(x, y), validation=None)
     print(f"training on {len(data.train[0]):,} images", flush=True)
     results = trained(recipes, data, seeds, test=not args.choose)
