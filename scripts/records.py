@@ -378,7 +378,7 @@ def report(args: argparse.Namespace) -> None:
         parts = [part for part in (data.train, data.validation) if part is not None]
         x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         data = data._replace(train=(x, y), validation=None)
-    print(f"training on {len(data.train[0]):,} images", flush=True)
+    print(f"Training on {len(data.train[0]):,} images", flush=True)
     results = trained(recipes, data, seeds, test=not args.choose)
     for result in results:
         print(f"\n{result}")

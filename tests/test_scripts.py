@@ -141,16 +141,27 @@ def pixels():
     return Dataset(train=right, validation=wrong, test=right)
 
 
+@pytest.fixture
+def reported(records, monkeypatch, tmp_path):
+    """A function that trains for a record, and returns the results that --json keeps."""
+
+    def results(record, data, seeds, choose):
+        monkeypatch.setattr(records, "RECORDS", {"mlp": record})
+        monkeypatch.setattr(records.nnjax.data, "load", lambda name, data_dir: data)
+        asked = {"record": "mlp", "data_dir": None, "seeds": seeds, "choose": choose}
+        file = tmp_path / "record.json"
+        with jax.numpy_dtype_promotion("standard"):  # as a user's process is
+            records.report(argparse.Namespace(**asked, json=file))
+        return json.loads(file.read_text())["results"]
+
+    return results
+
+
 @pytest.mark.slow
-def test_a_record_tells_validation_from_test(records, pixels, monkeypatch, tmp_path, capsys):
+def test_a_record_tells_validation_from_test(records, reported, pixels, capsys):
     recipe = records.Recipe("", 2, 10, 0.5)
-    monkeypatch.setattr(records, "RECORDS", {"fastest": records.Record(0.9, recipe, (recipe,))})
-    monkeypatch.setattr(records.nnjax.data, "load", lambda name, data_dir: pixels)
-    file = tmp_path / "record.json"
-    asked = {"record": "fastest", "data_dir": None, "seeds": 3, "json": file}
-    with jax.numpy_dtype_promotion("standard"):  # as a user's process is
-        records.report(argparse.Namespace(**asked, choose=False))
-    [result] = json.loads(file.read_text())["results"]
+    record = records.Record(0.9, recipe, (recipe,))
+    [result] = reported(record, pixels, seeds=3, choose=False)
     assert (result["validation"], result["test"]) == ([0.0] * 3, [1.0] * 3)
     assert result["parameters"] == 20
     assert len(result["seconds"]) == len(result["processor_seconds"]) == 3
@@ -159,12 +170,7 @@ def test_a_record_tells_validation_from_test(records, pixels, monkeypatch, tmp_p
     assert re.search(r"test accuracy, % +100\.00 +100\.00 +100\.00\n", said)
     assert "90.00% of the test images reached from 3 seeds" in said
 
-    monkeypatch.setattr(
-        records.nnjax.data, "load", lambda name, data_dir: pixels._replace(test=None)
-    )
-    with jax.numpy_dtype_promotion("standard"):  # as a user's process is
-        records.report(argparse.Namespace(**asked | {"seeds": 1}, choose=True))
-    results = json.loads(file.read_text())["results"]
+    results = reported(record, pixels._replace(test=None), seeds=1, choose=True)
     assert [result["recipe"] for result in results] == [str(recipe)] * 2
     assert [result["test"] for result in results] == [[], []]
     assert "test accuracy" not in capsys.readouterr().out
@@ -172,29 +178,22 @@ def test_a_record_tells_validation_from_test(records, pixels, monkeypatch, tmp_p
 
 @pytest.mark.slow
 def test_a_record_may_learn_from_the_validation_images_once_chosen(
-    records, pixels, monkeypatch, tmp_path, capsys
+    records, reported, pixels, capsys
 ):
     x, y = pixels.train
     outer = (y == 0) | (y == 3)  # of the other classes only validation has images
     data = Dataset(train=(x[outer], y[outer]), validation=(x[~outer], y[~outer]), test=(x, y))
     recipe = records.Recipe("", 30, 10, 0.5)
     record = records.Record(0.9, recipe, (recipe,), all_images=True)
-    monkeypatch.setattr(records, "RECORDS", {"mlp": record})
-    monkeypatch.setattr(records.nnjax.data, "load", lambda name, data_dir: data)
-    file = tmp_path / "record.json"
-    asked = {"record": "mlp", "data_dir": None, "seeds": 1, "json": file}
-    with jax.numpy_dtype_promotion("standard"):  # as a user's process is
-        records.report(argparse.Namespace(**asked, choose=False))
-    [result] = json.loads(file.read_text())["results"]
+    [result] = reported(record, data, seeds=1, choose=False)
     assert (result["validation"], result["test"]) == ([], [1.0])
     said = capsys.readouterr().out
-    assert "training on 40 images\n" in said
+    assert "Training on 40 images\n" in said
     assert re.search(r"Seed 0: trained after [0-9.]+ s \(\)\n", said)
 
-    with jax.numpy_dtype_promotion("standard"):
-        records.report(argparse.Namespace(**asked, choose=True))
-    assert [r["validation"] for r in json.loads(file.read_text())["results"]] == [[0.0]] * 2
-    assert "training on 20 images\n" in capsys.readouterr().out
+    results = reported(record, data, seeds=1, choose=True)
+    assert [result["validation"] for result in results] == [[0.0]] * 2
+    assert "Training on 20 images\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
