@@ -48,12 +48,14 @@ from nnjax.sharding import like_examples
 from nnjax.tasks import Regression, task_of
 
 __all__ = [
+    "NUMBERS_FORWARD",
     "ForwardPass",
     "Network",
     "check_batch",
     "check_params",
     "check_weights",
     "example_keys",
+    "examples_at_once",
     "feedforward",
     "forward",
     "forward_layer",
@@ -71,7 +73,7 @@ __all__ = [
 Params = tuple[Any, ...]
 PIECE = 1000  # examples worked through at once where a whole data set comes in
 _PATCH_NUMBERS = 2**20  # that a layer writes at once in addition to its z: what stays in the caches
-_NUMBERS_FORWARD = 2**24  # the same where patches are rarely written: forward alone, by oneDNN
+NUMBERS_FORWARD = 2**24  # the same where patches are rarely written: forward alone, by oneDNN
 
 
 @jax.tree_util.register_static
@@ -442,6 +444,12 @@ def example_keys(key: jax.Array, n: int) -> jax.Array:
 
 
 def microbatch_size(net: Network, n: int, limit: int | None = None) -> int:
+    """Return how many of n examples a network works through at once: see `examples_at_once`."""
+    shapes = zip(net.layers, net.shapes, strict=False)
+    return examples_at_once(n, max(layer.patch_numbers(shape) for layer, shape in shapes), limit)
+
+
+def examples_at_once(n: int, numbers: int, limit: int | None = None) -> int:
     """Return how many of n examples to work through at once.
 
     All of them are best, but for layers that write much in addition to their outputs, as
@@ -449,12 +457,20 @@ def microbatch_size(net: Network, n: int, limit: int | None = None) -> int:
     cache of the processor. Never one alone: on three networks of 3x3 convolutions two at once took
     0.5 to 0.8 times as long per example. More at once by oneDNN, which writes no patches. A
     symbolic n, as in `jax.export`, is not divided.
+
+    Args:
+        n: how many examples there are.
+        numbers: that the layer which writes most writes of one example, in addition to its z.
+        limit: of these numbers; None: what stays in the cache.
+
+    Example:
+        >>> from nnjax.network import examples_at_once
+        >>> examples_at_once(64, 589_824, limit=2**20), examples_at_once(64, 0)
+        (2, 64)
     """
     if not isinstance(n, int):
         return n
-    shapes = zip(net.layers, net.shapes, strict=False)
-    numbers = max(layer.patch_numbers(shape) for layer, shape in shapes)
-    limit = limit or (_NUMBERS_FORWARD if asked_for() else _PATCH_NUMBERS)
+    limit = limit or (NUMBERS_FORWARD if asked_for() else _PATCH_NUMBERS)
     return equal_size(n, max(2, limit // numbers)) if numbers else n
 
 
@@ -628,5 +644,5 @@ def wide_outputs(net: Network, passed: ForwardPass) -> tuple[jax.Array, jax.Arra
 def in_pieces(net: Network, f: Callable[[Any], Any], xs: Any, limit: int | None = PIECE) -> Any:
     """Return f(xs), f of a batch, computed for as many examples at a time as suit the network."""
     n = jax.tree.leaves(xs)[0].shape[0]
-    own = microbatch_size(net, n, _NUMBERS_FORWARD)
+    own = microbatch_size(net, n, NUMBERS_FORWARD)
     return map_in_pieces(f, xs, own if limit is None else min(own, equal_size(n, limit)))

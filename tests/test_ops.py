@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax import ops
+from nnjax import network, ops
 from nnjax.layers.windows import pair
 
 SHAPES = [  # image, filters, kernel, stride, padding
@@ -53,6 +53,23 @@ def test_conv_and_its_gradients_are_those_of_lax(image, filters, kernel, stride,
         ours = weighted(lambda x, w: ops.conv(x, w, stride, padding))
         theirs = weighted(lambda x, w: by_lax(x, w, stride, padding))
         both = (jax.jit(jax.value_and_grad(loss, (0, 1)))(x, w) for loss in (ours, theirs))
+        for a, b in zip(*map(jax.tree.leaves, both), strict=True):
+            assert close(a, b)
+
+
+@pytest.mark.parametrize("n", [6, 7])
+def test_many_images_are_worked_through_in_pieces(n, monkeypatch):
+    """As in a network, so that patches stay in the cache; here two images at a time."""
+    monkeypatch.setattr(network, "_PATCH_NUMBERS", 1)
+    monkeypatch.setattr(ops, "NUMBERS_FORWARD", 1)
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (n, 7, 9, 3))
+        w = jax.random.normal(jax.random.key(1), (4, 3, 2, 3))
+        ours = jax.value_and_grad(weighted(lambda x, w: ops.conv(x, w, (2, 1), "same")), (0, 1))
+        theirs = jax.value_and_grad(weighted(lambda x, w: by_lax(x, w, (2, 1), "same")), (0, 1))
+        program = str(jax.make_jaxpr(ours)(x, w))
+        assert program.count(f"length={n // 2}") == 3  # z, BP2 and BP4
+        both = (jax.jit(f)(x, w) for f in (ours, theirs))
         for a, b in zip(*map(jax.tree.leaves, both), strict=True):
             assert close(a, b)
 

@@ -78,6 +78,25 @@ for shape, names in MESHES:
 """
 
 
+OPERATIONS_UNDER_A_MESH = """
+def loss(x, w):
+    return (nnjax.ops.max_pool(nnjax.ops.conv(x, w, 1, "same"), 2) ** 2).sum()
+images = rng.normal(size=(8, 6, 6, 2)).astype(np.float32)
+w = rng.normal(size=(16, 3, 3, 2)).astype(np.float32)
+expected = jax.grad(loss, (0, 1))(images, w)
+nnjax.network._PATCH_NUMBERS = 1  # no more than two images at once on one device
+for name in ("Explicit", "Auto"):
+    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(AxisType[name],))):
+        on_devices = jax.device_put(images, P("data")), jax.device_put(w, P())
+        grad = jax.jit(jax.grad(loss, (0, 1)))
+        same(expected, jax.grad(loss, (0, 1))(*on_devices))
+        of_images, of_w = grad(*on_devices)
+        same(expected, (of_images, of_w))
+        assert of_images.sharding.spec[0] == "data"
+        assert "all-gather" not in grad.lower(*on_devices).compile().as_text()
+"""
+
+
 EACH_ITS_SHARE = """
 from functools import partial
 from nnjax.training.shares import batches_of, own_examples, placed_data, whole
@@ -120,6 +139,10 @@ def run(code, **names):
 @pytest.mark.slow
 def test_everything_works_under_a_mesh():
     run(UNDER_A_MESH, NETS=["dense4"], KINDS=["Explicit"], FULL=False)
+
+
+def test_operations_work_under_a_mesh_and_keep_to_their_devices():
+    run(OPERATIONS_UNDER_A_MESH)
 
 
 def test_every_device_holds_its_share_of_the_examples():
