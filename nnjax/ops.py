@@ -1,9 +1,10 @@
 """Convolution and max-pooling as operations for any JAX model, with the backward passes by hand.
 
-The same code as `nnjax.Conv` and `nnjax.MaxPool`, behind a `jax.custom_vjp`: on CPUs `jax.grad`
-through `jax.lax.conv_general_dilated` and `reduce_window` is many times slower than these. They
-work under `jit`, `vmap` and `grad`, and a gradient of a gradient is defined; forward mode
-(`jax.jvp`) is not, as for every `custom_vjp`.
+The same code as `nnjax.Conv` and `nnjax.MaxPool`, behind a `jax.custom_vjp`: on CPUs training by
+`jax.grad` of `jax.lax.conv_general_dilated` and `reduce_window` takes up to 4 times as long, within
+a loop such as `jax.lax.scan` up to 20 times (`docs/speed.md`). They work under `jit`, `vmap`,
+`grad` and meshes, and a gradient of a gradient is defined; forward mode (`jax.jvp`) is not, as for
+every `custom_vjp`.
 
 Legend: n examples, H, W, C the image (channels last), J filters, kh, kw the kernel, oh, ow what
 comes out.

@@ -7,7 +7,7 @@
     python scripts/records.py fashion    Fashion-MNIST
     python scripts/records.py fastest --choose --seeds 3
 
-The last trains, in turns, the recipes that the record was chosen from, and measures them on the
+The last trains, in turns, the chosen recipe and the main others, and measures them on the
 validation images alone: 10,000 of the 60,000 images for training. Otherwise the chosen recipe is
 trained from every seed, and when all are trained, each network is measured on the test images,
 once. The parameters are those of the last epoch. `fastest` learns from the other 50,000 images;
@@ -148,7 +148,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Record:
-    """What is tried for, the recipe for it, and the others that it was chosen from."""
+    """What is tried for, the recipe for it, and the main others that it was chosen from."""
 
     goal: float | None
     """The accuracy on the test images that each seed is held against, where there is one."""
