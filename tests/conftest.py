@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +18,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Commands that tests start do not write into the user's cache.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+for name in ("SIGINT", "SIGHUP"):
+    # Ignored where tests run in the background; commands that tests start would ignore them too.
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 for name, examples in (("full", 200), ("usual", 8), ("quick", 5)):
     hypothesis.settings.register_profile(

@@ -7,7 +7,6 @@ numbers, up to rounding; which of them computes what is chosen in `nnjax.layers.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import jax
@@ -17,16 +16,7 @@ from nnjax.layers.base import Shape
 from nnjax.layers.rows import Geometry, gathered, places_per_row, side_by_side, widened
 from nnjax.layers.windows import fold, overlap_add, unfold
 
-__all__ = [
-    "FewPlaces",
-    "InOrder",
-    "Library",
-    "Patches",
-    "few_places",
-    "in_order",
-    "library",
-    "patches",
-]
+__all__ = ["InOrder", "Library", "Patches", "in_order", "library", "patches"]
 
 
 class Patches:
@@ -205,29 +195,6 @@ class InOrder(Library):
         return self.correlate(kernels, images, moved).transpose(3, 1, 2, 0)
 
 
-class FewPlaces(Library):
-    """The library, with the forward pass by patches where all images together have few places.
-
-    The library has the kernels brought into its order in every call, J·K numbers; at no more than
-    2J places, it takes less time to write the patches, as many numbers as places times K.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nnjax.layers.products import Geometry, few_places, library
-        >>> geometry = Geometry((3, 3), (1, 1), ((0, 0), (0, 0)))
-        >>> w, a = jnp.ones((20, 3, 3, 2)), jnp.ones((1, 8, 8, 2))  # 36 places
-        >>> z = few_places.correlate(w, a, geometry)
-        >>> bool(jnp.allclose(z, library.correlate(w, a, geometry)))
-        True
-    """
-
-    def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return z without its bias, (..., oh, ow, J)."""
-        places = math.prod((*a.shape[:-3], *geometry.places(a.shape)))
-        few = isinstance(places, int) and places <= 2 * len(w)  # it is no int in `jax.export`
-        return (patches.correlate if few else super().correlate)(w, a, geometry)
-
-
 def _margins_of_gradient(a, delta, geometry):
     """Return the zeros around the image with which the correlation with δ has a kernel's size."""
     top_bottom, left_right = (
@@ -257,5 +224,4 @@ def _parts(a, groups):
 
 patches = Patches()
 library = Library()
-few_places = FewPlaces()
 in_order = InOrder()

@@ -17,7 +17,8 @@ weights of its own: XLA has no quick convolution for these on CPUs. Of BP2 the l
 full correlation, H·W places, where patches have oh·ow. For BP4, in which the examples are what is
 summed over, the axes have to be reordered first (`InOrder`): within a loop XLA is tens of times
 slower in other orders. Where `NNJAX_CONVOLUTIONS` asks for oneDNN (`nnjax.layers.onednn`), it
-computes all that is float32 and without groups, but for BP2 with fewer than 16 channels.
+computes all that is float32 and without groups, but for BP2 with fewer than 8 channels and for the
+forward pass at few places.
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
 0.97 (1.25 for 1x1 with stride 2), and on the clock 1.2 to 8 for at most 16 maps of fewer than 6
@@ -35,6 +36,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -45,10 +47,11 @@ from jax.custom_derivatives import SymbolicZero
 
 from nnjax.layers.base import Shape
 from nnjax.layers.onednn import OneDNN, asked_for, onednn
-from nnjax.layers.products import Library, Patches, few_places, in_order, library, patches
+from nnjax.layers.products import Library, Patches, in_order, library, patches
 from nnjax.layers.rows import Geometry
 
 __all__ = [
+    "FewPlaces",
     "back_on_cpu",
     "correlate",
     "forward_on_cpu",
@@ -59,14 +62,46 @@ __all__ = [
 ]
 
 _CHANNELS = 16  # fewer results at every place are a product that the library is slow at
+_CHANNELS_OF_ONEDNN = 8  # it computes as many at a time, and pads where there are fewer
 _FEW_MAPS, _FEW_CHANNELS = 16, 5  # no more of both are a forward pass that the library is slow at
 _WIDE = 7  # kernels of this size have so many patches that the library is ahead for BP4
 _INPUTS = 1.25  # of an image for each output: the library's work over that of patches
 
 _bp4_follows: ContextVar[bool] = ContextVar("bp4_follows", default=False)
 
+
+@dataclass(frozen=True)
+class FewPlaces:
+    """A way forward, with patches in its place where all images together have few places.
+
+    The library and oneDNN bring the kernels into their own order in every call, J·K numbers; at no
+    more than 2J places, it takes less time to write the patches, as many numbers as places times K.
+
+    Args:
+        other: the way where there are more places.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.products import library
+        >>> from nnjax.layers.ways import FewPlaces, Geometry
+        >>> geometry = Geometry((3, 3), (1, 1), ((0, 0), (0, 0)))
+        >>> w, a = jnp.ones((20, 3, 3, 2)), jnp.ones((1, 8, 8, 2))  # 36 places
+        >>> z = FewPlaces(library).correlate(w, a, geometry)
+        >>> bool(jnp.allclose(z, library.correlate(w, a, geometry)))
+        True
+    """
+
+    other: Library | OneDNN
+
+    def correlate(self, w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
+        """Return z without its bias, (..., oh, ow, J)."""
+        places = math.prod((*a.shape[:-3], *geometry.places(a.shape)))
+        few = isinstance(places, int) and places <= 2 * len(w)  # it is no int in `jax.export`
+        return (patches if few else self.other).correlate(w, a, geometry)
+
+
 Product = Callable[[Any, jax.Array, jax.Array], jax.Array]  # f(way, u, v)
-Way = Library | OneDNN | Patches
+Way = FewPlaces | Library | OneDNN | Patches
 
 
 def forward_on_cpu(w_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
@@ -89,10 +124,8 @@ def forward_on_cpu(w_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
         'Patches'
     """
     way = _possible(geometry, *dtypes)
-    if way is not library:
-        return way
-    few = w_shape[0] <= _FEW_MAPS and w_shape[-1] <= _FEW_CHANNELS
-    return patches if few else few_places
+    slow = way is library and w_shape[0] <= _FEW_MAPS and w_shape[-1] <= _FEW_CHANNELS
+    return patches if slow or way is patches else FewPlaces(way)
 
 
 def _possible(geometry, *dtypes):
@@ -117,7 +150,7 @@ def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
     """
     way = _possible(geometry, *dtypes)
     if way is onednn:
-        return onednn if in_shape[-1] >= _CHANNELS else patches
+        return onednn if in_shape[-1] >= _CHANNELS_OF_ONEDNN else patches
     inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
     quick = way is library and _may_be_quick_back(in_shape, geometry)
     return library if quick and inputs <= _INPUTS * outputs else patches

@@ -38,9 +38,9 @@ def installed(asked_for):
 
 
 def test_the_ways_where_onednn_is_asked_for(asked_for):
-    for channels, back in ((16, onednn), (3, patches)):
+    for channels, back in ((8, onednn), (7, patches)):
         shape, w_shape = (9, 9, channels), (6, 3, 2, channels)
-        assert ways.forward_on_cpu(w_shape, PLAIN, jnp.float32) is onednn
+        assert ways.forward_on_cpu(w_shape, PLAIN, jnp.float32) == ways.FewPlaces(onednn)
         assert ways.back_on_cpu(shape, PLAIN, jnp.float32) is back
         assert ways.weights_on_cpu(shape, PLAIN, jnp.float32) is onednn
         for geometry, dtype in ((PLAIN, jnp.float64), (PLAIN._replace(groups=2), jnp.float32)):
@@ -145,6 +145,15 @@ def test_no_images(installed):
     assert onednn.correlate(w, a, PLAIN).shape == delta.shape
     assert onednn.pull_back(w, delta, (7, 8, 3), PLAIN).shape == a.shape
     np.testing.assert_array_equal(onednn.weight_gradient(a, delta, PLAIN), jnp.zeros(w.shape))
+
+
+def test_few_places_take_patches(installed):
+    """At up to two places for each map, as with the library (`nnjax.layers.ways.FewPlaces`)."""
+    w, geometry = jnp.ones((20, 3, 3, 6)), Geometry((3, 3), (1, 1), ((0, 0), (0, 0)))
+    for n, calls in ((2, 0), (3, 1)):  # of 20 places each
+        images = jnp.ones((n, 6, 7, 6))
+        program = jax.jit(lambda a: ways.correlate(w, a, geometry)).lower(images)
+        assert program.as_text().count("@nnjax_onednn_forward") == calls
 
 
 def test_training_and_derivatives(installed):
