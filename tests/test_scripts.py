@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import itertools
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+import nnjax
 from nnjax.data import Dataset
 from nnjax.descent import loss_and_gradient
 from nnjax.regularizers import MaxNorm
@@ -159,7 +161,7 @@ def reported(records, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_a_record_tells_validation_from_test(records, reported, pixels, capsys):
-    recipe = records.Recipe("", 2, 10, 0.5)
+    recipe = records.Recipe("", 2, 10, 0.5, shifts=1)
     record = records.Record(0.9, recipe, (recipe,))
     [result] = reported(record, pixels, seeds=3, choose=False)
     assert (result["validation"], result["test"]) == ([0.0] * 3, [1.0] * 3)
@@ -168,7 +170,9 @@ def test_a_record_tells_validation_from_test(records, reported, pixels, capsys):
     said = capsys.readouterr().out
     assert re.search(r"validation accuracy, % +0\.00 +0\.00 +0\.00\n", said)
     assert re.search(r"test accuracy, % +100\.00 +100\.00 +100\.00\n", said)
-    assert "90.00% of the test images reached from 3 seeds" in said
+    assert "90.00% of the test images reached from 3 seeds\n" in said
+    reached = sum(accuracy >= 0.9 for accuracy in result["test_averaged"])
+    assert f"reached from {reached} seeds, outputs averaged\n" in said
 
     results = reported(record, pixels._replace(test=None), seeds=1, choose=True)
     assert [result["recipe"] for result in results] == [str(recipe)] * 2
@@ -228,6 +232,29 @@ def test_mixup_learns_from_each_seed_anew(records, pixels):
     first, again, other = (np.asarray(params[-1].w) for params in ends)
     assert (first == again).all()
     assert (first != other).any()
+
+
+def test_a_record_averages_outputs_over_shifts(records):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (30, 4, 5, 1)).astype(np.uint8)
+    net = records.Recipe("dense9", 1, 10, 0.5).network(Dataset((x, np.arange(30) % 6), None, None))
+    params = nnjax.init(net, jax.random.key(1))
+    total = np.zeros((30, 6))
+    for down, right in itertools.product((-1, 0, 1), repeat=2):
+        moved = np.zeros_like(x)
+        for row, column in itertools.product(range(4), range(5)):
+            if 0 <= row + down < 4 and 0 <= column + right < 5:
+                moved[:, row + down, column + right] = x[:, row, column]
+        total += np.asarray(nnjax.predict_proba(net, params, moved))
+    y = total.argmax(1)
+    result = records.Result("", 0, 0.0, [1.0], [1.0])
+    result.measure("test", net, params, (x, y), shifts=1)
+    result.measure("validation", net, params, (x, y), shifts=0)
+    assert result.test_averaged == [1.0]
+    assert result.test[0] < 1.0
+    assert result.test == result.validation
+    assert result.validation_averaged == []
+    assert re.search(r"test accuracy, %, averaged +100\.00 +100\.00 +100\.00", str(result))
 
 
 def test_a_recipe_does_not_mix_what_it_distorts(records):
