@@ -314,7 +314,7 @@ RECORDS = {
     ),
     "small": Record(
         0.994,
-        Recipe(_SMALL, 40, 100, 0.006, _STRONGER),
+        Recipe(_SMALL, 40, 100, 0.006, _STRONGER, shifts=1),
         (
             Recipe(_SMALL, 60, 100, 0.006, _AFFINE),
             Recipe("conv8k5 pool2 conv16k3*2 pool2 conv16k3", 30, 100, 0.006, _AFFINE),
