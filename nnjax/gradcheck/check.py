@@ -44,6 +44,16 @@ __all__ = ["assert_gradient", "check_forward_backward", "check_gradient", "check
 NOT_COVERED = "other shapes, other precisions, other devices"
 
 
+def _not_covered(names: Sequence[str], positions: Sequence[int], args: tuple) -> str:
+    """Return what a check leaves out: the arguments that stay as they are given, too."""
+    fixed = [
+        name
+        for i, (name, argument) in enumerate(zip(names, args, strict=True))
+        if i not in positions and _is_floating(argument)
+    ]
+    return ", ".join([NOT_COVERED, *(f"other values of {' and '.join(fixed)}" for _ in fixed[:1])])
+
+
 def check_gradient(
     f: Callable,
     grad_f: Any = None,
@@ -106,6 +116,12 @@ def check_gradient(
             options = {"domain": domain, "time_limit": time_limit, "repeat": repeat}
             return check_vjp(f, grad_f, *args, **options)
         _require_scalar(f, value)
+        single = len(positions) == 1 and is_scalar(args[positions[0]])
+        if grad_f is f and not single and is_scalar(claim(*args)):
+            raise TypeError(
+                f"{name_of(f)} returns one number and no gradient; give the gradient as the second "
+                "argument, or let the function return (value, gradient)"
+            )
         names = parameter_names(f, len(args))
         own = [names[i] for i in positions]
         problem = Problem(
@@ -125,7 +141,7 @@ def check_gradient(
             values=problem.claim.values,
             conventions=_convention,
             covered=labels(points),
-            not_covered=NOT_COVERED,
+            not_covered=_not_covered(names, positions, args),
             repeat=repeat,
         )
 
@@ -276,13 +292,20 @@ class _Reader:
                 expected = problem.at("", args).expected
                 gradient, self.claim.learning_rate = read_step(parameters, after, expected)
                 return gradient
-        value = float(self.function(*args)) if single else np.nan
-        return read_gradient(result, parameters, self.names, value)
+        return self._read(result, parameters, args)
+
+    def _read(self, result, parameters, args):
+        def expected():
+            problem = Problem(self.function, self, self.argnums, untraceable=self.untraceable)
+            return problem.at("", args).expected
+
+        value = float(self.function(*args)) if is_scalar(parameters) else np.nan
+        return read_gradient(result, parameters, self.names, value, expected)
 
     def values(self, point: Point) -> Iterator[tuple[str, Any, Any]]:
         """Yield the value that stands beside the gradient, with what it should be."""
         result, value = self.claim(*point.args), point.value(point.args)
-        read = read_gradient(result, point.parameters_tree, self.names, value)
+        read = self._read(result, point.parameters_tree, point.args)
         if self.pair or read is result:
             return
         if isinstance(result, (tuple, list)):
@@ -353,6 +376,10 @@ def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, r
     if not positions:
         raise TypeError(f"none of the {len(args)} arguments holds floating-point numbers")
     forward, untraceable, outputs = evaluable(forward, args, positions)
+    if any(jnp.iscomplexobj(out) for out in jax.tree.leaves(outputs)):
+        raise TypeError(
+            "the function returns complex numbers; let it return their real and imaginary parts"
+        )
     names = names or parameter_names(forward, len(args))
     sums = np.sum if untraceable else jnp.sum
 
@@ -384,7 +411,11 @@ def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, r
     with contextlib.suppress(Misfit):  # arguments for which nothing is returned are not asked for
         given = entries(args, claim(weights, *args)[1])
         if len(given) == len(positions) and any(one is not None for one in given):
-            positions = tuple(i for i, one in zip(positions, given, strict=True) if one is not None)
+            asked = tuple(i for i, one in zip(positions, given, strict=True) if one is not None)
+            left = [names[i] for i in positions if i not in asked]
+            if left:
+                claim.not_returned = left
+            positions = asked
     problem = Problem(
         weighted,
         claimed,
@@ -406,7 +437,7 @@ def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, r
         values=values,
         conventions=convention,
         covered=f"{labels(points)}, random output weights",
-        not_covered=NOT_COVERED,
+        not_covered=_not_covered(names, positions, args),
         repeat=repeat,
     )
 
@@ -458,6 +489,7 @@ def _placed(problem: Problem, args: tuple, said: Any) -> tuple[Problem, list[Poi
             on_it = replace(problem, domains=whole)
             others = list(_around(on_it, args))
             if not any(point.wrong for point in others) or convention(others) is not None:
+                on_it.noticed = True
                 return on_it, others
     return problem, points
 
@@ -515,7 +547,7 @@ def _without_epsilon(points: Sequence[Point]) -> Finding | None:
         if max((point.rows[i].relative_error for i in point.wrong), default=0.0) > 1e-2:
             return None
         graph = point.problem.graph(point.args, epsilon=1e-3)
-        if graph is None or not graph.left_out:
+        if graph is None or not graph.left_out or not all(map(graph.guarded, graph.left_out)):
             return None
         for g, claimed in zip(graph.gradient(), point.claimed_arrays, strict=True):
             off = np.inf if claimed is None else relative_error(claimed, g)
@@ -524,7 +556,7 @@ def _without_epsilon(points: Sequence[Point]) -> Finding | None:
                 return None
     if graph is None:
         return None
-    size, place = graph.left_out[-1]
+    size, place, _ = graph.left_out[-1]
     more = {}
     if place is not None:
         more = place.position

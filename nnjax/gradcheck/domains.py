@@ -129,7 +129,7 @@ def noticed(values: Sequence[np.ndarray]) -> dict[int, Domain]:
     found = {}
     for i, value in enumerate(values):
         for domain in DOMAINS.values():
-            if domain.fits(value) and _lies_in(domain, value) and not _trivial(value):
+            if not _trivial(value) and domain.fits(value) and _lies_in(domain, value):
                 found[i] = domain
                 break
     return found
@@ -144,7 +144,7 @@ def _lies_in(domain, value):
 def _trivial(value):
     """Whether an array is so plain that it lies in many sets by chance: all entries equal, a
     diagonal matrix, a single number."""
-    if value.shape[-1] < 2 or np.ptp(value) == 0:
+    if value.size < 2 or value.shape[-1] < 2 or np.ptp(value) == 0:
         return True
     return _square(value) and not np.any(value * (1 - np.eye(value.shape[-1])))
 
@@ -163,7 +163,8 @@ def _off_diagonal_twice(g, p):
 CONVENTIONS: tuple[tuple[str, str, str, Callable, Callable], ...] = (
     (
         "with respect to the logarithm",
-        "right for log {p}: the derivative of a function of {p} = exp(θ) with respect to θ",
+        "right for log {p}: the derivative of a function of {p} = exp(θ) with respect to θ; with "
+        "respect to {p} it is {p} times too large, as when a power is not lowered",
         "{p} ⊙ ∂f/∂{p}",
         lambda g, p: g * p,
         lambda p: bool((p > 0).all()),

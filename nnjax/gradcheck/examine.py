@@ -12,6 +12,7 @@ import numpy as np
 from nnjax.gradcheck.arbiter import Arbiter
 from nnjax.gradcheck.compare import (
     LEAF_TOLERANCE,
+    NO_REFERENCE,
     Leaf,
     Misfit,
     TookTooLong,
@@ -96,13 +97,38 @@ def examine(
     worst = [max(of_leaf, key=_badness) for of_leaf in zip(*rows, strict=True)]
     arbiter = Arbiter(False, "") if first.problem.untraceable else Arbiter.ask(points)
     if arbiter.doubts:
+        values = [float(first.problem.function(*first.args)) for _ in range(2)]
+        if values[0] != values[1]:
+            return report(
+                Verdict.INCONCLUSIVE,
+                "The function is not deterministic: called twice with the same arguments it "
+                f"returns {values[0]:.6g} and {values[1]:.6g}; fix the random numbers it draws.",
+            )
         rule = _own_rule(first)
         if not rule or not all(np.isfinite(leaf).all() for leaf in first.expected):
             return report(Verdict.REFERENCE_SUSPECT, arbiter.sentence, worst)
+        if first.wrong and _by_its_bodies(first, first.claimed_arrays):
+            return report(
+                Verdict.REFERENCE_SUSPECT,
+                "Your gradient is that of what the function computes. Autodiff follows a custom "
+                f"derivative rule in it instead. {arbiter.sentence}",
+                worst,
+            )
         arbiter = Arbiter(
             False,
             f"The function contains {rule}, so that finite differences do not apply and autodiff "
             "decides.",
+        )
+    if any(leaf.verdict == NO_REFERENCE for leaf in worst) and all(
+        leaf.ok or leaf.verdict == NO_REFERENCE for leaf in worst
+    ):
+        bad = next(leaf for leaf in worst if leaf.verdict == NO_REFERENCE)
+        return report(
+            Verdict.INCONCLUSIVE,
+            f"Autodiff gives {bad.expected} for {bad.path} {list(bad.index or ())} at {bad.point}, "
+            "where the function has no finite derivative; the other entries are right. Give "
+            "arguments at which it has one.",
+            worst,
         )
     if all(leaf.ok for leaf in worst):
         lies = [row for row in others if not row.ok]
@@ -136,6 +162,7 @@ def examine(
     # Two mistakes, or a mistake and another convention, would hide each other on kinks.
     smooth = [point for point in points if not point.on_kinks]
     telling = smooth if any(point.wrong for point in smooth) else list(points)
+    telling = [p for p in telling if all(np.isfinite(g).all() for g in p.expected)] or telling
     reason = f"{_extent(points, worst)} {arbiter.sentence}".strip()
     other = conventions(telling)
     if other is not None:
@@ -220,22 +247,30 @@ def _telling(finding: Finding) -> bool:
 def _agreement(points, worst) -> str:
     problem = points[0].problem
     domains = {domain.name for point in points for domain in point.problem.domains.values()}
-    on = f" along {' and '.join(sorted(domains))} arguments" if domains else ""
+    kinds = " and ".join(sorted(domains))
+    on = f" along {kinds} arguments" if domains else ""
+    elsewhere = (
+        f" For arguments that are not {kinds} it is wrong: if they need not be, give some that are "
+        "not."
+        if problem.noticed
+        else ""
+    )
     if problem.untraceable:
         pairs = (pair for p in points for pair in zip(p.noise, p.expected, strict=True))
         off = max((norm(noise) / (norm(g) or 1.0) for noise, g in pairs), default=0.0)
         return (
             f"Agrees with finite differences in every array{on}, as far as they reach "
-            f"({max(off, 1e-15):.0e}). {problem.untraceable}"
+            f"({max(off, 1e-15):.0e}).{elsewhere} {problem.untraceable}"
         )
     small = [leaf for leaf in worst if leaf.relative_error > LEAF_TOLERANCE]
     size = max((leaf.relative_error for leaf in worst if leaf not in small), default=0.0)
     closely = f"Agrees with autodiff {f'to {size:.0e}' if size else 'exactly'}"
     if not small:
-        return f"{closely} in every array{on}."
+        return f"{closely} in every array{on}.{elsewhere}"
     named = ", ".join(leaf.path for leaf in small)
     rest = f"{closely} in every other array{on}; " if len(small) < len(worst) else ""
-    return f"{rest}{named} {'is' if len(small) == 1 else 'are'} 0, or equal, up to rounding."
+    verb = "is" if len(small) == 1 else "are"
+    return f"{rest}{named} {verb} 0, or equal, up to rounding.{elsewhere}"
 
 
 def _wrong_value(row) -> str:
@@ -273,8 +308,8 @@ def _extent(points, worst) -> str:
 
 
 def _badness(leaf: Leaf):
-    order = {"right": 0, "convention": 1, "wrong": 2}
-    return order.get(leaf.verdict, 3), leaf.relative_error
+    order = {"right": 0, "convention": 1, NO_REFERENCE: 2, "wrong": 3}
+    return order.get(leaf.verdict, 4), leaf.relative_error
 
 
 def _same_again(point: Point) -> Finding | None:
@@ -297,10 +332,30 @@ def _same_again(point: Point) -> Finding | None:
 
 
 def _own_rule(point) -> str:
-    """Return which rule of its own the function's derivative contains; "" if none."""
-    rules = {"stop_gradient": "stop_gradient", "custom_": "a custom derivative rule"}
+    """Return which rule of its own the function's derivative contains; "" if none.
+
+    A custom rule that is the derivative of what it stands for, such as that of `jax.nn.relu`, is
+    none.
+    """
+    custom = "a custom derivative rule, not the derivative of what it computes"
+    rules = {"stop_gradient": "stop_gradient", "custom_": custom}
     program = str(point.problem.traced(point.args))
-    return " and ".join(words for rule, words in rules.items() if rule in program)
+    found = {rule: words for rule, words in rules.items() if rule in program}
+    if "custom_" in found and _by_its_bodies(point, point.expected):
+        del found["custom_"]
+    return " and ".join(found.values())
+
+
+def _by_its_bodies(point, gradient) -> bool:
+    """Return whether this is f's gradient if no custom rule counts, only what f computes."""
+    graph = point.problem.graph(point.args, opaque=False)
+    if graph is None:
+        return False
+    pairs = zip(graph.gradient(), gradient, strict=True)
+    return all(
+        g is not None and g.shape == own.shape and relative_error(g, own) <= 1e-6
+        for own, g in pairs
+    )
 
 
 # Precision.

@@ -184,7 +184,8 @@ class Graph:
         output: the node of the function's value.
         inputs: what the user calls f's arguments and their parts, by node.
         constants: nodes that nothing is carried back through.
-        left_out: small constants that are added in f, and not here, with the place of each.
+        left_out: small constants that are added in f, and not here, with the place of each and the
+            node of the sum.
     """
 
     values: list[Any]
@@ -193,7 +194,7 @@ class Graph:
     output: int
     inputs: Mapping[int, str]
     constants: frozenset[int] = frozenset()
-    left_out: tuple[tuple[float, Place | None], ...] = ()
+    left_out: tuple[tuple[float, Place | None, int], ...] = ()
 
     def __post_init__(self):
         self._names: dict[int, str] = {}
@@ -228,6 +229,29 @@ class Graph:
     def edges(self) -> list[tuple[int, int]]:
         """All edges that something flows back along, in the order of the calculation."""
         return sorted(edge for edges in self.consumers.values() for edge in edges)
+
+    def guarded(self, left_out: tuple) -> bool:
+        """Return whether a small constant keeps something finite: a logarithm, a root, a division.
+
+        Of any other, such as a time step, the function is another one without it.
+        """
+        reached, nodes = set(), [left_out[-1]]
+        while nodes:
+            node = nodes.pop()
+            for k, j in self.uses.get(node, ()):
+                equation = self.equations[k]
+                divides = equation.name == "div" and j == 1
+                power = equation.params.get("y", 0.5) if "pow" in equation.name else 1
+                if (
+                    divides
+                    or equation.name in ("log", "log2", "sqrt", "rsqrt", "cbrt")
+                    or (j == 0 and (power < 0 or power != int(power)))
+                ):
+                    return True
+                if equation.name in (*MOVES, "max", "min", "clamp") and k not in reached:
+                    reached.add(k)
+                    nodes += equation.outputs
+        return False
 
     def name(self, node: int) -> str:
         """Return what the user calls a node: its variable, or the expression that it is."""
@@ -571,22 +595,25 @@ class _Builder:
         for equation in jaxpr.eqns:
             given = [number(atom) for atom in equation.invars]
             path = _path(equation.source_info) + outer
+            small = []
             if self.epsilon and equation.primitive.name in ("add", "sub", "max"):
-                given = [self.without_epsilon(node, path) for node in given]
+                small = [self.values[node] for node in given if self.is_small(node)]
+                given = [self.zero(node) if self.is_small(node) else node for node in given]
             outputs = self.inner(equation, given, path)
             if outputs is None:
                 bind = _binder(equation.primitive, tuple(equation.params.items()))
                 outputs = self.add(equation.primitive.name, bind, equation.params, given, path)
+            place = path[0] if path else None
+            self.left_out += [(float(value), place, outputs[0]) for value in small]
             nodes.update(zip(equation.outvars, outputs, strict=True))
         return [number(atom) for atom in jaxpr.outvars]
 
-    def without_epsilon(self, node, path):
-        """Return a node of zero for a small constant, else the node."""
-        value = self.values[node]
-        if node not in self.literals or not 0 < abs(value) <= self.epsilon:
-            return node
-        self.left_out.append((float(value), path[0] if path else None))
-        return self.node(np.zeros_like(value))
+    def is_small(self, node):
+        """Whether a node is a constant that is to be left out."""
+        return node in self.literals and 0 < abs(self.values[node]) <= self.epsilon
+
+    def zero(self, node):
+        return self.node(np.zeros_like(self.values[node]))
 
     def inner(self, equation, given, path) -> list[int] | None:
         """Lay out a program within the program; None where the equation stays as it is."""

@@ -301,7 +301,10 @@ def general_candidates(
         view: (point, number of an array) -> what a mistake about that array sees.
     """
     for where, leaves, stage in _places(points):
+        single = sum(points[0].expected[i].size for i in leaves) == 1
         for made in MISTAKES:
+            if made.fitted and single:
+                continue  # one number that fits one number is not evidence
             yield _candidate(points[0], made, where, leaves, view)._replace(stage=stage)
 
 
@@ -312,7 +315,6 @@ def single_candidates(
     wrong = wrong_leaves(points)
     for i in wrong if len(wrong) > 1 else ():
         for made in MISTAKES:
-            # One number that fits one number is not evidence.
             if not made.whole and not (made.fitted and points[0].expected[i].size == 1):
                 single = _candidate(points[0], made, points[0].names[i], [i], view)
                 yield single._replace(only=frozenset([i]), stage=3)

@@ -322,7 +322,9 @@ class _Slips:
         partner = operands[1 - self.j] if len(operands) == 2 else None
         # A single number differs from point to point, where calculus says so.
         varying = own.size == 1 and (kind not in _FACTORS or partner in self.graph.active)
-        constant = not varying and np.ptp(own) <= 1e-12 * np.max(np.abs(own), initial=0)
+        constant = not own.size or (
+            not varying and np.ptp(own) <= 1e-12 * np.max(np.abs(own), initial=0)
+        )
         if not constant:
             yield from self.multiples(partner)
         if kind in ("mul", "div") and partner is not None:
