@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -97,12 +98,12 @@ def examine(
     worst = [max(of_leaf, key=_badness) for of_leaf in zip(*rows, strict=True)]
     arbiter = Arbiter(False, "") if first.problem.untraceable else Arbiter.ask(points)
     if arbiter.doubts:
-        values = [float(first.problem.function(*first.args)) for _ in range(2)]
-        if values[0] != values[1]:
+        once, again = (float(first.problem.function(*first.args)) for _ in range(2))
+        if once != again:
             return report(
                 Verdict.INCONCLUSIVE,
                 "The function is not deterministic: called twice with the same arguments it "
-                f"returns {values[0]:.6g} and {values[1]:.6g}; fix the random numbers it draws.",
+                f"returns {once:.6g} and {again:.6g}; fix the random numbers it draws.",
             )
         rule = _own_rule(first)
         if not rule or not all(np.isfinite(leaf).all() for leaf in first.expected):
@@ -200,9 +201,46 @@ def _why(
             leaves=tuple(missing),
         )
         return (found,), None
+    unsummed = _not_summed(points)
+    if unsummed is not None:
+        return (unsummed,), None
     found = diagnose(points, candidates(points))
     nearest = found.nearest if found.nearest and _telling(found.nearest) else None
     return _merged(found.findings, explain(points)), nearest
+
+
+def _not_summed(points: Sequence[Point]) -> Finding | None:
+    """Return which axes of wrong leaves are left over, where sums over them are right."""
+    names, size = [], ""
+    for i in sorted({i for point in points for i in point.wrong}):
+        found = [_axes_left(point.claimed_arrays[i], point.expected[i]) for point in points]
+        if found[0] is None or len(set(found)) > 1:
+            return None
+        names.append(points[0].names[i])
+        shape = np.shape(points[0].claimed_arrays[i])
+        size = " and ".join(f"axis {axis} (length {shape[axis]})" for axis in found[0])
+    return Finding(
+        name="not summed",
+        where=", ".join(names),
+        sentence=f"what is broadcast forward is summed backward, here over {size}",
+        leaves=tuple(names),
+    )
+
+
+def _axes_left(claimed, expected) -> tuple[int, ...] | None:
+    """Return the fewest axes over which the sum of what is claimed is right; None if none are."""
+    if claimed is None or claimed.size <= expected.size or claimed.ndim > 6:
+        return None
+    for count in range(1, claimed.ndim + 1):
+        for axes in combinations(range(claimed.ndim), count):
+            if any(claimed.shape[axis] == 1 for axis in axes):
+                continue
+            total = claimed.sum(axes)
+            if total.size == expected.size:
+                total = total.reshape(expected.shape)
+                if norm(total - expected) <= LEAF_TOLERANCE * norm(np.abs(claimed).sum(axes)):
+                    return axes
+    return None
 
 
 def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -54,8 +54,7 @@ class Array:
         return _lifted(_counterpart(ufunc.__name__))(*inputs, **options)
 
     def __array_function__(self, function, types, args, options):
-        linear = function.__module__ == "numpy.linalg"
-        return _lifted(_counterpart(function.__name__, linear))(*args, **options)
+        return _lifted(_counterpart(function.__name__, function.__module__))(*args, **options)
 
     def __jax_array__(self):
         return self.value
@@ -144,8 +143,11 @@ def _lifted(function):
     return call
 
 
-def _counterpart(name, linear=False):
-    for module in (jnp.linalg,) if linear else (jnp, jax.scipy.special):
+MODULES = {"numpy.linalg": [jnp.linalg], "numpy.fft": [jnp.fft]}
+
+
+def _counterpart(name, of="numpy"):
+    for module in MODULES.get(of, [jnp, jax.scipy.special]):
         if hasattr(module, name):
             return getattr(module, name)
     raise TypeError(f"jax.numpy has no {name}")

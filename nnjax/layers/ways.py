@@ -124,8 +124,10 @@ def forward_on_cpu(w_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
         'Patches'
     """
     way = _possible(geometry, *dtypes)
-    slow = way is library and w_shape[0] <= _FEW_MAPS and w_shape[-1] <= _FEW_CHANNELS
-    return patches if slow or way is patches else FewPlaces(way)
+    few = w_shape[0] <= _FEW_MAPS and w_shape[-1] <= _FEW_CHANNELS
+    if isinstance(way, Patches) or (way is library and few):
+        return patches
+    return FewPlaces(way)
 
 
 def _possible(geometry, *dtypes):

@@ -263,3 +263,45 @@ def test_complex_outputs_and_a_forgotten_gradient_are_refused():
         check_vjp(jnp.fft.fft, lambda x, g: g, W)
     with pytest.raises(TypeError, match="returns one number and no gradient; give the gradient as"):
         check_gradient(lambda x: jnp.sum(x**2), W)
+
+
+def test_what_is_broadcast_and_not_summed_back_is_named():
+    def f(x, b):
+        return jnp.sum(jnp.tanh(x + b) ** 2)
+
+    def unsummed(x, b):
+        a = np.tanh(x + b)
+        return 2 * a * (1 - a**2), 2 * a * (1 - a**2)
+
+    report = check_gradient(f, unsummed, X, W, argnums=(0, 1))
+    assert report.diagnosis.startswith("not summed (b): what is broadcast forward is summed backw")
+    assert "over axis 0 (length 6)" in report.diagnosis
+    doubled = check_gradient(f, lambda x, b: tuple(2 * g for g in unsummed(x, b)), X, W)
+    assert "not summed" not in doubled.diagnosis
+
+
+def test_fourier_transforms_of_numpy_are_traced():
+    def spectrum(x):
+        return np.sum(np.abs(np.fft.rfft(x)) ** 2)
+
+    def gradient(x):
+        transformed = np.fft.rfft(x)
+        return 2 * np.fft.irfft(transformed * np.array([1, 0.5, 0.5, 1]) * 6, 6)
+
+    report = check_gradient(spectrum, gradient, np.concatenate([W, W[::-1] + 1]))
+    assert report.verdict == Verdict.RIGHT
+    assert "JAX cannot trace" not in report.reason
+
+
+def test_differences_of_a_function_in_float32_are_not_trusted_beyond_it():
+    def f(w, x, y):
+        r = np.asarray(x, np.float32) @ np.asarray(w, np.float32) - np.asarray(y, np.float32)
+        return 0.0 if r[0].item() > 1e9 else float((r**2).sum())
+
+    def gradient(factor):
+        return lambda w, x, y: factor * 2 * x.T @ (x @ w - y)
+
+    right = check_gradient(f, gradient(1.0), W, X, Y)
+    assert right.verdict == Verdict.RIGHT
+    assert "Agrees with finite differences in every array, as far as they reach" in right.reason
+    assert check_gradient(f, gradient(1.1), W, X, Y).verdict == Verdict.WRONG
