@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.gradcheck.compare import LEAF_TOLERANCE, norm
+from nnjax.gradcheck.compare import ENTRY_TOLERANCE, LEAF_TOLERANCE, norm
 from nnjax.gradcheck.equations import EDIT_FAILS
 from nnjax.gradcheck.finding import Finding
 from nnjax.gradcheck.names import filled
@@ -190,11 +190,28 @@ def _residual(point, i, predicted) -> float:
     scale = max(norm(claimed), norm(predicted))
     residual = difference / scale if scale > 0 else difference
     if not residual > LEAF_TOLERANCE:
-        return residual if np.isfinite(residual) else np.inf
+        if not np.isfinite(residual) or _leaves_small_entries(point, i, predicted):
+            return np.inf
+        return residual
     if residual > 1e-4 and scale > 1e-10:
         return residual
     # Nearly there, or nearly 0: whatever rounding explains is not a difference.
     return LEAF_TOLERANCE * 0.99 if difference <= norm(point.noise[i]) else residual
+
+
+def _leaves_small_entries(point, i, predicted) -> bool:
+    """Return whether entries are wrong, and not explained, that are too small to count in the norm
+    of their leaf."""
+    claimed, expected = point.claimed_arrays[i], point.expected[i]
+    if claimed.shape != expected.shape:
+        return False
+    off = np.abs(claimed - expected)
+    small = (off > ENTRY_TOLERANCE * np.abs(expected)) & (off <= LEAF_TOLERANCE * norm(claimed))
+    if not small.any():
+        return False
+    noise = point.noise[i]
+    left = np.abs(claimed - predicted) - noise > 1e-3 * off
+    return bool((left & (off > noise))[small].any())
 
 
 def _fit(candidate, point) -> float | None:

@@ -160,9 +160,24 @@ def rounding_noise(function: Callable, args: tuple) -> Callable[..., list[np.nda
             outputs = disturbed([1 + EPS * rng.uniform(-1, 1, shape) for shape in shapes], *leaves)
             for widest, out, exact in zip(spread, outputs, right, strict=True):
                 np.maximum(widest, np.abs(np.asarray(out) - np.asarray(exact)), out=widest)
-        return [30 * np.maximum(widest, _root_mean_square(widest)) for widest in spread]
+        return [
+            30 * np.maximum(widest, _smoothed(widest, np.abs(np.asarray(exact))))
+            for widest, exact in zip(spread, right, strict=True)
+        ]
 
     return noise
+
+
+def _smoothed(widest, size):
+    """Return the rounding to expect of every entry from that of the others.
+
+    Entries of very different size round each in proportion to their own; where terms cancel they
+    round as the leaf does.
+    """
+    by_leaf = _root_mean_square(widest)
+    relative = np.divide(widest, size, out=np.full(size.shape, np.inf), where=size > 0)
+    by_size = _root_mean_square(relative[size > 0]) * size
+    return np.where(size > 0, np.minimum(by_leaf, by_size), by_leaf)
 
 
 def _root_mean_square(array):

@@ -305,3 +305,21 @@ def test_differences_of_a_function_in_float32_are_not_trusted_beyond_it():
     assert right.verdict == Verdict.RIGHT
     assert "Agrees with finite differences in every array, as far as they reach" in right.reason
     assert check_gradient(f, gradient(1.1), W, X, Y).verdict == Verdict.WRONG
+
+
+@pytest.mark.parametrize("small", [1e-5, 1e-8])
+def test_a_small_entry_beside_a_large_one_counts(small):
+    sizes = np.array([1e8, small])
+
+    def f(t):
+        return jnp.sum(jnp.sin(0.3 * sizes * t))
+
+    def gradient(factors):
+        return lambda t: 0.3 * sizes * np.cos(0.3 * sizes * t) * factors
+
+    t = np.array([1e-8, 1 / small])
+    assert check_gradient(f, gradient(1.0), t).verdict == Verdict.RIGHT
+    report = check_gradient(f, gradient(np.array([1, 2])), t)
+    assert report.verdict == Verdict.WRONG
+    assert report.leaves[0].wrong_entries == 1
+    assert not report.findings
