@@ -270,8 +270,10 @@ def _rungs(many: Many, k: int) -> dict[int, int]:
 
 def _halved(many: Many, left: int) -> Many:
     """Return the networks with all but the best settings taken out of training."""
-    values = many.ranked(many.final(many.measure)).ravel()
-    keep = np.argsort(-values, kind="stable")[:left]
+    ranks = many.ranked(many.final(many.measure)).ravel()
+    # What is dropped keeps the value of an earlier epoch, and what diverged is not trained on.
+    over = (many.dropped | np.all(many.diverged, axis=-1)).ravel()
+    keep = np.lexsort((-ranks, over))[:left]
     groups = []
     for group in many.groups:
         out = ~np.isin(group.group.cells, keep)[None] & (group.status == RUNNING)

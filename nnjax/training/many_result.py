@@ -181,6 +181,11 @@ class Many:
         return self.status == DIVERGED
 
     @property
+    def dropped(self) -> np.ndarray:
+        """Which settings successive halving took out of training, (axes of the grid...)."""
+        return np.any(self.status == DROPPED, axis=-1)
+
+    @property
     def epochs_trained(self) -> np.ndarray:
         """How many epochs each network was trained for, (axes...)."""
         return np.sum(~np.isnan(self.history["train_loss"]), axis=-1)
@@ -263,14 +268,14 @@ class Many:
             measure: a name in `history`; None: `measure`.
 
         Raises:
-            ValueError: if it was not measured, or every network diverged.
+            ValueError: if it was not measured, or every network diverged that was not dropped.
         """
         measure = measure or self.measure
         values = self.final(measure)
-        dropped = np.all(self.status == DROPPED, axis=-1)
-        ranks = np.where(dropped, -np.inf, self.ranked(values, measure))
+        ranks = np.where(self.dropped, -np.inf, self.ranked(values, measure))
         if not np.any(ranks > -np.inf):
-            raise ValueError("every network diverged; try smaller learning rates")
+            kept = " that successive halving kept" if np.any(self.dropped) else ""
+            raise ValueError(f"every network{kept} diverged; try smaller learning rates")
         at = np.unravel_index(np.argmax(ranks), ranks.shape)
         axes = zip(at, self.grid.axes.items(), strict=True)
         settings = {name: along[i] for i, (name, along) in axes}

@@ -10,6 +10,7 @@ import pytest
 
 import nnjax
 from nnjax.training import EarlyStopping, ensemble, many_epochs, optimizers, processes, train_many
+from nnjax.training.many_result import DIVERGED, RUNNING
 from nnjax.training.processes import Share
 
 RNG = np.random.default_rng(0)
@@ -154,6 +155,38 @@ def test_a_search_continues_bit_for_bit_and_halves_its_settings():
     *_, last = many_epochs(PLAIN, DATA, grid, **common, restore=lambda progress: saved)
     same(whole.states, last.states, rtol=0)
     np.testing.assert_array_equal(whole.history["train_loss"], last.history["train_loss"])
+
+
+def test_settings_that_get_worse_are_not_displaced_by_those_that_were_dropped():
+    """The validation targets are the opposite of what is learned: every epoch is worse."""
+    net = nnjax.mlp([5, 1], output=nnjax.identity, loss=nnjax.quadratic)
+    y = np.full((23, 1), 10, np.float32)
+    data = nnjax.data.Dataset((X, y), (X, -y), None)
+    grid = {"rate": [0.013, 0.012, 0.011, 0.010]}
+    many = train_many(net, data, grid, seeds=1, epochs=8, batch_size=23, refine=2)
+    assert many.epochs_trained[:, 0].tolist() == [2, 2, 4, 8]
+    assert many.dropped.tolist() == [True, True, True, False]
+    assert many.best().settings == {"rate": 0.010}
+    (group,) = many.groups
+    status = np.where(group.status == RUNNING, DIVERGED, group.status)
+    many = dataclasses.replace(many, groups=(group._replace(status=status),))
+    with pytest.raises(ValueError, match="every network that successive halving kept diverged; tr"):
+        many.best()
+
+
+def test_of_two_settings_that_diverged_the_one_that_still_trains_is_kept():
+    """One of its two networks diverged, and so its median is as bad as that of the other."""
+    grid, common = {"rate": [1e9, 0.1]}, {"epochs": 4, "batch_size": 23, "refine": 2}
+
+    def one_diverged(progress):
+        progress["groups"][0]["status"] = np.array(
+            [[DIVERGED, DIVERGED], [DIVERGED, RUNNING]], np.int8
+        )
+        return progress
+
+    *_, last = many_epochs(PLAIN, DATA, grid, seeds=2, **common, restore=one_diverged)
+    assert last.epochs_trained.tolist() == [[0, 0], [0, 4]]
+    assert not last.dropped.any()
 
 
 @pytest.mark.parametrize(
