@@ -160,6 +160,7 @@ def test_every_quantity_and_layer_works_under_a_mesh():
     "mesh",
     [
         pytest.param(((2, 2), ("data", "neurons")), id="data-and-neurons"),
+        pytest.param(((1, 2), ("data", "neurons")), id="neurons"),
         pytest.param(((4,), ("data",)), id="data"),
     ],
 )

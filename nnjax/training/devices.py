@@ -186,7 +186,8 @@ def gradient_over(
         >>> grads[0].w.shape
         (2, 3)
     """
-    if mesh is None:
+    # XLA cannot compile a mapping over an axis of length 1 where a second one splits the neurons.
+    if mesh is None or mesh.devices.shape[0] == 1:
         return loss_and_gradient(net, params, x, y, key, feedback, weights)
     name, n = mesh.axis_names[0], x.shape[0]
     filled = n + -n % mesh.shape[name]
