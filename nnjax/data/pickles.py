@@ -4,7 +4,8 @@ A pickle is a program for a small stack machine. Python's own machine calls what
 program names; even `numpy.ndarray` and `numpy.dtype` are enough for it to make an array of
 pointers. This machine knows plain values, containers, and the few steps by which NumPy writes an
 array. Of an array it takes the shape, the type of number and the bytes, and hands them to
-`np.frombuffer` after it has checked that they fit each other.
+`np.frombuffer` after it has checked that they fit each other. All arrays together take at
+most twice the bytes of the pickle.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def loads(content: bytes) -> Any:
         dicts, and of numbers, text and None.
 
     Raises:
-        RefusedError: if it asks for anything else; says for what.
+        RefusedError: if it asks for anything else, or for the same bytes again and again; says for
+            what.
         ValueError: if it is truncated or corrupt.
 
     Example:
@@ -47,7 +49,7 @@ def loads(content: bytes) -> Any:
         Traceback (most recent call last):
         nnjax.data.pickles.RefusedError: builtins.print
     """
-    machine = _Machine()
+    machine = _Machine(len(content))
     try:
         for opcode, argument, _ in pickletools.genops(content):
             if opcode.name == "STOP":
@@ -91,7 +93,7 @@ def array_from_bytes(
         array([[1, 2],
                [3, 4]], dtype=uint8)
     """
-    if len(shape) > 32 or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if len(shape) > 32 or not all(isinstance(n, int) and 0 <= n < 2**63 for n in shape):
         raise ValueError("the shape of an array is not a few lengths")
     if len(content) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{len(content):,} bytes for {dtype} of shape {shape}")
@@ -107,8 +109,13 @@ class _Unfinished:
     value: np.ndarray | np.dtype | None = None
 
 
+_COPIES = 2
+"""How often a byte of a pickle is copied: Python 3 writes bytes as text into protocols 0 to 2."""
+
+
 class _Machine:
-    def __init__(self):
+    def __init__(self, size: int):
+        self.size, self.left = size, _COPIES * size  # of the pickle; what may still be copied
         self.stack: list[Any] = []
         self.marks: list[int] = []  # heights of the stack
         self.memo: dict[int, Any] = {}
@@ -137,7 +144,19 @@ class _Machine:
     def pop_to_mark(self) -> list[Any]:
         return self.pop_many(len(self.stack) - self.marks.pop())
 
-    def named(self, module: str, name: str) -> None:
+    def copies(self, content: Any) -> None:
+        """Count what is copied into an array: a few opcodes may ask for the same bytes again."""
+        if isinstance(content, str | bytes | bytearray):
+            self.left -= len(content)
+        if self.left < 0:
+            raise RefusedError(
+                f"more than {_COPIES * self.size:,} bytes of arrays, though it has {self.size:,} "
+                "itself"
+            )
+
+    def named(self, module: Any, name: Any) -> None:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise ValueError("a name that is not text")
         name = f"{module}.{name}".replace("numpy._core.", "numpy.core.")  # as NumPy 2 calls it
         if name not in _FUNCTIONS:
             raise RefusedError(ascii(name)[1:-1])
@@ -149,6 +168,7 @@ class _Machine:
     def reduce(self) -> None:
         """Do what calling a function of NumPy would have done."""
         arguments, function = self.pop(), self.pop()
+        self.copies(next(iter(arguments), None))
         made = _FUNCTIONS[function.name](*arguments)
         if isinstance(made, np.ndarray | np.dtype):
             shell = _Unfinished()
@@ -167,6 +187,7 @@ class _Machine:
             shell.value = _dtype(state[1] + shell.value.str[1:])
         elif shell.value is None:
             shape, dtype, by_columns, content = state[-4:]
+            self.copies(content)
             shell.value = _array(content, dtype, shape, "FC"[not by_columns])
         else:
             raise ValueError("an array with two contents")

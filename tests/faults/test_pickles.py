@@ -109,6 +109,9 @@ HOSTILE = {
     "a tuple of tuples of itself as text": opcodes(
         DTYPE, text("x"), *[b"\x94h" + bytes([i]) + b"\x86" for i in range(60)], b"\x85R"
     ),
+    "a tuple of tuples of itself as a name": opcodes(
+        text("x"), *[b"\x94h" + bytes([i]) + b"\x86" for i in range(20)], text("y"), b"\x93"
+    ),
     "an encoding": opcodes(b"c_codecs\nencode\n", text("a"), text("rot13"), b"\x86R"),
     "terminal escapes": b"c\x1b[2Jos\nsystem\n.",
     "an array twice filled": opcodes(
@@ -171,6 +174,38 @@ def test_one_container_in_many_places_takes_no_more_memory(tmp_path):
         (tmp_path / "a.pkl").write_bytes(nested)
         with pytest.raises(ValueError, match="expected three pairs"):
             load(tmp_path / "a.pkl")
+
+
+BYTES, U1 = data(bytes(100_000)), DTYPE + text("u1") + b"\x85R"
+LENGTH = b"J" + struct.pack("<i", 100_000) + b"\x85"
+
+
+@pytest.mark.parametrize(
+    ("remembered", "array"),
+    [
+        (BYTES + U1 + LENGTH + text("C"), b"cnumpy.core.numeric\n_frombuffer\nh\0R"),
+        (text("a" * 100_000) + text("latin1"), b"c_codecs\nencode\nh\0R"),
+        (b"K\x01" + LENGTH + U1 + b"\x89" + BYTES, RECONSTRUCT + b"h\0b"),
+    ],
+    ids=["from bytes", "from text", "state"],
+)
+def test_the_same_bytes_are_not_copied_again_and_again(tmp_path, remembered, array):
+    """A few opcodes for every copy: a megabyte took gigabytes."""
+
+    def copies(n):
+        (tmp_path / "a.pkl").write_bytes(opcodes(b"(", remembered, b"tq\0", b"](", array * n, b"e"))
+        return read_pickle(tmp_path / "a.pkl")
+
+    assert [len(each) for each in copies(2)] == [100_000] * 2
+    with pytest.raises(
+        ValueError, match=r"it asks for more than 20\d,\d{3} bytes of arrays, though"
+    ):
+        copies(3)
+
+
+def test_lengths_that_no_array_has_are_not_multiplied():
+    with pytest.raises(ValueError, match="the shape of an array is not a few lengths"):
+        pickles.array_from_bytes(b"", np.dtype("u1"), (0, 10**100))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
