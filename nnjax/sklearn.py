@@ -120,7 +120,9 @@ class _Estimator(BaseEstimator):
         if self._state is not None:
             params, opt_state, epoch = self._state
             state = initial_state(self.net_, optimizer, key, params)
-            state = state._replace(opt_state=opt_state, epoch=epoch)
+            if opt_state is not None:  # None: it went on from these parameters to others
+                state = state._replace(opt_state=opt_state)
+            state = state._replace(epoch=epoch)
             epochs += int(epoch)
         patience: Any = self.patience  # not None where data were held back
         stopping = None if data.validation is None else EarlyStopping(patience)
@@ -137,7 +139,9 @@ class _Estimator(BaseEstimator):
             **options,
         )
         self.params_ = jax.tree.map(np.asarray, state.best_params)
-        self._state = jax.tree.map(np.asarray, (state.params, state.opt_state, state.epoch))
+        best_is_last = stopping is None or state.stopping.best_epoch == state.epoch - 1
+        opt_state = jax.tree.map(np.asarray, state.opt_state) if best_is_last else None
+        self._state = self.params_, opt_state, np.asarray(state.epoch)
 
     def _parts(self, x: np.ndarray, y: np.ndarray, task: str) -> Dataset:
         """Hold back a share for validation, where it is asked for; of each class alike."""

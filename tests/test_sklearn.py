@@ -106,6 +106,15 @@ def test_training_in_parts():
     assert line.score(X, X[:, 0]) > 0.5
 
 
+def test_training_goes_on_from_the_best_parameters():
+    """Not from the last ones; the rate is so small that these stay as they are."""
+    model = Regressor(**SMALL | {"epochs": 4, "rate": 0.3}, patience=1).fit(X, X[:, 0])
+    assert model.history_["best_epoch"][-1] < len(model.history_["epoch"]) - 1
+    before = model.predict(X)
+    after = model.set_params(rate=1e-7).partial_fit(X, X[:, 0]).predict(X)
+    np.testing.assert_allclose(after, before, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
