@@ -10,8 +10,8 @@ attribute `better`: a dictionary from their names to "smaller" or "larger".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, TypeAlias, TypeGuard
 
@@ -30,6 +30,7 @@ from nnjax.pieces import at_least_float32
 from nnjax.regularizers import Regularizer
 from nnjax.sharding import automatic
 from nnjax.tasks import METRICS, Better, Task
+from nnjax.training.closures import identity
 from nnjax.training.shares import whole
 
 __all__ = [
@@ -287,15 +288,28 @@ def by_name(monitor: str | Monitor) -> Monitor:
     return monitor
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """Monitors that share a compiled program with others that do the same."""
+
+    same: Hashable
+    monitors: tuple[Monitor, ...] = field(compare=False)
+
+    @classmethod
+    def of(cls, monitors: tuple[Monitor, ...]) -> _Chosen:
+        """Return them as they are now: the variables that functions read may change later."""
+        return cls(identity(tuple((m, _name(m), _takes_feedback(m)) for m in monitors)), monitors)
+
+
 @partial(jax.jit, static_argnums=1)
 @automatic
-def _measure(net, monitors, params, data, feedback):
+def _measure(net, chosen, params, data, feedback):
     data = whole(data)
     named: dict[Any, str] = {type(monitor): name for name, monitor in MONITORS.items()}
     measured: dict[str, jax.Array] = {}
-    for monitor in monitors:
+    for monitor in chosen.monitors:
         name = named.get(type(monitor)) or _name(monitor)
-        own = (feedback,) if getattr(monitor, "takes_feedback", False) else ()
+        own = (feedback,) if _takes_feedback(monitor) else ()
         values = monitor(net, params, data, *own)
         for key, value in (values if isinstance(values, dict) else {name: values}).items():
             if key in measured:
@@ -342,11 +356,15 @@ def measure(
         >>> sorted(monitors.measure(net, ["weight_norms"], params, data))
         ['weight_norms']
     """
-    return _measure(net, tuple(map(by_name, monitors)), params, data, feedback)
+    return _measure(net, _Chosen.of(tuple(map(by_name, monitors))), params, data, feedback)
 
 
 def _name(monitor: Any) -> str:
     return getattr(monitor, "__name__", None) or type(monitor).__name__
+
+
+def _takes_feedback(monitor: Any) -> bool:
+    return getattr(monitor, "takes_feedback", False)
 
 
 def _first(data: Dataset, examples: int) -> tuple[Any, Any]:

@@ -86,6 +86,31 @@ def test_all_monitors_are_one_program_that_is_compiled_once():
     assert len(traced) == 1
 
 
+LIMIT = 0.5
+
+
+def below_the_limit(net, params, data):
+    return jnp.mean(data.train[0] < LIMIT)
+
+
+def test_a_monitor_that_reads_a_variable_is_compiled_again_when_it_changes(monkeypatch):
+    for limit in (0.5, -0.5):
+        monkeypatch.setitem(globals(), "LIMIT", limit)
+        close(measure(NET, [below_the_limit], PARAMS, DATA)["below_the_limit"], np.mean(limit > X))
+
+
+def test_monitors_that_do_the_same_keep_their_names():
+    def called(name):
+        def monitor(net, params, data):
+            return jnp.ones(())
+
+        monitor.__name__ = name
+        return monitor
+
+    assert [*measure(NET, [called("one")], PARAMS, DATA)] == ["one"]
+    assert [*measure(NET, [called("two")], PARAMS, DATA)] == ["two"]
+
+
 @pytest.mark.slow
 def test_two_monitors_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two monitors give the name dead; rename one of them"):
