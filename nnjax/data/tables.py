@@ -293,7 +293,8 @@ def standardize(data: Dataset, *, inputs: bool = True, targets: bool = False) ->
     their units; an output a of the network stands for mean + deviation · a.
 
     Args:
-        data: a data set.
+        data: a data set. Of one that is standardised already, the mean and the deviation remain
+            those of the numbers that came first.
         inputs: whether to standardise x.
         targets: whether to standardise y, which must be the numbers of a regression.
 
@@ -327,8 +328,20 @@ def standardize(data: Dataset, *, inputs: bool = True, targets: bool = False) ->
         for name, part in data._asdict().items()
     }
     names = ("standardization", "target_standardization")
-    fitted = {name: scale for name, scale in zip(names, scales, strict=True) if scale is not None}
+    fitted = {
+        name: _after(getattr(data, name), scale)
+        for name, scale in zip(names, scales, strict=True)
+        if scale is not None
+    }
     return data._replace(**parts, **fitted)
+
+
+def _after(first: tuple[Any, Any] | None, second: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return the mean and the deviation by which one standardisation does what these two do."""
+    if first is None:
+        return second
+    (mean, deviation), (mean_left, deviation_left) = np.asarray(first), np.asarray(second)
+    return (mean + deviation * mean_left).tolist(), (deviation * deviation_left).tolist()
 
 
 def _scale(array: np.ndarray) -> tuple[Any, Any]:

@@ -149,6 +149,20 @@ def test_standardised_targets():
         standardize(data, inputs="x")
 
 
+def test_standardised_again_the_units_are_the_first_ones():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal([5, -2], [2, 0.1], (50, 2)), rng.normal(300, 20, 50)
+    once = standardize(split(x, y), targets=True)
+    twice = standardize(once, targets=True)
+    for name in ("standardization", "target_standardization"):
+        np.testing.assert_allclose(getattr(twice, name), getattr(once, name), rtol=1e-5)
+    moved = once._replace(train=(once.train[0][:20], once.train[1][:20]))
+    moved = standardize(moved, targets=True)  # another mean, another deviation
+    for k, name in enumerate(("standardization", "target_standardization")):
+        back = unstandardized(moved.test[k], getattr(moved, name))
+        np.testing.assert_allclose(back, split(x, y).test[k], rtol=1e-5)
+
+
 def test_targets_of_a_csv_file(tmp_path):
     path = tmp_path / "a.csv"
     rows = [f"{i},{i % 2},{i % 3 // 2},{i}.0" for i in range(60)]
