@@ -105,7 +105,7 @@ class DivergedError(_EndedEarly, FloatingPointError):
 
 
 class Interrupted(_EndedEarly, KeyboardInterrupt):
-    """Ctrl-C during an epoch; the state before that epoch is kept.
+    """Ctrl-C during an epoch, or while its record is shown; the complete epochs are kept.
 
     Attributes:
         state: the `TrainState` after the last complete epoch: `train(..., state=state)` continues
@@ -422,9 +422,16 @@ def train(arguments: Watched) -> tuple[TrainState, History]:
     """
     records, state = [], arguments.state
     with _shown(arguments) as (arguments, show):
-        for state, record in _epochs(arguments):  # noqa: B007  (the last state is the result)
+        for state, record in _epochs(arguments):
             records.append(record)
-            show(record)
+            try:
+                show(record)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"interrupted after epoch {record['epoch']}; its parameters are kept",
+                    state,
+                    history(records),
+                ) from None
     assert state is not None  # epochs is at least 1
     return state, history(records)
 

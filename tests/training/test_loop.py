@@ -324,6 +324,22 @@ def test_ctrl_c_hands_back_the_state_and_the_history(monkeypatch):
     np.testing.assert_array_equal(both, history["train_loss"])
 
 
+def test_ctrl_c_while_a_record_is_shown_keeps_its_epoch():
+    def show(record):
+        if record["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    whole, history = train(epochs=3)
+    with pytest.raises(
+        Interrupted, match="interrupted after epoch 1; its parameters are k"
+    ) as stop:
+        train(epochs=3, progress=show)
+    assert int(stop.value.state.epoch) == 2
+    np.testing.assert_array_equal(stop.value.history["train_loss"], history["train_loss"][:2])
+    resumed, _ = train(epochs=3, state=stop.value.state)
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+
+
 def test_early_stopping_works_while_jax_looks_for_nan_and_infinity():
     with jax.debug_nans(True), jax.debug_infs(True):
         train(early_stopping=EarlyStopping(2), epochs=3)
