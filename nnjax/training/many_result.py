@@ -20,7 +20,7 @@ from nnjax.tasks import TASKS, Classification, task_of
 from nnjax.training.early_stopping import EarlyStopping
 from nnjax.training.epoch import TrainState
 from nnjax.training.grid import Grid, Group, Settings
-from nnjax.training.monitors import Better, Performance, directions
+from nnjax.training.monitors import Better, Penalty, Performance, directions
 from nnjax.training.processes import Share
 
 __all__ = [
@@ -41,6 +41,7 @@ RUNNING, STOPPED, DIVERGED, DROPPED = range(4)
 _BETTER: dict[str, Better] = {
     "train_loss": "smaller",
     **directions(map(Performance, ("train", "validation", "test"))),
+    **Penalty.better,
 }
 
 

@@ -95,6 +95,11 @@ def test_the_best_settings_are_chosen_by_the_median_over_the_seeds(many):
     np.testing.assert_allclose(loss, best.values[0], rtol=1e-5)
 
 
+def test_the_best_penalty_is_the_smallest(many):
+    medians = np.median(many.final("penalty"), axis=-1)
+    assert np.median(many.best("penalty").values) == np.nanmin(medians) < np.nanmax(medians)
+
+
 def test_ensembles_are_the_mean_of_the_outputs_or_the_majority(many):
     settings = {"rate": 2.0, "dropout": 0.0, "mu": 0.5}
     members = [many.at(**settings, seed=seed) for seed in many.seeds]
