@@ -58,13 +58,13 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, Params]:
         sizes, cost = content["sizes"], content["cost"]
         weights = [np.asarray(w, float) for w in content["weights"]]
         biases = [np.asarray(b, float) for b in content["biases"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: no network of network2.save, which has sizes, weights, biases and cost "
             f"({type(error).__name__}: {error})"
         ) from None
-    if cost not in _COSTS:
-        raise ValueError(f"{path}: cost is {cost!r}; expected one of {', '.join(_COSTS)}")
+    if not isinstance(cost, str) or cost not in _COSTS:
+        raise ValueError(f"{path}: cost is {cost!r:.100}; expected one of {', '.join(_COSTS)}")
     try:
         net = mlp(sizes, loss=_COSTS[cost])
     except ValueError as error:

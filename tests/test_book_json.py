@@ -59,6 +59,8 @@ def test_a_network_of_the_book_is_read(tmp_path):
     ("changed", "sentence"),
     [
         ({"cost": "HingeCost"}, "cost is 'HingeCost'; expected one of CrossEntropyCost, Quadratic"),
+        ({"cost": ["QuadraticCost"]}, r"cost is \['QuadraticCost'\]; expected one of Cross"),
+        ({"biases": [[[1], [2], [3]], [[10**400]]]}, r"no network of network2\.save, which has"),
         ({"sizes": [2]}, r"sizes is \[2\]; expected at least two"),
         ({"sizes": [2, 0, 1]}, "a size in sizes is 0"),
         ({"sizes": [2, 2, 1]}, r"weights have the shapes \[\(3, 2\), \(1, 3\)\]; of sizes \[2, 2"),
@@ -75,7 +77,7 @@ def test_a_damaged_file_is_said(tmp_path, changed, sentence):
         book_json.load(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"sizes": [2, 1]}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"sizes": [2, 1]}'])
 def test_what_is_no_such_file_is_said(tmp_path, content):
     path = tmp_path / "net.json"
     path.write_text(content)
