@@ -182,7 +182,7 @@ class Sweep:
                 else:
                     many = asked._search(run, begin, space, study, shown)
             results = _results(many, data, asked)
-            asked._keep(run, many, results, content)
+            asked._keep(run, many, data, results, content)
             if self.json:
                 show(json.dumps(plain_json({"folder": run.folder, **results})))
             else:
@@ -242,7 +242,14 @@ class Sweep:
         fields["data"]["data_dir"] = self.data.data_dir and str(self.data.data_dir)
         return {name: value for name, value in fields.items() if name not in _NOW}
 
-    def _keep(self, run: Run, many: Many, results: dict[str, Any], content: dict[str, Any]) -> None:
+    def _keep(
+        self,
+        run: Run,
+        many: Many,
+        data: Dataset,
+        results: dict[str, Any],
+        content: dict[str, Any],
+    ) -> None:
         """Write the best network as that of the run, the table, and the pictures."""
         best = results["best"]
         at = {"trial": best["trial"]} if many.grid.trials else best["settings"]
@@ -253,7 +260,8 @@ class Sweep:
         run.save_history(
             [{"epoch": e, **{n: float(one.history[n][e]) for n in names}} for e in range(epochs)]
         )
-        config = dataclasses.replace(self._config(best["settings"]), seed=best["seed"])
+        config = self._config(best["settings"]).for_data(data)
+        config = dataclasses.replace(config, seed=best["seed"])
         run.save_config(content | {"train": config.to_json()})
         try:
             from nnjax.many_plots import pictures

@@ -46,6 +46,35 @@ def test_the_folder_holds_the_results_and_is_a_run_of_the_best_network(sweep, ca
     np.testing.assert_allclose(alone.params[0].w, run.params[0].w, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "measure"),
+    [
+        ("regression", ["--target", "price", "--standardize"], "rmse"),
+        ("binary", ["--target", "colour", "--task", "binary"], "accuracy"),
+        ("multilabel", ["--target", "red", "big", "--task", "multilabel"], "label_accuracy"),
+    ],
+)
+def test_the_best_run_is_of_the_task_of_the_sweep(task, options, measure, tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(120, 2)).round(3)
+    red, big = x[:, 0] > 0, x[:, 1] > 0
+    columns = {"price": 100 * x[:, 0], "colour": np.where(red, "red", "blue")}
+    columns |= {"red": red.astype(int), "big": big.astype(int)}
+    kept = [name for name in columns if name in options]
+    lines = [",".join(["a", "b", *kept])]
+    lines += [",".join(map(str, row)) for row in zip(*x.T, *map(columns.get, kept), strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    words = ["sweep", "--data", str(tmp_path / "table.csv"), *options, "--rate", "0.01", "0.1"]
+    words += ["--hidden", "4", "--seeds", "2", "--epochs", "4", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    best = json.loads((tmp_path / "run" / "sweep.json").read_text())["best"]
+    run = nnjax.load_run(tmp_path / "run")
+    assert run.config.task == task
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)[measure]
+    assert told == pytest.approx(best[f"test_{measure}"][best["seed"]], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_a_sweep_prints_its_progress_and_a_table(tmp_path, capsys):
     words = ["sweep", "--rate", "0.1", "0.5", "--seeds", "1", "--epochs", "2", "--hidden"]
