@@ -27,7 +27,8 @@ class Evaluate:
     """Use the best checkpoint by the run's --measure (see --save-every of nnjax train), not the
     parameters at the end of the run."""
     data: str | None = None
-    """A data set, by name or path (default: the one that the run was trained on)."""
+    """A data set, by name or path (default: the one that the run was trained on). A table has the
+    features of the run in any order; other columns are ignored."""
     data_dir: Path | None = None
     """Folder with the files of mnist or fashion-mnist."""
     part: Literal["train", "validation", "test"] = "test"
@@ -39,7 +40,10 @@ class Evaluate:
         loaded = load_run(self.run)
         params = loaded.best_params if self.best else loaded.params
         if self.data is not None:
-            target = loaded.config.target if self.data.endswith((".csv", ".tsv")) else ()
+            target = ()
+            if self.data.endswith((".csv", ".tsv")):
+                columns = loaded.config.task in ("regression", "multilabel")  # and no classes
+                target = loaded.config.target or (loaded.classes if columns else ())
             config = replace(
                 loaded.config, data=self.data, data_dir=None, train_size=None, target=target
             )

@@ -95,12 +95,14 @@ class LoadedRun:
     def part(self, name: str, data_dir: Path | None = None) -> tuple[jax.Array, jax.Array]:
         """Return one part of the data set of the run, on the device.
 
+        The columns of a table are found by their names.
+
         Args:
             name: train, validation or test.
             data_dir: where the files of mnist or fashion-mnist are, if not where they were.
 
         Raises:
-            ValueError: if the data set has no such part.
+            ValueError: if the data set has no such part, or not the features of the run.
         """
         config = replace(self.config, data_dir=data_dir or self.config.data_dir)
         if name == "train" and config.source() is not None:
@@ -118,8 +120,21 @@ class LoadedRun:
         if part is None:
             raise ValueError(f"{config.data} has no {name} data; choose another --part")
         scales = self.standardization, self.target_standardization  # of the run, whatever data
-        x, y = (standardized(*pair) for pair in zip(part, scales, strict=True))
+        pair = self._by_name(part[0], data.features), part[1]
+        x, y = (standardized(*pair) for pair in zip(pair, scales, strict=True))
         return jnp.asarray(x), jnp.asarray(y)
+
+    def _by_name(self, x: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+        """Return the columns that the run was trained on, in its order; others are left out."""
+        if names == self.features or not (names and self.features):
+            return x
+        if missing := [name for name in self.features if name not in names]:
+            raise ValueError(
+                f"{self.config.data} has no feature {', '.join(map(repr, missing))} among "
+                f"{', '.join(names)}; expected the features of the run, {', '.join(self.features)}"
+            )
+        columns = [names.index(name) for name in self.features]
+        return x.reshape(len(x), -1)[:, columns].reshape(len(x), *self.input_shape)
 
     @property
     def task(self) -> Task:

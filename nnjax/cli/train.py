@@ -38,7 +38,7 @@ from nnjax.cli.streamed import train_streamed
 from nnjax.data import Dataset
 from nnjax.data.stream import Folder
 from nnjax.evaluation import evaluate
-from nnjax.network import Network
+from nnjax.network import Network, Params
 from nnjax.training import (
     DivergedError,
     EarlyStopping,
@@ -132,7 +132,7 @@ class Train:
             self._train_streamed(config, data, net, source)
             return
         arguments = config.arguments(net, data)
-        start = None if self.source is None else load_run(self.source).params
+        start = self._start(data)
         content = description(config, data) | {"tensorboard": self.output.tensorboard}
         with self._run(content) as run:
             keeper = _Keeper(run, content, config)
@@ -186,7 +186,7 @@ class Train:
         if self.output.tensorboard:
             raise ValueError("tensorboard is for data in memory; leave it out")
         content = description(config, data) | {"tensorboard": False, "files": source.files}
-        start = None if self.source is None else load_run(self.source).params
+        start = self._start(data)
         with self._run(content) as run:
             if not self.output.quiet:
                 show(_opening(config, data, net, len(source)))
@@ -202,6 +202,19 @@ class Train:
                 mesh=mesh_of(self.devices, "data"),
                 quiet=self.output.quiet,
             )
+
+    def _start(self, data: Dataset) -> Params | None:
+        """Return the parameters to start from, None for random ones."""
+        if self.source is None:
+            return None
+        earlier = load_run(self.source)
+        if earlier.features and data.features and earlier.features != data.features:
+            raise ValueError(
+                f"{self.config.data} has the features {', '.join(data.features)}, and "
+                f"{self.source} was trained on {', '.join(earlier.features)}; bring the columns "
+                "into that order"
+            )
+        return earlier.params
 
     def _run(self, content: dict[str, Any]) -> AbstractContextManager[Run]:
         """Open the run: a new one, or, if it was asked for the same, the one to continue."""

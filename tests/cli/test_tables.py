@@ -83,6 +83,27 @@ def test_a_regression_from_a_table(here, capsys):
     assert main(["train", "--resume", "runs/a", "--epochs", "31"]) == 0
 
 
+def test_the_columns_of_other_data_are_found_by_name(here, capsys):
+    write("houses.csv", **features(), price=PRICE.round(2))
+    assert main(["train", "--data", "houses.csv", *SMALL, "--epochs", "5", "--out", "run"]) == 0
+    capsys.readouterr()
+
+    def evaluated(*options):
+        assert main(["evaluate", "run", *options]) == 0
+        return capsys.readouterr().out
+
+    columns = features()
+    area = columns.pop("area")
+    write("moved.csv", price=PRICE.round(2), area=area, number=range(150), **columns)
+    assert evaluated("--data", "moved.csv") == evaluated()
+    write("few.csv", **columns, price=PRICE.round(2))
+    assert main(["evaluate", "run", "--data", "few.csv"]) == 2
+    assert "few.csv has no feature 'area' among size, age; expected" in capsys.readouterr().err
+    write("moved.csv", area=area, **columns, price=PRICE.round(2))
+    assert main(["train", "--from", "run", "--data", "moved.csv", "--epochs", "6"]) == 2
+    assert "run was trained on size, age, area; bring the" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_classes_with_one_output(here, capsys):
     write("colours.csv", **features(), colour=np.where(RED, "red", "blue"))
