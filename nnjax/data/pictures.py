@@ -64,8 +64,9 @@ def read_pictures(folder: str | os.PathLike[str]) -> Dataset:
             those whose names begin with a dot.
 
     Raises:
-        ValueError: if a file is not a picture, there are fewer than two classes, a part has other
-            classes than the training pictures, or the pictures take more than a gigabyte.
+        ValueError: if a file is not a picture, there are fewer than two classes, one has no
+            pictures to train on, a part has other classes than the training pictures, or the
+            pictures take more than a gigabyte.
         ImportError: Pillow is missing; says how to install it.
 
     Example:
@@ -89,6 +90,12 @@ def read_pictures(folder: str | os.PathLike[str]) -> Dataset:
     classes = tuple(path.name for path in _folders(parts["train"]))
     if len(classes) < 2:
         raise ValueError(f"{parts['train']}: holds {len(classes)} class; expected several")
+    for name in classes:
+        if not _files(empty := parts["train"] / name):
+            raise ValueError(
+                f"{empty}: holds no pictures, and each sub-folder is a class; put some in, or "
+                "remove it"
+            )
     files = {part: _by_class(path, classes) for part, path in parts.items()}
     shape = _common_shape([file for file, _ in files["train"]])
     total = sum(map(len, files.values())) * int(np.prod(shape))

@@ -63,3 +63,20 @@ def test_what_is_no_folder_of_pictures(tmp_path, monkeypatch):
         draw(tmp_path / "twice" / part / "a" / "1.png")
     with pytest.raises(ValueError, match="has several folders for one part: train, val, valid"):
         load(tmp_path / "twice")
+
+
+def test_a_class_without_pictures_is_refused(tmp_path):
+    for name in ("bird", "dog"):
+        for i in range(20):
+            draw(tmp_path / "pets" / name / f"{i}.png")
+            draw(tmp_path / "apart" / "train" / name / f"{i}.png")
+    (tmp_path / "apart" / "test" / "bird").mkdir(parents=True)
+    draw(tmp_path / "apart" / "test" / "dog" / "1.png")
+    assert load(tmp_path / "apart").test[1].tolist() == [1]
+    for folder in (tmp_path / "pets", tmp_path / "apart" / "train"):
+        (folder / "cat").mkdir()
+        (folder / "cat" / ".hidden").touch()
+    sentence = r"cat: holds no pictures, and each sub-folder is a class; put some in, or remove it"
+    for name in ("pets", "apart"):
+        with pytest.raises(ValueError, match=sentence):
+            load(tmp_path / name)
