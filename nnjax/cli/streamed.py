@@ -87,6 +87,8 @@ def train_streamed(
         state=state,
         mesh=mesh,
     )
+    if start is not None:  # which --resume cannot make again from the seed
+        run.save_checkpoint(state, 0, settings=settings(content))
     windows = -(-len(source) // source.window)
     kept: tuple[StreamState, list[Record]] | None = None  # in one, whenever a signal comes
     due = time.monotonic() + _EVERY

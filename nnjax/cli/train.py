@@ -56,6 +56,7 @@ from nnjax.training.tensorboard import tensorboard
 __all__ = ["Train", "free_folder", "new_run", "use"]
 
 _LOOKED_AT = 1000  # training examples, for advice on a run that did not learn
+_OF_STATE = ("optimizer", "key", "early_stopping", "feedback")  # what the state is made of
 
 Group = TypeVar("Group")
 _Of: TypeAlias = tyro.conf.OmitArgPrefixes[Group]  # --rate instead of --optimization.rate
@@ -151,6 +152,8 @@ class Train:
                 within=shown.within,
                 mesh=mesh_of(self.devices, "data"),
             )
+            if start is not None:
+                keeper.begin(net, arguments, start)
             if self.devices is not None:
                 steps = ((on_one_device(state), record) for state, record in steps)
             say(_opening(config, data, net))
@@ -246,6 +249,12 @@ class _Keeper:
         self.state: TrainState | None = None
         self.records: list[Record] = []
 
+    def begin(self, net: Network, arguments: Mapping[str, Any], start: Params) -> None:
+        """Save the state before the first epoch: what --resume cannot make again from the seed."""
+        options = {name: arguments[name] for name in _OF_STATE}
+        state = initial_state(net, **options, params=start)
+        self.run.save_checkpoint(state, 0, settings=settings(self.content))
+
     def restore(self, net: Network, arguments: Mapping[str, Any]) -> None:
         """Take up the state of the last checkpoint; none where the run was killed before it."""
         run, every = self.run, self.config.save_every
@@ -259,8 +268,7 @@ class _Keeper:
                 )
             (run.folder / "history.jsonl").unlink(missing_ok=True)
             return
-        names = ("optimizer", "key", "early_stopping", "feedback")
-        template = initial_state(net, **{name: arguments[name] for name in names})
+        template = initial_state(net, **{name: arguments[name] for name in _OF_STATE})
         self.state = run.restore(template, settings(self.content))
         self.records = run.history
         epochs, before, trained = arguments["epochs"], run.config["train"]["epochs"], self.epoch

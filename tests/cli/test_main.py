@@ -517,6 +517,28 @@ def test_a_run_starts_from_the_parameters_of_another(here, capsys):
     assert "params" in capsys.readouterr().err
 
 
+def kill_before_the_first_checkpoint(run):
+    """Leave of a run what it would have left."""
+    for path in Path(run, "checkpoints").glob("*"):
+        if path.stem != "epoch-000000":
+            path.unlink()
+    Path(run, "params.safetensors").unlink()
+    lines = Path(run, "history.jsonl").read_text().splitlines(keepends=True)
+    Path(run, "history.jsonl").write_text(lines[0])
+
+
+def test_a_run_from_another_begins_again_from_its_parameters(here, usual_dtypes, capsys):
+    assert main(["train", *SMALL, "--out", "first"]) == 0
+    for name in ("whole", "killed"):
+        assert main(["train", "--from", "first", "--save-every", "2", "--out", name]) == 0
+    kill_before_the_first_checkpoint("killed")
+    assert main(["train", "--resume", "killed"]) == 0
+    assert the_same_run("whole", "killed")
+    capsys.readouterr()
+    assert main(["train", "--from", "first", "--seed", "-1", "--out", "third"]) == 2
+    assert not Path("third").exists()
+
+
 @pytest.mark.parametrize("lost", ["run", "run/history.jsonl"])
 def test_a_run_whose_folder_is_lost_is_saved_elsewhere(here, capsys, monkeypatch, lost):
     monkeypatch.setattr(tempfile, "tempdir", str(here))

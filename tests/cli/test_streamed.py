@@ -78,6 +78,19 @@ def test_a_run_continues_bit_for_bit_in_the_middle_of_an_epoch(
     assert without_seconds(run) == without_seconds(folder)
 
 
+def test_a_run_from_another_begins_again_from_its_parameters(words, run, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    with jax.numpy_dtype_promotion("standard"):
+        for folder in (whole, killed):
+            assert main(["train", "--from", str(run), "--out", str(folder)]) == 0
+        (killed / "checkpoints" / "epoch-000003.safetensors").unlink()
+        (killed / "params.safetensors").unlink()
+        assert main(["train", "--resume", str(killed)]) == 0
+    one, other = nnjax.load_run(whole), nnjax.load_run(killed)
+    assert (np.asarray(one.params[0].w) == np.asarray(other.params[0].w)).all()
+    assert without_seconds(whole) == without_seconds(killed)
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
