@@ -52,7 +52,7 @@ def _conclude(error: BaseException, leave: bool) -> int:
     """Say what ended the command, and where its run is if one was saved; return the status."""
     saved, reason = "", error
     if isinstance(error, Saved):
-        saved, reason = f"; parameters saved in {error.folder}", error.__cause__
+        saved, reason = f"; {error.what} saved in {error.folder}", error.__cause__
     if isinstance(reason, SystemExit):  # after --help
         return reason.code if isinstance(reason.code, int) else 2
     if isinstance(reason, BrokenPipeError):  # nobody reads on, as in `nnjax train | head`

@@ -33,11 +33,12 @@ class Saved(Exception):
     Args:
         folder: where.
         epoch: the last complete one, counted from 1.
+        what: is saved: of a sweep only what it continues from.
     """
 
-    def __init__(self, folder: Path, epoch: int):
-        super().__init__(folder, epoch)
-        self.folder, self.epoch = folder, epoch
+    def __init__(self, folder: Path, epoch: int, what: str = "parameters"):
+        super().__init__(folder, epoch, what)
+        self.folder, self.epoch, self.what = folder, epoch, what
 
 
 @contextmanager

@@ -349,7 +349,7 @@ def _follow(
                 checkpoint.save(path, saved.progress, info)
         if saved is None and not number:
             raise
-        raise Saved(run.folder, 0 if saved is None else saved.epoch) from stop
+        raise Saved(run.folder, 0 if saved is None else saved.epoch, "progress") from stop
     checkpoint.save(path, many.progress, info)
     return many
 

@@ -225,7 +225,15 @@ class Train:
             return new_run(self.output.out or free_folder(self.config.data), content)
         if self.output.out is not None:
             raise ValueError("--resume continues in the folder of the run; leave out --out")
-        before, now = (settings(config) for config in (Run(self.resume).config, content))
+        earlier = Run(self.resume).config
+        if "sweep" in earlier:
+            done = (self.resume / "params.safetensors").is_file()
+            raise ValueError(
+                f"{self.resume} holds a sweep; "
+                + ("start a run from its best network" if done else "continue it")
+                + f" with nnjax {'train --from' if done else 'sweep --resume'} {self.resume}"
+            )
+        before, now = (settings(config) for config in (earlier, content))
         for name, value in now.items():
             if value == before.get(name, value):
                 continue

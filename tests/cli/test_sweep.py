@@ -102,13 +102,21 @@ def test_a_sweep_that_was_killed_continues_bit_for_bit(sweep, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(module, "many_epochs", killed_after_the_first)
         assert main([*WORDS, "--out", str(folder)]) == 2
-    assert "killed; parameters saved in" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"nnjax: killed; progress saved in {folder}\n"
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    assert main(["train", "--resume", str(folder), "--epochs", "1"]) == 2
+    said = f"nnjax: {folder} holds a sweep; continue it with nnjax sweep --resume {folder}\n"
+    assert capsys.readouterr().err == said
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
     assert main(["sweep", "--resume", str(folder), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     whole = json.loads((sweep / "sweep.json").read_text())
     assert {name: printed[name] for name in whole} == whole
     assert main(["sweep", "--resume", str(folder)]) == 2
     assert "this sweep is complete; see its sweep.json" in capsys.readouterr().err
+    assert main(["train", "--resume", str(folder)]) == 2
+    said = f"holds a sweep; start a run from its best network with nnjax train --from {folder}\n"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
