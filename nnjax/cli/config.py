@@ -27,6 +27,7 @@ from nnjax.cli.options import (
     RegularizationOptions,
 )
 from nnjax.data import Dataset, load, standardize
+from nnjax.data.sources import NAMES
 from nnjax.data.stream import Folder, is_streamed
 from nnjax.layers.base import Shape
 from nnjax.network import Network, mlp
@@ -113,7 +114,7 @@ class TrainConfig(
         Raises:
             ValueError: if something is asked for that needs all of them at once.
         """
-        if not is_streamed(self.data):
+        if self.data in NAMES or not is_streamed(self.data):
             return None
         asked, usual = vars(self), vars(TrainConfig())
         if names := [name for name in _AT_ONCE if asked[name] != usual[name]]:

@@ -24,7 +24,7 @@ from nnjax.data.pictures import is_picture_folder, read_pictures
 from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
 from nnjax.data.tables import read_csv, split
 
-__all__ = ["load"]
+__all__ = ["NAMES", "load"]
 
 
 def load(
@@ -127,11 +127,10 @@ def load(
         by_class = not find_idx(path) and is_picture_folder(path)
         return read_pictures(path) if by_class else _from_folder(path, mapped)
     if not path.exists():
-        known = ["digits", *_SOURCES]
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise FileNotFoundError(
-            f"unknown data set {name!r}{hint} Expected {', '.join(known)} or a path to a file or "
+            f"unknown data set {name!r}{hint} Expected {', '.join(NAMES)} or a path to a file or "
             "folder"
         )
     if path.name.endswith(".npz"):
@@ -280,6 +279,9 @@ _SOURCES = {
         "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
     ),
 }
+
+NAMES = ("digits", *_SOURCES)
+"""The data sets that are loaded by name, whatever files there are of that name."""
 
 
 def _load_source(name: str, data_dir: str | os.PathLike[str] | None, mapped: bool) -> Dataset:

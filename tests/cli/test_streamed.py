@@ -1,6 +1,7 @@
 """`nnjax train` on a folder of .npy and .npz files, which is read a window at a time."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import nnjax
 from nnjax.cli import main, streamed
+from nnjax.cli.config import TrainConfig
 
 RNG = np.random.default_rng(0)
 
@@ -116,3 +118,11 @@ def test_a_sweep_refuses_it_and_so_does_a_folder_that_has_changed(folder, run, t
     finally:
         more.unlink()
     assert str(run) in capsys.readouterr().err
+
+
+def test_a_data_set_is_known_by_its_name_whatever_folders_there_are(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "digits")
+    assert TrainConfig(data="digits").source() is None
+    assert TrainConfig(data="digits").dataset().train[0].shape == (1257, 8, 8, 1)
+    assert len(TrainConfig(data="./digits").source()) == 70
