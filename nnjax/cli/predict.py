@@ -60,7 +60,16 @@ class Predict:
                 outputs = iter(np.asarray(feedforward(loaded.net, params, batch)))
         entries = []
         for name, x in inputs:
-            entry = {"error": refused[name]} if x is None else _entry(loaded, next(outputs))
+            if x is None:
+                entry = {"error": refused[name]}
+            elif np.isfinite(row := next(outputs)).all():
+                entry = _entry(loaded, row)
+            else:
+                refused[name] = (
+                    f"{name}: the outputs of the network are not finite; look for values that are "
+                    "far from those of the training data"
+                )
+                entry = {"error": refused[name]}
             entries.append({kind: name, **entry})
         if self.json:
             show(json.dumps(entries))
@@ -77,8 +86,9 @@ def _rows(loaded: LoadedRun, path: Path) -> _Inputs:
     """Return the lines of a CSV file, by their numbers."""
     if path.suffix not in (".csv", ".tsv"):
         raise ValueError(f"{path}: expected a .csv or .tsv file, as the run was trained on a table")
-    x = loaded.standardized(read_rows(path, loaded.features))
-    return [(f"{path}:{i + 2}", row) for i, row in enumerate(x)]  # after the line of names
+    x, lines = read_rows(path, loaded.features)
+    rows = zip(lines, loaded.standardized(x), strict=True)
+    return [(f"{path}:{line}", row) for line, row in rows]
 
 
 def _picture_reader(loaded: LoadedRun) -> Callable[[LoadedRun, Path], _Inputs]:

@@ -174,8 +174,8 @@ def read_csv(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, two have the same name, a line has more or fewer values
-            than there are columns, or a value is missing or not a number; says in which line and
-            column.
+            than there are columns, or a value is missing or not a finite number; says in which
+            line and column.
 
     Example:
         >>> import pathlib, tempfile
@@ -212,20 +212,31 @@ def read_csv(
     )
 
 
-def read_rows(path: str | os.PathLike[str], features: Sequence[str]) -> np.ndarray:
-    """Return the columns of a CSV file that have these names, (n, m), float32, in this order.
+def read_rows(
+    path: str | os.PathLike[str], features: Sequence[str]
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the columns of a CSV file that have these names, and the numbers of its lines.
+
+    Args:
+        path: of the file.
+        features: the names, in the order that the columns are wanted in; others are ignored.
+
+    Returns:
+        The values, (n, m), float32, and the line of the file that each row stands in, from 2 on.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, or a value is not a number.
+        ValueError: a column is missing, or a value is not a finite number; says in which line and
+            column.
 
     Example:
         >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "new.csv")
         ...     _ = path.write_text("id,width,length\\n7,3.5,5.0\\n")
-        ...     read_rows(path, ["length", "width"]).tolist()
-        [[5.0, 3.5]]
+        ...     x, lines = read_rows(path, ["length", "width"])
+        >>> x.tolist(), lines
+        ([[5.0, 3.5]], (2,))
     """
     names, rows = _rows(path)
     if missing := [name for name in features if name not in names]:
@@ -234,7 +245,7 @@ def read_rows(path: str | os.PathLike[str], features: Sequence[str]) -> np.ndarr
             f"{', '.join(features)}"
         )
     columns = [names.index(name) for name in features]
-    return _numbers(path, names, rows, columns).astype(np.float32)
+    return _numbers(path, names, rows, columns).astype(np.float32), tuple(rows)
 
 
 def _rows(path: str | os.PathLike[str]) -> tuple[list[str], dict[int, list[str]]]:
@@ -273,13 +284,20 @@ def _rows(path: str | os.PathLike[str]) -> tuple[list[str], dict[int, list[str]]
 def _numbers(
     path: Any, names: Sequence[str], rows: Mapping[int, Sequence[str]], columns: Sequence[int]
 ) -> np.ndarray:
-    """Return these columns as numbers (n, k), or say in which line one is not a number."""
+    """Return these columns as numbers (n, k), or say in which line one is not a finite number."""
     values = np.empty((len(rows), len(columns)))
     for i, (line, row) in enumerate(rows.items()):
         try:
             values[i] = [row[column] for column in columns]
         except ValueError:
             _explain(path, line, [names[c] for c in columns], [row[c] for c in columns])
+    if len(bad := np.argwhere(~(np.abs(values) <= _LARGEST))):
+        i, j = bad[0]
+        line, column = list(rows)[i], columns[j]
+        raise ValueError(
+            f"{path}: line {line}, column {names[column]!r}: expected a finite number of at most "
+            f"{_LARGEST:.2g} in size, got {rows[line][column].strip()!r:.40}"
+        )
     return values
 
 
@@ -394,6 +412,7 @@ def _targets(names: Sequence[str], target: str | Sequence[str] | None, path: Any
     return usual if len(usual) == 1 else [len(names) - 1]
 
 
+_LARGEST = float(np.finfo(np.float32).max)
 _TARGETS = ("class", "label", "target", "species")
 
 

@@ -104,6 +104,27 @@ def test_the_columns_of_other_data_are_found_by_name(here, capsys):
     assert "run was trained on size, age, area; bring the" in capsys.readouterr().err
 
 
+def test_outputs_that_are_not_finite_are_said(here, capsys, monkeypatch):
+    write("kinds.csv", **features(), kind=np.where(RED, "red", "blue"))
+    assert main(["train", "--data", "kinds.csv", *SMALL, "--epochs", "1", "--out", "run"]) == 0
+    capsys.readouterr()
+    Path("new.csv").write_text("size,age,area\n1,2,3\n\n4,nan,6\n")
+    assert main(["predict", "run", "new.csv", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert "new.csv: line 4, column 'age': expected a finite number" in err
+    assert json.loads(out) == [{"row": "new.csv", "error": err.removeprefix("nnjax: ").strip()}]
+
+    Path("new.csv").write_text("size,age,area\n1,2,3\n\n4,5,6\n")
+    told = np.array([[0.25, 0.75], [np.nan, 1.0]], np.float32)
+    monkeypatch.setattr("nnjax.cli.predict.feedforward", lambda *args: told)
+    assert main(["predict", "run", "new.csv", "--json"]) == 2
+    out, err = capsys.readouterr()
+    good, bad = json.loads(out)
+    assert (good["row"], good["class"], bad["row"]) == ("new.csv:2", "red", "new.csv:4")
+    assert f"nnjax: {bad['error']}\n" == err
+    assert "new.csv:4: the outputs of the network are not finite; look for values" in err
+
+
 @pytest.mark.slow
 def test_two_classes_with_one_output(here, capsys):
     write("colours.csv", **features(), colour=np.where(RED, "red", "blue"))

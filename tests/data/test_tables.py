@@ -67,7 +67,7 @@ def test_other_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"a\.csv: not a CSV file in UTF-8"):
         load(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("a,b\nnan,2\n" + "1,2\n" * 20)
-    with pytest.raises(ValueError, match="x has 1 NaN or Inf"):
+    with pytest.raises(ValueError, match="line 2, column 'a': expected a finite number of at mos"):
         load(tmp_path / "a.csv")
     with pytest.raises(ValueError, match="target names a column of a CSV file"):
         load("digits", target="class")
@@ -190,9 +190,28 @@ def test_targets_of_a_csv_file(tmp_path):
 
 def test_columns_by_their_names(tmp_path):
     (tmp_path / "a.csv").write_text("id;b;a\nx;1;2\ny;3;4\n")
-    assert read_rows(tmp_path / "a.csv", ["a", "b"]).tolist() == [[2, 1], [4, 3]]
+    x, lines = read_rows(tmp_path / "a.csv", ["a", "b"])
+    assert x.tolist() == [[2, 1], [4, 3]]
+    assert lines == (2, 3)
     with pytest.raises(ValueError, match=r"has no column 'c', 'd'; expected the features a, c, d"):
         read_rows(tmp_path / "a.csv", ["a", "c", "d"])
+
+
+def test_lines_are_those_of_the_file(tmp_path):
+    (tmp_path / "a.csv").write_text('a,b,note\n\n1,2,"of\ntwo lines"\n\n3,4,\n')
+    x, lines = read_rows(tmp_path / "a.csv", ["a", "b"])
+    assert x.tolist() == [[1, 2], [3, 4]]
+    assert lines == (4, 6)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e39"])
+def test_numbers_that_are_not_finite_are_refused_where_they_stand(tmp_path, value):
+    (tmp_path / "a.csv").write_text(f"a,b\n1,2\n\n3,{value}\n")
+    sentence = rf"line 4, column 'b': expected a finite number of at most .*, got '{value}'"
+    with pytest.raises(ValueError, match=sentence):
+        read_rows(tmp_path / "a.csv", ["a", "b"])
+    with pytest.raises(ValueError, match=sentence):
+        load(tmp_path / "a.csv", task="regression")
 
 
 @pytest.mark.parametrize(
