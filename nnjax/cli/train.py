@@ -188,7 +188,8 @@ class Train:
     ) -> None:
         if self.output.tensorboard:
             raise ValueError("tensorboard is for data in memory; leave it out")
-        content = description(config, data) | {"tensorboard": False, "files": source.files}
+        content = description(config, data) | {"tensorboard": False}
+        content |= {"files": source.files, "files_sha256": source.files_sha256}
         start = self._start(data)
         with self._run(content) as run:
             if not self.output.quiet:
@@ -237,7 +238,7 @@ class Train:
         for name, value in now.items():
             if value == before.get(name, value):
                 continue
-            if name == "data_sha256":
+            if name in ("data_sha256", "files", "files_sha256"):
                 raise ValueError(
                     f"the data set {self.config.data} is not the one that {self.resume} was "
                     "trained on: its contents have changed; restore them, or start a new run"

@@ -10,6 +10,7 @@ import pytest
 import nnjax
 from nnjax.cli import main, streamed
 from nnjax.cli.config import TrainConfig
+from nnjax.data.stream import Folder
 
 RNG = np.random.default_rng(0)
 
@@ -117,7 +118,53 @@ def test_a_sweep_refuses_it_and_so_does_a_folder_that_has_changed(folder, run, t
         assert main(["train", "--resume", str(run), "--epochs", "3"]) == 2
     finally:
         more.unlink()
-    assert str(run) in capsys.readouterr().err
+    said = f"the data set {folder} is not the one that {run} was trained on: its contents have"
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_is_not_continued_on_other_contents_of_the_same_size(words, folder, tmp_path, capsys):
+    here, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(folder, here)
+    with jax.numpy_dtype_promotion("standard"):
+        assert main([*words[:2], str(here), *words[3:], "--out", str(run)]) == 0
+    data = dict(np.load(here / "train" / "more.npz"))
+    said = f"the data set {here} is not the one that {run} was trained on: its contents have"
+    for place in (0, 30, 59):  # the last is not in the first window
+        y = data["y"].copy()
+        y[place] = (y[place] + 1) % 3
+        np.savez(here / "train" / "more.npz", x=data["x"], y=y)
+        capsys.readouterr()
+        assert main(["train", "--resume", str(run)]) == 2
+        assert said in capsys.readouterr().err
+
+    np.savez(here / "train" / "more.npz", **data)
+    config = json.loads((run / "config.json").read_text())
+    del config["config"]["files_sha256"], config["sha256"]  # as an earlier version wrote it
+    (run / "config.json").write_text(json.dumps(config))
+    with jax.numpy_dtype_promotion("standard"):
+        assert main(["train", "--resume", str(run)]) == 0
+
+
+def test_files_are_known_by_all_of_the_small_and_pieces_of_the_large(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((500_000, 1), np.float32))  # 2 MB
+    np.save(tmp_path / "y.npy", np.zeros(500_000, np.int8))  # 0.5 MB
+
+    def digest():
+        return Folder(tmp_path).files_sha256
+
+    known = digest()
+    for name, places in {"y.npy": (0, 123_456, 499_999), "x.npy": (0, 499_999)}.items():
+        for place in places:
+            whole = (tmp_path / name).read_bytes()
+            array = np.load(tmp_path / name)
+            array[place] = 1
+            np.save(tmp_path / name, array)
+            assert digest() != known
+            (tmp_path / name).write_bytes(whole)
+            assert digest() == known
+    (tmp_path / "y.npy").rename(tmp_path / "z.npy")
+    np.save(tmp_path / "y.npy", np.zeros(500_000, np.int8))
+    assert digest() != known
 
 
 def test_a_data_set_is_known_by_its_name_whatever_folders_there_are(folder, tmp_path, monkeypatch):
