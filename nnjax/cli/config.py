@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from nnjax import activations, architecture, feedback, initializers, losses, tasks
-from nnjax.checks import require_number, require_size
+from nnjax.checks import did_you_mean, require_number, require_size
 from nnjax.cli.options import (
     GROUPS,
     DataOptions,
@@ -146,6 +146,34 @@ class TrainConfig(
             raise ValueError("loss is cross_entropy, and the task is a regression; give quadratic")
         rule = EarlyStopping(1, self.measure).for_task(tasks.TASKS[_task_name(task)])
         return dataclasses.replace(self, task=task, loss=loss, measure=rule.measure)
+
+    def require_measure(self, dataset: Dataset) -> None:
+        """Raise ValueError unless `measure` is a number that is recorded after each epoch.
+
+        The main metric of the task is taken also where there are no data to measure it on.
+
+        Args:
+            dataset: what to train on, for which this is `for_data`.
+
+        Example:
+            >>> import nnjax
+            >>> from nnjax.cli.config import TrainConfig
+            >>> data = nnjax.data.load("digits")
+            >>> TrainConfig(measure="acuracy").for_data(data).require_measure(data)
+            Traceback (most recent call last):
+            ...
+            ValueError: measure is 'acuracy'; expected one of train_loss, validation_loss, \
+validation_accuracy, validation_correct
+        """
+        task = self.metrics()
+        parts = [part for part in self.evaluate_on if getattr(dataset, part)]
+        names = ["train_loss", *(f"{part}_{name}" for part in parts for name in task.metrics)]
+        names += ["penalty"] * (self._regularizer() is not None)
+        if self.measure not in (*names, f"validation_{task.main}"):
+            raise ValueError(
+                f"measure is {self.measure!r}; expected one of {', '.join(names)}"
+                f"{did_you_mean(self.measure, names)}"
+            )
 
     def n_out(self, dataset: Dataset) -> int:
         """Return the number of outputs that a network for this data set has.

@@ -139,7 +139,8 @@ class Sweep:
         asked = dataclasses.replace(asked, measure=config.measure)
         shape, n_out = data.train[0].shape[1:], config.n_out(data)
         known = ["train_loss"]
-        known += [f"validation_{name}" for name in METRICS] if data.validation is not None else []
+        if data.validation is not None:
+            known += [f"validation_{name}" for name in config.metrics().metrics]
         if asked.measure not in known:
             raise ValueError(
                 f"measure is {asked.measure!r}; expected one of {', '.join(known)}"

@@ -127,6 +127,8 @@ class Train:
         say = (lambda text: None) if self.output.quiet else show
         data = self.config.dataset()
         config = self.config.for_data(data)
+        if self.resume is None:
+            config.require_measure(data)
         shape, n_out = data.train[0].shape[1:], config.n_out(data)
         net = config.network(shape, n_out)
         if (source := config.source()) is not None:

@@ -693,8 +693,14 @@ def test_a_damaged_configuration_is_refused(trained, here, capsys):
         ("--patience 0", "patience is 0; expected"),
         (
             "--patience 2 --measure wit",
-            "early stopping cannot monitor 'wit'; available: train_loss",
+            "measure is 'wit'; expected one of train_loss, validation_l",
         ),
+        ("--measure seconds", "measure is 'seconds'; expected one of train_loss, validation_loss"),
+        (
+            "--save-every 1 --measure validation_acuracy",
+            r"measure is 'validation_acuracy'; .* \(did you mean 'validation_accuracy'\?\)",
+        ),
+        ("--measure test_loss", "measure is 'test_loss'; expected one of train_loss, validation_l"),
         ("--lower-rate-to 0.5", "lower_rate_to says what happens after patience epochs"),
         ("--mu 2", "mu is 2.0; expected 0 ≤ μ ≤ 1"),
         ("--optimizer sgd --mu 0.5", "the optimizer sgd has no option mu"),

@@ -126,6 +126,10 @@ def test_a_sweep_that_was_killed_continues_bit_for_bit(sweep, tmp_path, monkeypa
         (["--feedback", "feedback_alignment"], "a sweep trains by backpropagation; leave out"),
         (["--dropout", "0.5"], "the network has no Dropout layer; add one"),
         (["--measure", "speed"], "measure is 'speed'; expected one of train_loss, validation"),
+        (
+            ["--measure", "validation_rmse"],
+            "measure is 'validation_rmse'; expected one of train_lo",
+        ),
         (["--rate", "0.1", "0.1"], "the grid holds a value of rate twice"),
     ],
 )
