@@ -181,7 +181,7 @@ def map_member(path: str | os.PathLike[str], member: zipfile.ZipInfo) -> np.ndar
         member: the entry of the array, which is not compressed.
 
     Raises:
-        ValueError: if it is compressed, or holds objects.
+        ValueError: if it is compressed, holds objects, or is not as long as its header says.
         struct.error, EOFError: if the file ends before it.
 
     Example:
@@ -200,13 +200,19 @@ def map_member(path: str | os.PathLike[str], member: zipfile.ZipInfo) -> np.ndar
         file.seek(member.header_offset)
         header = file.read(30)
         lengths = struct.unpack("<2H", header[26:30])  # of the name and the extra field
-        file.seek(member.header_offset + 30 + sum(lengths))
+        start = file.seek(member.header_offset + 30 + sum(lengths))
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0
         read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
         if dtype.hasobject:
             raise ValueError(f"{path}: {member.filename[:-4]} does not hold numbers")
+        size = file.tell() - start + math.prod(shape) * dtype.itemsize
+        if size != member.file_size:  # what stands behind it in the file is not its own
+            raise ValueError(
+                f"{path}: damaged: {member.filename} has {member.file_size:,} bytes, expected "
+                f"{size:,} for {dtype.name} of shape {shape}"
+            )
         if not math.prod(shape):  # there is nothing to map
             return np.zeros(shape, dtype)
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")

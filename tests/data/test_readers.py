@@ -1,8 +1,10 @@
 """IDX, npz and pickle files: what was written comes back, what is damaged is refused."""
 
 import gzip
+import io
 import pickle
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnjax.data.readers import IDX_FILES, find_idx, read_idx, read_npz, read_pickle
+from nnjax.data.readers import (
+    IDX_FILES,
+    find_idx,
+    map_member,
+    read_idx,
+    read_npz,
+    read_pickle,
+)
+from nnjax.data.stream import Folder
 
 CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
 
@@ -119,6 +129,26 @@ def test_mapped_files_hold_the_same_and_are_read_by_rows(tmp_path):
     np.testing.assert_array_equal(read_npz(npz, mapped=True)["x"], IMAGES)
     idx.write_bytes(gzip.compress(idx.read_bytes()))
     np.testing.assert_array_equal(read_idx(idx, mapped=True), IMAGES)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 10**30])
+def test_a_mapped_array_ends_where_it_ends_in_the_file(tmp_path, rows):
+    path, said = tmp_path / "a.npz", io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        said, {"descr": "<f4", "fortran_order": False, "shape": (rows, 2)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", said.getvalue() + np.zeros((3, 2), np.float32).tobytes())
+        archive.writestr("y.npy", bytes(1000))
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("x.npy")
+    sentence = (
+        rf"a\.npz: damaged: x\.npy has 152 bytes, expected [\d,]+ for float32 of shape \({rows}"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        map_member(path, member)
+    with pytest.raises(ValueError, match=sentence):
+        Folder(tmp_path)
 
 
 def test_damage_to_a_mapped_npz_is_found(tmp_path):
