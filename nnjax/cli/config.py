@@ -268,7 +268,7 @@ validation_accuracy, validation_correct
             "regularizer": self._regularizer(),
             "compute_dtype": None if self.precision == "float32" else self.precision,
             "augment": None if self.distort == _NONE else self.distort,
-            "class_weight": self._class_weight(),
+            "class_weight": self._class_weight(net, dataset),
             "early_stopping": None
             if self.patience is None
             else EarlyStopping(self.patience, self.measure, self.lower_rate_to),
@@ -278,16 +278,23 @@ validation_accuracy, validation_correct
             else feedback.init(net, jax.random.fold_in(key, 2), self.feedback),
         }
 
-    def _class_weight(self) -> ClassWeight | None:
+    def _class_weight(self, net: Network, dataset: Dataset) -> ClassWeight | None:
         if self.class_weight in ((), ("balanced",)):
             return "balanced" if self.class_weight else None
+        count, classes = len(self.class_weight), max(net.n_out, 2)
         try:
-            return [float(weight) for weight in self.class_weight]
+            weights = [float(weight) for weight in self.class_weight]
         except ValueError:
             raise ValueError(
                 f"class_weight is {' '.join(self.class_weight)}; expected balanced, or one number "
                 "per class"
             ) from None
+        if dataset.task == "classification" and count != classes:  # training refuses others
+            raise ValueError(
+                f"class_weight has {count} number{'s' * (count != 1)} for {classes} classes; "
+                "expected balanced, or one number per class"
+            )
+        return weights
 
     def _regularizer(self) -> Regularizer | None:
         parts: list[Regularizer] = []
