@@ -292,7 +292,7 @@ def _numbers(
         except ValueError:
             _explain(path, line, [names[c] for c in columns], [row[c] for c in columns])
     if len(bad := np.argwhere(~(np.abs(values) <= _LARGEST))):
-        i, j = bad[0]
+        i, j = map(int, bad[0])
         line, column = list(rows)[i], columns[j]
         raise ValueError(
             f"{path}: line {line}, column {names[column]!r}: expected a finite number of at most "
