@@ -94,7 +94,9 @@ def automatic(
     @functools.wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
         if keywords:
-            args = inspect.signature(function).bind(*args, **keywords).args
+            bound = inspect.signature(function).bind(*args, **keywords)
+            bound.apply_defaults()  # those between two that are given are arguments too
+            args = bound.args
         axes = jax.sharding.get_abstract_mesh().explicit_axes
         if not axes:
             return function(*args)

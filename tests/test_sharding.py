@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+import nnjax
 from nnjax.sharding import automatic
 from nnjax.training.devices import require_mesh
 
@@ -187,3 +189,12 @@ def test_what_is_not_a_mesh_is_refused(mesh, error, sentence):
 
 def test_automatic_takes_keywords():
     assert automatic(lambda a, b: a - b)(b=1, a=3) == 2
+    assert automatic(lambda a, b=2, c=0: a - b + c)(3, c=5) == 6
+
+
+def test_the_jitted_body_takes_weights_by_keyword():
+    net = nnjax.mlp([3, 2])
+    params = nnjax.init(net, jax.random.key(0))
+    x, y, weights = jnp.eye(3), jnp.array([0, 1, 1]), jnp.array([2.0, 0.0, 1.0])
+    expected = nnjax.loss(net, params, x, y, weights=weights)
+    assert nnjax.loss.unchecked(net, params, x, y, weights=weights) == expected
