@@ -28,7 +28,7 @@ from nnjax.layers.pool import MaxPool
 from nnjax.layers.windows import Pair
 from nnjax.network import NUMBERS_FORWARD, examples_at_once
 from nnjax.pieces import UNROLL, map_in_pieces, sum_in_pieces
-from nnjax.sharding import automatic, spec
+from nnjax.sharding import automatic, spec, varying_alike
 
 __all__ = ["conv", "conv_general_dilated", "max_pool"]
 
@@ -79,6 +79,7 @@ def conv(
     filters, height, width, _ = w.shape
     layer = Conv(filters, (height, width), stride, zeros, identity)
     layer.out_shape(x.shape[-3:])  # refuses a kernel that is larger than the image
+    w, x = varying_alike(w, x)
     return _of_images(partial(_conv, layer, w), x)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-__all__ = ["automatic", "like_examples", "like_params", "replicated", "spec"]
+__all__ = ["automatic", "like_examples", "like_params", "replicated", "spec", "varying_alike"]
 
 
 def spec(array: jax.Array) -> PartitionSpec:
@@ -72,6 +72,32 @@ def like_params(net: Any, params: Any, *rest: Any) -> Any:
         (None,)
     """
     return jax.tree.map(spec, params)
+
+
+def varying_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """Return the arrays, made to vary over the same axes of `jax.shard_map`: those of any of them.
+
+    The backward pass of a `custom_vjp` must return gradients that vary as the arguments do. Of
+    kernels that all devices share and images that they do not, each device has its own part of the
+    kernels' gradient; the derivative of this function adds the parts up.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.sharding import varying_alike
+        >>> [a.shape for a in varying_alike(jnp.ones(3), jnp.ones((2, 3)))]
+        [(3,), (2, 3)]
+    """
+    own = [_axes_varied_over(array) for array in arrays]
+    over = frozenset[str]().union(*own)
+    return [
+        jax.lax.pcast(array, tuple(sorted(over - axes)), to="varying") if over - axes else array
+        for array, axes in zip(arrays, own, strict=True)
+    ]
+
+
+def _axes_varied_over(array):
+    kind: Any = jax.typeof(array)
+    return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma
 
 
 def automatic(

@@ -99,6 +99,28 @@ for name in ("Explicit", "Auto"):
 """
 
 
+OPERATIONS_IN_A_SHARD_MAP = """
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+for channels in (1, 16):  # by patches, and in part by the library
+    images = rng.integers(-2, 3, (8, 6, 6, channels)).astype(np.float32)  # all sums are exact
+    w = rng.integers(-2, 3, (16, 3, 3, channels)).astype(np.float32)
+    def loss(w, x):
+        return (nnjax.ops.conv(x, w, 1, "same") ** 2).sum()
+    def total(w, x):
+        return jax.lax.psum(loss(w, x), "data")
+    def mapped(f, out):
+        return jax.shard_map(f, mesh=mesh, in_specs=(P(), P("data")), out_specs=out)
+    expected = jax.grad(loss, (0, 1))(w, images)
+    same(expected, mapped(jax.grad(total, (0, 1)), (P(), P("data")))(w, images))
+    same(expected, jax.grad(mapped(total, P()), (0, 1))(w, images))
+    swapped = jax.shard_map(
+        jax.grad(total, (0, 1)), mesh=mesh, in_specs=(P("data"), P()), out_specs=(P("data"), P())
+    )
+    own = [jax.grad(loss, (0, 1))(part, images) for part in np.split(w, 4)]
+    same((np.concatenate([g for g, _ in own]), sum(g for _, g in own)), swapped(w, images))
+"""
+
+
 EACH_ITS_SHARE = """
 from functools import partial
 from nnjax.training.shares import batches_of, own_examples, placed_data, whole
@@ -145,6 +167,11 @@ def test_everything_works_under_a_mesh():
 
 def test_operations_work_under_a_mesh_and_keep_to_their_devices():
     run(OPERATIONS_UNDER_A_MESH)
+
+
+def test_operations_have_a_gradient_in_a_shard_map():
+    """Where kernels are shared, and where images are: both gradients are sums over the devices."""
+    run(OPERATIONS_IN_A_SHARD_MAP)
 
 
 def test_every_device_holds_its_share_of_the_examples():
