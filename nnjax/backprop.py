@@ -41,6 +41,7 @@ from nnjax.network import (
     one_dtype,
     wide_outputs,
 )
+from nnjax.pieces import means_like
 from nnjax.sharding import like_examples, like_params, replicated
 
 __all__ = [
@@ -198,7 +199,7 @@ def backpropagate(net, params, x, y, key=None, feedback=None, weights=None):
         layer.gradients(cache, delta)  #                                             BP3, BP4
         for layer, cache, delta in zip(net.layers, passed.caches, errors, strict=True)
     )
-    grads = jax.tree.map(lambda total, p: (total / n).astype(p.dtype), totals, like)
+    grads = means_like(like, totals, n)
     result: Any = Backprop if feedback is None else FeedbackPass
     of_layers = grads, passed.activations, passed.weighted_inputs, errors
     return result(jnp.mean(loss), *of_layers, y, key, weights)

@@ -52,6 +52,7 @@ from nnjax.checks import FINITE, check_key, checked, require_scalar, require_siz
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
 from nnjax.network import Network, Params, check_params, forward, one_dtype, require_network
+from nnjax.pieces import means_like
 from nnjax.sharding import automatic, like_params
 
 __all__ = [
@@ -402,8 +403,9 @@ def ggn_vector_product(net: Network, params: Params, bp: Backprop, vector: Any) 
     computed = one_dtype(params)
     jv = jax.jvp(outputs, (computed,), (_like(computed, vector),))[1]
     hjv = jnp.einsum("vno,vnp,np->no", seeds, seeds, jv)
-    errors = backward(net, params, bp, hjv[None] / n)
-    return contractions.total(net, params, bp, [delta[0] for delta in errors])
+    errors = backward(net, params, bp, hjv[None])
+    total = contractions.total(net, params, bp, [delta[0] for delta in errors])
+    return means_like(params, total, n)
 
 
 def hessian_vector_product(net: Network, params: Params, bp: Backprop, vector: Any) -> Any:

@@ -14,7 +14,7 @@ from nnjax.backprop import backprop_arguments, backpropagate
 from nnjax.checks import FINITE, checked, require_scalar
 from nnjax.feedback import Feedback
 from nnjax.network import Network, Params, check_batch, example_keys, microbatch_size
-from nnjax.pieces import UNROLL, sum_in_pieces
+from nnjax.pieces import UNROLL, at_least_float32, means_like, sum_in_pieces
 from nnjax.sharding import like_params, replicated
 
 __all__ = ["loss_and_gradient", "sgd_step"]
@@ -127,7 +127,8 @@ def loss_and_gradient(
         part = x.shape[0] / n
         if part == 1:
             return loss_and_gradient
-        return jax.tree.map(lambda v: part * v, loss_and_gradient)
+        return jax.tree.map(lambda v: part * v.astype(at_least_float32(v.dtype)), loss_and_gradient)
 
     keys = None if key is None else example_keys(key, n)
-    return sum_in_pieces(share, (x, y, keys, weights), size, UNROLL)
+    loss, grads = sum_in_pieces(share, (x, y, keys, weights), size, UNROLL)
+    return loss, means_like(params, grads)

@@ -50,7 +50,7 @@ from nnjax.backprop import Backprop, FeedbackPass
 from nnjax.backward import require_bp_of, require_plain_bp
 from nnjax.checks import FINITE, checked, require_real_array, require_scalar, require_size
 from nnjax.network import Network, Params, check_params, forward_layer, layer_keys, one_dtype
-from nnjax.pieces import at_least_float32
+from nnjax.pieces import at_least_float32, means_like
 from nnjax.sharding import like_examples, like_params
 
 __all__ = [
@@ -126,7 +126,8 @@ def gradients(
         >>> nnjax.per_example.gradients(net, params, bp, largest, chunk=2).shape
         (3,)
     """
-    params, layers, n = one_dtype(params), range(len(net.layers)), len(bp.errors[0])
+    like, params = params, one_dtype(params)
+    layers, n = range(len(net.layers)), bp.errors[0].shape[0]
     keys = [layer_keys(net, l, len(bp.errors[l]), bp.key) for l in layers]
 
     def one(example):
@@ -135,6 +136,7 @@ def gradients(
             contractions.gradient(net.layers[l], params[l], activations[l], keys[l], errors[l])
             for l in layers
         )
+        g = means_like(like, g)
         return g if reduce is None else reduce(g)
 
     examples = (bp.activations[:-1], keys, bp.errors)
@@ -307,6 +309,11 @@ def weighted_gradient(net: Network, params: Params, bp: BackwardPass, weights: c
         >>> bool(jnp.allclose(mean[0].w, bp.grads[0].w))
         True
     """
+    return means_like(params, _weighted_total(net, params, bp, weights))
+
+
+def _weighted_total(net, params, bp, weights):
+    """Return Σ_n c_n g_n in float32 at least."""
 
     def weighted(delta):
         return delta * jnp.asarray(weights, delta.dtype).reshape(-1, *[1] * (delta.ndim - 1))
@@ -358,9 +365,9 @@ def clipped_gradient(
     """
     norms = jnp.sqrt(_squared_norms(net, params, bp))
     clip = jnp.asarray(clip_norm, norms.dtype)
-    total = weighted_gradient.unchecked(net, params, bp, clip / jnp.maximum(norms, clip))
+    total = _weighted_total(net, params, bp, clip / jnp.maximum(norms, clip))
     # Divided at the end: weights of 1/n lose their digits in float16.
-    return jax.tree.map(lambda g: g / len(norms), total)
+    return means_like(params, total, norms.shape[0])
 
 
 class NoiseScale(NamedTuple):

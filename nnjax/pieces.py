@@ -8,7 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["UNROLL", "at_least_float32", "equal_size", "map_in_pieces", "sum_in_pieces"]
+__all__ = [
+    "UNROLL",
+    "at_least_float32",
+    "equal_size",
+    "map_in_pieces",
+    "means_like",
+    "sum_in_pieces",
+]
 
 UNROLL = 2  # small pieces side by side: while one waits for memory, another computes
 
@@ -105,6 +112,29 @@ def at_least_float32(dtype: Any) -> Any:
     """
     narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return jnp.dtype(jnp.float32) if narrow else jnp.dtype(dtype)
+
+
+def means_like(params: Any, totals: Any, n: Any = None) -> Any:
+    """Return totals / n in the dtypes of the parameters, divided before they are rounded to them.
+
+    Args:
+        params: a pytree of arrays.
+        totals: sums over n examples, shaped alike, in float32 at least: those of float16 end at
+            65,504, and so does n.
+        n: how many were added up; None: the totals are means already.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.pieces import means_like
+        >>> means_like(jnp.ones((), jnp.float16), jnp.float32(1e5), 200_000)
+        Array(0.5, dtype=float16)
+    """
+
+    def mean(p, total):
+        total = total.astype(at_least_float32(total.dtype))
+        return (total if n is None else total / n).astype(p.dtype)
+
+    return jax.tree.map(mean, params, totals)
 
 
 def _split(xs, n, size):

@@ -12,6 +12,7 @@ from strategies import LOSSES, PAIRED, Case, dense_cases, relative_errors
 
 import nnjax
 from nnjax.backprop import backprop
+from nnjax.descent import loss_and_gradient
 
 TIGHT = 1e-12
 
@@ -174,6 +175,43 @@ def test_gradients_have_the_dtype_of_the_parameters(dtype):
                 assert array.dtype == dtype
     assert jax.tree.structure(bp.grads) == jax.tree.structure(params)
     assert jax.tree.map(jnp.shape, bp.grads) == jax.tree.map(jnp.shape, params)
+
+
+LAYERS_OF_SUMS = {
+    "dense": (2, [nnjax.Dense(1, nnjax.identity)]),
+    "conv": ((2, 2, 2), [nnjax.Conv(2, 2, activation=nnjax.identity), nnjax.Flatten()]),
+    "groups": ((2, 2, 2), [nnjax.Conv(2, 1, groups=2), nnjax.Flatten()]),
+    "layernorm": (2, [nnjax.LayerNorm()]),
+}
+
+
+@pytest.mark.parametrize(
+    "layers", ["dense", "conv", pytest.param("groups", marks=pytest.mark.slow), "layernorm"]
+)
+@pytest.mark.parametrize(("n", "target"), [(1000, 100.0), (70_000, 0.5)], ids=["sum", "n"])
+def test_sums_over_examples_and_their_number_exceed_float16(layers, n, target):
+    """Which ends at 65,504; the means, about -100 and -0.5, are small."""
+    net = nnjax.Network(*LAYERS_OF_SUMS[layers], nnjax.quadratic)
+    one = jnp.linspace(0, 1, np.prod(net.input_shape)).reshape(net.input_shape)
+    x, y = jnp.broadcast_to(one, (n, *one.shape)), jnp.full((n, net.n_out), target)
+    params = jax.tree.map(jnp.zeros_like, nnjax.init(net, jax.random.key(0)))
+
+    def results(params):
+        bp = nnjax.backprop(net, params, x, y)
+        weights = jnp.full(n, 2.0)
+        ones = jax.tree.map(jnp.ones_like, params)
+        return (
+            bp.grads,
+            loss_and_gradient(net, params, x, y, weights=weights)[1],
+            nnjax.per_example.clipped_gradient(net, params, bp, 1000.0),
+            nnjax.curvature.ggn_vector_product(net, params, bp, ones),
+            nnjax.curvature.hessian_vector_product(net, params, bp, ones),
+        )
+
+    narrow = results(jax.tree.map(lambda p: p.astype(jnp.float16), params))
+    for a, b in zip(*map(jax.tree.leaves, (narrow, results(params))), strict=True):
+        assert a.dtype == jnp.float16
+        np.testing.assert_allclose(np.float32(a), b, rtol=4e-3, atol=1e-3)
 
 
 @pytest.mark.slow

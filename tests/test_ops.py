@@ -74,6 +74,18 @@ def test_many_images_are_worked_through_in_pieces(n, monkeypatch):
             assert close(a, b)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_gradient_of_a_gradient_in_16_bits(dtype):
+    x, w = jnp.ones((2, 5, 5, 1), dtype), jnp.ones((1, 3, 3, 1), dtype)
+
+    def slope(x, w):
+        return jnp.sum(jax.grad(lambda w: jnp.sum(ops.conv(x, w) ** 2))(w))
+
+    for of_one, value in zip(jax.grad(slope, (0, 1))(x, w), (x, w), strict=True):
+        assert of_one.dtype == value.dtype
+    np.testing.assert_array_equal(of_one, np.full(w.shape, 2 * 2 * 9 * 9))
+
+
 def test_a_gradient_of_a_gradient():
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (2, 5, 5, 2))

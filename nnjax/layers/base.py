@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from nnjax.activations import Activation, identity
 from nnjax.initializers import Initializer, draw, split
 from nnjax.notation import Named
+from nnjax.pieces import at_least_float32
 
 __all__ = ["Affine", "AffineLayer", "Layer", "Shape"]
 
@@ -88,7 +89,10 @@ class Layer(Named):
         )
 
     def gradients(self, cache: Any, delta: jax.Array) -> Any:
-        """Return the gradient with respect to the parameters, summed over all rows of δ."""
+        """Return the gradient with respect to the parameters, summed over all rows of δ.
+
+        Of arrays in 16 bits the sums are float32: in float16 they would end at 65,504.
+        """
         return ()
 
     def patch_numbers(self, in_shape: Shape) -> int:
@@ -141,7 +145,10 @@ class AffineLayer(Layer):
     def gradients(self, cache, delta):
         x = self.inputs(cache)
         x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, delta.shape[-1])
+        wide = at_least_float32(delta.dtype)
         return Affine(
-            w=delta.T @ x,  #                   BP4  ∂C/∂w_jk = a_k^{l-1} δ_j^l
-            b=jnp.sum(delta, axis=0),  #        BP3  ∂C/∂b_j  = δ_j^l
+            # BP4  ∂C/∂w_jk = a_k^{l-1} δ_j^l
+            w=jnp.matmul(delta.T, x, preferred_element_type=wide),
+            # BP3  ∂C/∂b_j  = δ_j^l
+            b=jnp.sum(delta, axis=0, dtype=wide),
         )

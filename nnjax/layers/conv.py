@@ -43,6 +43,7 @@ from nnjax.layers.base import Affine, AffineLayer
 from nnjax.layers.products import Library, Patches, library, patches
 from nnjax.layers.rows import Geometry, places_per_row, widened
 from nnjax.layers.windows import Pair, extent, pair, require_image
+from nnjax.pieces import at_least_float32
 
 __all__ = ["Conv", "Geometry", "Library", "Patches", "library", "patches"]
 
@@ -221,14 +222,15 @@ class Conv(AffineLayer):
 
 
 def _sum_over_places(delta):
-    """Return Σ_t δ_t (J,), given δ (..., oh, ow, J).
+    """Return Σ_t δ_t (J,) in float32 at least, given δ (..., oh, ow, J).
 
     By a product with ones, so that δ is written once, for this and for BP4, and over whole rows of
     the feature maps first, which are long.
     """
     width, filters = delta.shape[-2:]
     rows = delta.reshape(-1, width * filters)
-    sums = jnp.ones(len(rows), rows.dtype) @ rows
+    ones, wide = jnp.ones(rows.shape[0], rows.dtype), at_least_float32(rows.dtype)
+    sums = jnp.matmul(ones, rows, preferred_element_type=wide)
     return jnp.sum(sums.reshape(width, filters), axis=0)
 
 

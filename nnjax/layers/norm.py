@@ -109,6 +109,7 @@ class LayerNorm(Layer):
 
     def gradients(self, cache, delta):
         u, inverse = cache
+        delta, u = (v.astype(inverse.dtype) for v in (delta, u))
         rows = tuple(range(inverse.ndim))  # none for one example, the first axis of a batch
         return ScaleShift(
             gamma=jnp.sum(delta * u, rows),  #   BP4

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from nnjax.layers.base import Shape
 from nnjax.layers.rows import Geometry, gathered, places_per_row, side_by_side, widened
 from nnjax.layers.windows import fold, overlap_add, unfold
+from nnjax.pieces import at_least_float32
 
 __all__ = ["InOrder", "Library", "Patches", "in_order", "library", "patches"]
 
@@ -69,7 +70,7 @@ class Patches:
         return image[..., top : top + height, left : left + width, :]
 
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return δᵀ X (J, kh, kw, C / G), summed over all examples."""
+        """Return δᵀ X (J, kh, kw, C / G), summed over all examples in float32 at least."""
         if geometry.groups > 1:
             f = partial(self.weight_gradient, geometry=geometry._replace(groups=1))
             g = jax.vmap(f)(_parts(a, geometry.groups), _parts(delta, geometry.groups))
@@ -79,8 +80,10 @@ class Patches:
         wide = widened(geometry, n)
         x = self.unfold(a, wide)
         x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, n * filters)
+        product = partial(jnp.matmul, preferred_element_type=at_least_float32(delta.dtype))
         # The same product either way; with the fewer rows first it is faster.
-        g = delta.T @ x if delta.shape[-1] <= x.shape[-1] else (x.T @ delta).T
+        few = delta.shape[-1] <= x.shape[-1]
+        g = product(delta.T, x) if few else product(x.T, delta).T
         g = g.reshape(n * filters, *wide.kernel, channels)
         return gathered(g, n, geometry.kernel[1], geometry.stride[1])
 
@@ -157,9 +160,15 @@ class Library:
         )
 
     def weight_gradient(self, a: jax.Array, delta: jax.Array, geometry: Geometry) -> jax.Array:
-        """Return the correlation of a with δ (J, kh, kw, C / G), summed over all examples."""
-        margins = _margins_of_gradient(a, delta, geometry)
-        return jax.lax.conv_general_dilated(
+        """Return the correlation of a with δ (J, kh, kw, C / G), summed over all examples.
+
+        The library adds up in float32 at least and rounds the sums to the dtype that came in. Those
+        of float16, which would be infinite from 65,504 on, are made of arrays in float32.
+        """
+        margins, wide = _margins_of_gradient(a, delta, geometry), at_least_float32(delta.dtype)
+        if delta.dtype == jnp.float16:
+            a, delta = a.astype(wide), delta.astype(wide)
+        g = jax.lax.conv_general_dilated(
             a.reshape(-1, *a.shape[-3:]),
             delta.reshape(-1, *delta.shape[-3:]),
             geometry.dilation,
@@ -168,6 +177,7 @@ class Library:
             batch_group_count=geometry.groups,
             dimension_numbers=("CHWN", "IHWO", "CHWN"),  # the examples are what is summed over
         )
+        return g.astype(wide)
 
 
 class InOrder(Library):

@@ -3,6 +3,7 @@
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from lax_reference import normal, quick
 from strategies import random_params, relative_errors
@@ -185,3 +186,15 @@ def test_export_with_a_symbolic_batch():
     images = jnp.float32(normal(0, 5, 12, 12, 1))
     found = exported.call(images)
     assert float(relative_errors(found, nnjax.feedforward(NET, params, images))) <= 1e-6
+
+
+@pytest.mark.parametrize("way", [patches, library], ids=["patches", "library"])
+def test_bp4_adds_up_beyond_float16(way):
+    """Which ends at 65,504: 1000 examples with 4 places of 100 each come to 400,000."""
+    a, delta = jnp.ones((1000, 3, 3, 1), jnp.float16), jnp.full((1000, 2, 2, 1), 100, jnp.float16)
+    geometry = Geometry((2, 2), (1, 1), ((0, 0), (0, 0)))
+    g = way.weight_gradient(a, delta, geometry)
+    assert g.dtype == jnp.float32
+    np.testing.assert_array_equal(g, np.full((1, 2, 2, 1), 400_000))
+    of_delta = jax.grad(lambda delta: way.weight_gradient(a, delta, geometry).sum())(delta)
+    np.testing.assert_array_equal(of_delta, np.full(delta.shape, 4))
