@@ -124,9 +124,9 @@ def loss_and_gradient(
         """Return what a piece adds to the mean loss and its gradient."""
         x, y, keys, weights = piece
         loss_and_gradient = backpropagate.unchecked(net, params, x, y, keys, feedback, weights)[:2]
-        part = x.shape[0] / n
-        if part == 1:
+        if x.shape[0] == n:
             return loss_and_gradient
+        part = x.shape[0] / n
         return jax.tree.map(lambda v: part * v.astype(at_least_float32(v.dtype)), loss_and_gradient)
 
     keys = None if key is None else example_keys(key, n)

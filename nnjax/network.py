@@ -455,8 +455,7 @@ def examples_at_once(n: int, numbers: int, limit: int | None = None) -> int:
     All of them are best, but for layers that write much in addition to their outputs, as
     convolutions do with patches: they are faster, and take less memory, while that stays in the
     cache of the processor. Never one alone: on three networks of 3x3 convolutions two at once took
-    0.5 to 0.8 times as long per example. More at once by oneDNN, which writes no patches. A
-    symbolic n, as in `jax.export`, is not divided.
+    0.5 to 0.8 times as long per example. More at once by oneDNN, which writes no patches.
 
     Args:
         n: how many examples there are.
@@ -468,8 +467,6 @@ def examples_at_once(n: int, numbers: int, limit: int | None = None) -> int:
         >>> examples_at_once(64, 589_824, limit=2**20), examples_at_once(64, 0)
         (2, 64)
     """
-    if not isinstance(n, int):
-        return n
     limit = limit or (NUMBERS_FORWARD if asked_for() else _PATCH_NUMBERS)
     return equal_size(n, max(2, limit // numbers)) if numbers else n
 

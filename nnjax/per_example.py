@@ -128,7 +128,7 @@ def gradients(
     """
     like, params = params, one_dtype(params)
     layers, n = range(len(net.layers)), bp.errors[0].shape[0]
-    keys = [layer_keys(net, l, len(bp.errors[l]), bp.key) for l in layers]
+    keys = [layer_keys(net, l, bp.errors[l].shape[0], bp.key) for l in layers]
 
     def one(example):
         activations, keys, errors = example
@@ -239,7 +239,7 @@ def variance(net: Network, params: Params, bp: BackwardPass) -> Any:
         >>> nnjax.per_example.variance(net, params, bp)[0].b.shape
         (2,)
     """
-    squares, n = _each_layer(contractions.sum_of_squares, net, params, bp), len(bp.errors[0])
+    squares, n = _each_layer(contractions.sum_of_squares, net, params, bp), bp.errors[0].shape[0]
     spread = jax.tree.map(
         lambda total, mean: jnp.maximum(total / n - mean.astype(total.dtype) ** 2, 0),
         squares,
@@ -272,7 +272,7 @@ def gram(net: Network, params: Params, bp: BackwardPass) -> jax.Array:
     Reference: Dangel et al. 2022 (ViViT), arXiv:2106.02624.
     """
     grams = _each_layer(contractions.gram, net, params, bp)
-    return _narrow(contractions.over_layers(grams, (1, len(bp.errors[0])) * 2)[0, :, 0, :], bp)
+    return _narrow(contractions.over_layers(grams, (1, bp.errors[0].shape[0]) * 2)[0, :, 0, :], bp)
 
 
 def _arguments_of_weighted_gradient(net, params, bp, weights):
@@ -411,7 +411,7 @@ def gradient_noise_scale(net: Network, params: Params, bp: BackwardPass) -> Nois
     Reference: McCandlish et al. 2018, arXiv:1812.06162, appendix A. Differs from it in that one
     batch gives both estimates, by its examples, where the paper compares two batch sizes.
     """
-    n = len(bp.errors[0])
+    n = bp.errors[0].shape[0]
     wide = [g.astype(at_least_float32(g.dtype)) for g in jax.tree.leaves(_mean(bp))]
     of_mean = sum(jnp.sum(g**2) for g in wide)
     trace = (jnp.sum(_squared_norms(net, params, bp)) - n * of_mean) / (n - 1)
@@ -461,7 +461,7 @@ def _mean(bp):
 def _squared_norms(net, params, bp):
     """Return ‖g_n‖² (n,) in float32 at least."""
     norms = _each_layer(contractions.squared_norms, net, params, bp)
-    return jnp.squeeze(contractions.over_layers(norms, (1, len(bp.errors[0]))), axis=0)
+    return jnp.squeeze(contractions.over_layers(norms, (1, bp.errors[0].shape[0])), axis=0)
 
 
 def _narrow(tree, bp):

@@ -23,14 +23,15 @@ UNROLL = 2  # small pieces side by side: while one waits for memory, another com
 def equal_size(n: int, limit: int) -> int:
     """Return a size of at most `limit` that divides n; if none is near, the most equal one.
 
-    Examples left over are a second program to compile.
+    Examples left over are a second program to compile. A symbolic n, as in `jax.export`, is not
+    divided.
 
     Example:
         >>> from nnjax.pieces import equal_size
         >>> equal_size(100, 30), equal_size(101, 30), equal_size(20, 30)
         (25, 26, 20)
     """
-    if n <= limit:
+    if not isinstance(n, int) or n <= limit:
         return n
     dividing = (size for size in range(limit, limit // 2, -1) if n % size == 0)
     return next(dividing, -(-n // -(-n // limit)))

@@ -270,6 +270,34 @@ def test_a_convolution_exports_for_any_number_of_examples():
         )
 
 
+@pytest.mark.parametrize("words", ["dense4", "conv4k3 pool2"])
+def test_losses_and_gradients_export_for_any_number_of_examples(words):
+    net = nnjax.architecture.parse(words, (8, 8, 1) if "conv" in words else (6,), 3)
+    params = random_params(net, 0)
+
+    def results(params, x, y):
+        return (
+            nnjax.loss(net, params, x, y),
+            nnjax.evaluate(net, params, x, y, "classification"),
+            nnjax.predict(net, params, x),
+            jax.grad(nnjax.loss, argnums=1)(net, params, x, y),
+            nnjax.backprop(net, params, x, y).grads,
+            loss_and_gradient(net, params, x, y),
+        )
+
+    (n,) = jax.export.symbolic_shape("n")
+    like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    shapes = (n, *net.input_shape), (n, net.n_out)
+    arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    exported = jax.export.export(jax.jit(results))(like, *arrays)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, *net.input_shape)).astype(np.float32)
+    y = np.eye(3, dtype=np.float32)[[0, 1, 2, 1, 0]]
+    found, expected = exported.call(params, x, y), jax.jit(results)(params, x, y)
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_a_network_is_pickled_without_its_hash():
     """Hashes of text differ from process to process."""
     hash(NET)
