@@ -46,7 +46,8 @@ def conv(
 
     Args:
         x: (n, H, W, C), or one image (H, W, C).
-        w: (J, kh, kw, C); a kernel (kh, kw, C, J) of Flax is `w.transpose(3, 0, 1, 2)`.
+        w: (J, kh, kw, C); a kernel (kh, kw, C, J) of Flax is `w.transpose(3, 0, 1, 2)`. Where the
+            dtypes of x and w differ, both are promoted as in `jnp.add`.
         stride: from one place to the next, one number or (height, width).
         padding: zeros laid around the image: one number, (above and below, left and right),
             "valid" (none) or "same" (the output is ⌈size / stride⌉); capitals as in `jax.lax`
@@ -79,7 +80,7 @@ def conv(
     filters, height, width, _ = w.shape
     layer = Conv(filters, (height, width), stride, zeros, identity)
     layer.out_shape(x.shape[-3:])  # refuses a kernel that is larger than the image
-    w, x = varying_alike(w, x)
+    w, x = varying_alike(*(v.astype(jnp.result_type(w, x)) for v in (w, x)))
     return _of_images(partial(_conv, layer, w), x)
 
 
@@ -190,9 +191,10 @@ def conv_general_dilated(
 
     Args:
         lhs, rhs, window_strides, padding, options: these and all others are those of
-            `jax.lax.conv_general_dilated`. Images (n, H, W, C) with kernels (kh, kw, C, J),
-            "SAME", "VALID" or equal margins on opposite sides, without dilation, groups and
-            further options, are computed by `conv`; everything else by `jax.lax` itself.
+            `jax.lax.conv_general_dilated`. Images (n, H, W, C) with kernels (kh, kw, C, J) of
+            the same dtype that are no larger, "SAME", "VALID" or equal margins on opposite sides,
+            without dilation, groups and further options, are computed by `conv`; everything else
+            by `jax.lax` itself.
 
     Example:
         >>> import jax, jax.numpy as jnp, nnjax
@@ -207,7 +209,8 @@ def conv_general_dilated(
     ungrouped = feature_group_count == batch_group_count == 1
     margins = _margins(padding)
     images = lhs.ndim == rhs.ndim == 4 and _channels_last(lhs, rhs, dimension_numbers)
-    if not (images and plain and ungrouped and margins is not None):
+    usual = images and plain and ungrouped and lhs.dtype == rhs.dtype
+    if not (usual and margins is not None and _fits(lhs.shape, rhs.shape, margins)):
         return jax.lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             feature_group_count, batch_group_count, **options,
@@ -221,6 +224,14 @@ def _channels_last(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bo
     numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     images = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
     return numbers == images
+
+
+def _fits(images: tuple[int, ...], kernels: tuple[int, ...], margins: Any) -> bool:
+    """Return whether there is a place for kernels (kh, kw, C, J) on images (n, H, W, C)."""
+    if margins == "SAME":
+        return True
+    zeros = (0, 0) if margins == "VALID" else margins
+    return all(images[1 + i] + 2 * zeros[i] >= kernels[i] for i in (0, 1))
 
 
 def _margins(padding: Any) -> Any:

@@ -1,6 +1,7 @@
 """The operations: against jax.lax and its gradients, in double precision, and as drop-ins."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +73,40 @@ def test_many_images_are_worked_through_in_pieces(n, monkeypatch):
         both = (jax.jit(f)(x, w) for f in (ours, theirs))
         for a, b in zip(*map(jax.tree.leaves, both), strict=True):
             assert close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_w", "of_z"),
+    [("bfloat16", "float32", "float32"), ("uint8", "bfloat16", "bfloat16")],
+)
+def test_unlike_dtypes_are_promoted_as_in_jnp(of_x, of_w, of_z):
+    x, w = jnp.ones((2, 4, 4, 16), of_x), jnp.ones((20, 3, 3, 16), of_w)
+    with jax.numpy_dtype_promotion("standard"):
+        for conv in (ops.conv, jax.jit(ops.conv)):
+            z, pull_back = jax.vjp(conv, x, w)
+            assert z.dtype == of_z
+            np.testing.assert_array_equal(np.float32(z), np.full(z.shape, 9 * 16))
+            of_images, of_kernels = pull_back(jnp.ones_like(z))
+            assert of_kernels.dtype == of_w
+            np.testing.assert_array_equal(np.float32(of_kernels), np.full(w.shape, 8))
+            assert of_images.dtype == (of_x if of_x == "bfloat16" else jax.dtypes.float0)
+
+
+def test_a_gradient_of_no_images_is_zero():
+    x, w = jnp.ones((0, 5, 5, 2)), jnp.ones((3, 3, 3, 2))
+    of_x, of_w = jax.grad(lambda x, w: ops.conv(x, w).sum(), (0, 1))(x, w)
+    assert of_x.shape == x.shape
+    np.testing.assert_array_equal(of_w, jnp.zeros(w.shape))
+
+
+def test_a_convolution_exports_for_any_number_of_images():
+    x = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("n"), 5, 5, 2), jnp.float32)
+    w = jax.ShapeDtypeStruct((3, 3, 3, 2), jnp.float32)
+    grad = jax.jit(jax.grad(lambda x, w: (ops.conv(x, w) ** 2).sum(), (0, 1)))
+    exported = jax.export.export(grad)(x, w)
+    x, w = jnp.ones((4, 5, 5, 2)), jnp.ones(w.shape)
+    for a, b in zip(exported.call(x, w), grad(x, w), strict=True):
+        np.testing.assert_allclose(a, b)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -167,6 +202,12 @@ def test_what_only_lax_does_is_left_to_it():
     assert ops.conv_general_dilated(*args, **options).dtype == jnp.bfloat16
     wide = ops.conv_general_dilated(*args, **options, preferred_element_type=jnp.float32)
     assert wide.dtype == jnp.float32
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    small = x[:, :2]
+    assert ops.conv_general_dilated(small, w, (1, 1), "VALID", **options).shape == (2, 0, 5, 6)
+    assert ops.conv_general_dilated(small, w, (1, 1), [(1, 1)] * 2, **options).shape == (2, 2, 7, 6)
+    with pytest.raises(TypeError, match="requires arguments to have the same dtypes"):
+        ops.conv_general_dilated(x, w.astype(jnp.float32), (1, 1), "SAME", **options)
     with pytest.raises(TypeError, match="unexpected keyword argument 'precison'"):
         ops.conv_general_dilated(*args, **options, precison="highest")
 

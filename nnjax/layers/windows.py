@@ -191,7 +191,7 @@ def unfold(a: jax.Array, size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> j
         runs = [jax.lax.slice_in_dim(bands, x, x + length, axis=-1)
                 for x in range(0, n_windows * step, step)]  # fmt: skip
         x = jnp.stack(runs, axis=-3)
-        return x.reshape(*x.shape[:-2], -1)
+        return x.reshape(*x.shape[:-2], size[0] * length)
     across = jnp.concatenate(shifted(a, -2, size[1], stride[1], dilation[1]), axis=-1)
     return jnp.concatenate(shifted(across, -3, size[0], stride[0], dilation[0]), axis=-1)
 
