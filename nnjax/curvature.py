@@ -52,7 +52,7 @@ from nnjax.checks import FINITE, check_key, checked, require_scalar, require_siz
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
 from nnjax.network import Network, Params, check_params, forward, one_dtype, require_network
-from nnjax.pieces import means_like
+from nnjax.pieces import at_least_float32, means_like
 from nnjax.sharding import automatic, like_params
 
 __all__ = [
@@ -212,7 +212,8 @@ def kronecker_factors(
             K-FAC proper, `bp.errors[-1][None]` the empirical one.
 
     Returns:
-        One entry per layer: `KroneckerFactors(a, g)`, or () where there are no parameters.
+        One entry per layer: `KroneckerFactors(a, g)` in float32 at least, or () where there are no
+        parameters.
 
     Raises:
         ValueError, TypeError: if params, bp or seeds do not fit the network, or see `exact_seeds`.
@@ -247,7 +248,8 @@ def _kronecker_factors(f):
     n, positions = x.shape[:2]
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).reshape(n * positions, -1)
     d = d.reshape(-1, d.shape[-1])
-    return KroneckerFactors(a=x.T @ x / n, g=d.T @ d / (n * positions))
+    product = partial(jnp.matmul, preferred_element_type=at_least_float32(d.dtype))
+    return KroneckerFactors(a=product(x.T, x) / n, g=product(d.T, d) / (n * positions))
 
 
 def _precondition_arguments(factors, grads, damping):
@@ -314,9 +316,9 @@ def _solve(factors, grad, damping):
     a = jax.scipy.linalg.cho_factor(a + pi * root * jnp.eye(len(a), dtype=a.dtype))
     g = jax.scipy.linalg.cho_factor(g + root / pi * jnp.eye(len(factors.g), dtype=g.dtype))
     matrix = jnp.concatenate([grad.w.reshape(len(grad.b), -1), grad.b[:, None]], axis=1)
-    matrix = jax.scipy.linalg.cho_solve(g, matrix)
+    matrix = jax.scipy.linalg.cho_solve(g, matrix.astype(root.dtype))
     matrix = jax.scipy.linalg.cho_solve(a, matrix.T).T
-    return Affine(w=matrix[:, :-1].reshape(grad.w.shape), b=matrix[:, -1])
+    return means_like(grad, Affine(w=matrix[:, :-1].reshape(grad.w.shape), b=matrix[:, -1]))
 
 
 def kfac_step(
@@ -393,14 +395,18 @@ def ggn_vector_product(net: Network, params: Params, bp: Backprop, vector: Any) 
 
     Reference: Schraudolph 2002, Neural Computation 14:1723.
     """
-    n = require_plain_bp(net, params, bp, "ggn_vector_product")
+    require_plain_bp(net, params, bp, "ggn_vector_product")
     check_params(net, vector, "vector")
+    return _ggn_vector_product(net, params, bp, exact_seeds(net, bp), vector)
 
+
+@jax.jit
+@partial(automatic, layout=like_params)
+def _ggn_vector_product(net, params, bp, seeds, vector):
     def outputs(params):
         return forward(net, params, bp.activations[0], bp.key).weighted_inputs[-1]
 
-    seeds = exact_seeds(net, bp)
-    computed = one_dtype(params)
+    n, computed = seeds.shape[1], one_dtype(params)
     jv = jax.jvp(outputs, (computed,), (_like(computed, vector),))[1]
     hjv = jnp.einsum("vno,vnp,np->no", seeds, seeds, jv)
     errors = backward(net, params, bp, hjv[None])

@@ -290,6 +290,29 @@ def test_precondition_stands_dead_layers():
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(direction))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_kfac_in_16_bits(dtype):
+    """Its factors are float32: in float16 that of these inputs would be infinite."""
+    net = nnjax.mlp([3, 2], loss=nnjax.log_likelihood)
+    narrow = random_params(net, 0, dtype)
+    wide = jax.tree.map(lambda p: p.astype(jnp.float32), narrow)
+    x, y, key = 300 * jnp.eye(3), jnp.array([0, 1, 1]), jax.random.key(0)
+
+    def direction(params):
+        bp = nnjax.backprop(net, params, x, y)
+        factors = curvature.kronecker_factors(net, params, bp, jnp.ones((1, 3, 2)))
+        assert {leaf.dtype for leaf in jax.tree.leaves(factors)} == {jnp.dtype(jnp.float32)}
+        np.testing.assert_allclose(factors[0].a[:3, :3], 30_000 * np.eye(3), rtol=0.01)
+        return curvature.precondition(factors, bp.grads, 0.1)
+
+    for a, b in zip(*map(jax.tree.leaves, (direction(narrow), direction(wide))), strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(np.float32(a), b, rtol=0.03, atol=0.01)
+    stepped = curvature.kfac_step(net, narrow, jnp.eye(3), y, 0.5, key, damping=0.1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(stepped)} == {jnp.dtype(dtype)}
+    assert nnjax.loss(net, stepped, jnp.eye(3), y) < nnjax.loss(net, narrow, jnp.eye(3), y)
+
+
 @pytest.mark.slow
 def test_kfac_trains_in_fewer_steps_than_gradient_descent():
     rng = np.random.default_rng(0)

@@ -43,6 +43,7 @@ def results(net, x, y):
         yield per_example.clipped_gradient(net, params, bp, 1.0)
         yield nnjax.backward(net, params, bp, bp.errors[-1][None])
         yield curvature.kronecker_factors(net, params, bp)
+        yield curvature.ggn_vector_product(net, params, bp, params)
     data = nnjax.data.Dataset((x, y), (x, y), None)
     state, history = nnjax.train(
         net, data, optimizer=optax.sgd(0.5), epochs=1, batch_size=3, key=key
@@ -96,6 +97,22 @@ for name in ("Explicit", "Auto"):
         same(expected, (of_images, of_w))
         assert of_images.sharding.spec[0] == "data"
         assert "all-gather" not in grad.lower(*on_devices).compile().as_text()
+"""
+
+
+CURVATURE_UNDER_A_MESH = """
+from nnjax import curvature
+net = nnjax.architecture.parse("dense4", (36,), 3)
+params = nnjax.init(net, jax.random.key(0))
+def product(x, y, weights):
+    bp = nnjax.backprop(net, params, x, y, weights=weights)
+    return curvature.ggn_vector_product(net, params, bp, params)
+weights = np.linspace(0, 2, 8, dtype=np.float32)
+expected = product(x, y, weights)
+with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))):
+    on_devices = [jax.device_put(a, P("data")) for a in (x, y, weights)]
+    same(expected, product(*on_devices))
+    same(expected, jax.jit(product)(*on_devices))
 """
 
 
@@ -167,6 +184,10 @@ def test_everything_works_under_a_mesh():
 
 def test_operations_work_under_a_mesh_and_keep_to_their_devices():
     run(OPERATIONS_UNDER_A_MESH)
+
+
+def test_products_with_the_gauss_newton_matrix_work_under_a_mesh():
+    run(CURVATURE_UNDER_A_MESH)
 
 
 def test_operations_have_a_gradient_in_a_shard_map():
