@@ -45,7 +45,7 @@ from nnjax.layers.residual import Residual, in_a_row, next_shape
 from nnjax.losses import Loss, cross_entropy, require_loss
 from nnjax.pieces import at_least_float32, equal_size, map_in_pieces
 from nnjax.sharding import like_examples
-from nnjax.tasks import Regression, task_of
+from nnjax.tasks import takes_numbers
 
 __all__ = [
     "NUMBERS_FORWARD",
@@ -323,9 +323,9 @@ def check_batch(
         params: its parameters.
         x: (n, *input_shape); images (n, h, w, c) too where the network takes vectors.
         y: None, (n, n_out) targets or (n,) integer classes; of a network with one output also
-            (n,) real targets, and of a regression (n,) numbers of any kind. Classes are looked at
-            where they are on the host, as NumPy or Python numbers; those on a device are never
-            read back, and make the loss NaN where they are wrong.
+            (n,) real targets, and if `nnjax.tasks.takes_numbers` (n,) numbers of any kind. Classes
+            are looked at where they are on the host, as NumPy or Python numbers; those on a device
+            are never read back, and make the loss NaN where they are wrong.
         key: None or one random key.
 
     Raises:
@@ -364,8 +364,7 @@ def _targets(net, y, n):
     if y.shape[:1] != (n,):
         raise ValueError(f"y has shape {y.shape}, but x has {n} examples; expected as many")
     classes = y.ndim == 1 and y.dtype.kind in "iu"
-    numbers = not classes or isinstance(task_of(net), Regression)
-    if y.ndim == 1 and net.n_out == 1 and numbers:
+    if y.ndim == 1 and net.n_out == 1 and (not classes or takes_numbers(net)):
         y, classes = y.reshape(n, 1), False
     if not classes and y.shape != (n, net.n_out):
         raise ValueError(

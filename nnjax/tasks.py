@@ -42,6 +42,7 @@ __all__ = [
     "RegressionEvaluation",
     "Task",
     "require_task",
+    "takes_numbers",
     "task_of",
 ]
 
@@ -353,8 +354,29 @@ def task_of(net: Network, y: Any = None) -> Task:
     if several:
         numbers = _rows(y) in ("numbers", *(["labels", "unknown"] if linear else []))
         return Regression() if numbers else Classification()
-    linear = linear and isinstance(net.loss, Quadratic)
-    return Regression() if linear or _rows(y) == "numbers" else Classification()
+    if linear and isinstance(net.loss, Quadratic):
+        return Regression()
+    y = y if isinstance(y, jax.Array) else np.asarray(y)
+    y = y.reshape(-1, 1) if takes_numbers(net) else y  # whole numbers too are looked at
+    return Regression() if _rows(y) == "numbers" else Classification()
+
+
+def takes_numbers(net: Network) -> bool:
+    """Return whether whole numbers as targets of a single output are numbers, and not classes.
+
+    So they are of an identity output, unless the loss is one of probabilities.
+
+    Example:
+        >>> import nnjax, optax
+        >>> from nnjax.tasks import takes_numbers
+        >>> huber = nnjax.losses.from_jax(lambda a, y: optax.huber_loss(a, y).sum(axis=-1))
+        >>> takes_numbers(nnjax.mlp([4, 1], output=nnjax.identity, loss=huber))
+        True
+        >>> takes_numbers(nnjax.mlp([4, 1]))
+        False
+    """
+    probabilities = isinstance(net.loss, CrossEntropy | LogLikelihood)
+    return isinstance(net.layers[-1].activation, Identity) and not probabilities
 
 
 def _rows(y: Any) -> str:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn import metrics
 from sklearn.metrics import multilabel_confusion_matrix
@@ -54,6 +55,21 @@ def net(n_out, output=None, loss=nnjax.quadratic):
 )
 def test_the_task_of_a_network_and_its_targets(network, y, task):
     assert task_of(network, y) == task
+
+
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+def test_whole_numbers_are_targets_of_an_identity_output(place):
+    """As those of the quadratic loss are: with classes 0 and 1 they were NaN."""
+    huber = nnjax.losses.from_jax(lambda a, y: optax.huber_loss(a, y).sum(axis=-1))
+    network = net(1, nnjax.identity, huber)
+    params = nnjax.init(network, jax.random.key(0))
+    y = RNG.integers(-5, 100, 40)
+    numbers = y.astype(np.float32)
+    for function in (nnjax.loss, nnjax.backprop, nnjax.evaluate):
+        found, expected = (function(network, params, X, place(t)) for t in (y, numbers))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert nnjax.evaluate(network, params, X, place(y))._fields == ("loss", "rmse", "mae", "r2")
+    assert task_of(network, place(y % 2)) == Classification()  # logits, perhaps, of two classes
 
 
 def test_traced_targets_are_judged_by_what_is_known():
