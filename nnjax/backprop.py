@@ -40,6 +40,7 @@ from nnjax.network import (
     forward,
     one_dtype,
     wide_outputs,
+    without_weight,
 )
 from nnjax.pieces import means_like
 from nnjax.sharding import like_examples, like_params, replicated
@@ -139,7 +140,8 @@ def backprop(net, params, x, y, key=None, feedback=None, weights=None):
         feedback: None: wᵀ carries the errors back, which is backpropagation; else a rule of
             `nnjax.feedback`, such as feedback alignment.
         weights: (n,) how much each example counts, in C = (1/n) Σ_x w_x C_x; None: 1. The errors
-            of an example are then w_x times as large, and all that follows from them.
+            of an example are then w_x times as large, and all that follows from them: 0 of weight
+            0, even if its target is NaN or no class.
 
     Returns:
         `Backprop(loss, grads, activations, weighted_inputs, errors, targets, key, weights)`; with
@@ -192,7 +194,7 @@ def backpropagate(net, params, x, y, key=None, feedback=None, weights=None):
     delta = net.loss.output_error(output, z, a, y)  #                                BP1
     if weights is not None:  # C_x counts w_x times, and so does its error
         weights = weights.astype(loss.dtype)
-        loss, delta = weights * loss, weights[:, None] * delta
+        loss, delta = without_weight(weights, weights * loss, weights[:, None] * delta)
     delta, y = delta.astype(dtype), y.astype(dtype)
     errors = errors_of_layers(net, params, passed, delta, y, feedback)  #            BP2
     totals = tuple(

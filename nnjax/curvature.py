@@ -509,7 +509,8 @@ def _weighted(seeds, bp):
     """Return √w s, whose Σ_v s_v s_vᵀ is w H, for the weights of the examples."""
     if bp.weights is None:
         return seeds
-    return seeds * jnp.sqrt(bp.weights).astype(seeds.dtype)[None, :, None]
+    seeds = seeds * jnp.sqrt(bp.weights).astype(seeds.dtype)[None, :, None]
+    return jnp.where((bp.weights == 0)[None, :, None], jnp.zeros_like(seeds), seeds)
 
 
 def _softmax_factor(net, bp):

@@ -13,7 +13,14 @@ from jax.typing import ArrayLike
 from nnjax.backprop import backprop_arguments, backpropagate
 from nnjax.checks import FINITE, checked, require_scalar
 from nnjax.feedback import Feedback
-from nnjax.network import Network, Params, check_batch, example_keys, microbatch_size
+from nnjax.network import (
+    Network,
+    Params,
+    check_batch,
+    example_keys,
+    microbatch_size,
+    without_weight,
+)
 from nnjax.pieces import UNROLL, at_least_float32, means_like, sum_in_pieces
 from nnjax.sharding import like_params, replicated
 
@@ -98,7 +105,8 @@ def loss_and_gradient(
     """Return the loss of a mini-batch and its gradient, and nothing that would lie in between.
 
     With a feedback, its updates take the place of the gradient. With weights w_x (n,) the loss is
-    the mean of w_x C_x: an example of weight 0 has no part in it.
+    the mean of w_x C_x: an example of weight 0 has no part in it, whatever its input and its target
+    are.
 
     The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
     as convolutions do for patches, the mini-batch is worked through in pieces and the gradients
@@ -130,5 +138,6 @@ def loss_and_gradient(
         return jax.tree.map(lambda v: part * v.astype(at_least_float32(v.dtype)), loss_and_gradient)
 
     keys = None if key is None else example_keys(key, n)
+    (x,) = without_weight(weights, x)  # backpropagate sees to y
     loss, grads = sum_in_pieces(share, (x, y, keys, weights), size, UNROLL)
     return loss, means_like(params, grads)

@@ -68,6 +68,7 @@ __all__ = [
     "one_dtype",
     "require_network",
     "wide_outputs",
+    "without_weight",
 ]
 
 Params = tuple[Any, ...]
@@ -536,6 +537,27 @@ def check_weights(weights: Any, n: int) -> Any:
     return _on_device(weights)
 
 
+def without_weight(weights: Any, *arrays: Any) -> tuple[Any, ...]:
+    """Return arrays (n, ...) with 0 for examples of weight 0, whatever stands there: NaN, class −1.
+
+    Args:
+        weights: (n,), or None: all arrays stay as they are.
+        *arrays: such as x and y.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.network import without_weight
+        >>> without_weight(jnp.array([1.0, 0.0]), jnp.array([2, -1]))[0].tolist()
+        [2, 0]
+    """
+    if weights is None:
+        return arrays
+    return tuple(
+        jnp.where((weights == 0).reshape(-1, *[1] * (a.ndim - 1)), jnp.zeros_like(a), a)
+        for a in arrays
+    )
+
+
 def _examples(net, params, x, y, key=None, weights=None):
     x, y = check_batch(net, params, x, y, key)
     return net, params, x, y, key, check_weights(weights, x.shape[0])
@@ -582,7 +604,8 @@ def loss(
 ) -> jax.Array:
     """Return C, the mean of the loss over the examples, a scalar, in float32 at least.
 
-    With weights C = (1/n) Σ_x w_x C_x: they are not divided by their sum.
+    With weights C = (1/n) Σ_x w_x C_x: they are not divided by their sum. An example of weight 0
+    has no part in it, whatever its input and its target are.
 
     `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to. A large data set is
     worked through in pieces.
@@ -611,7 +634,7 @@ def loss(
         return losses_and_outputs(net, params, x, y, keys)[0]
 
     keys = None if key is None else example_keys(key, jnp.shape(x)[0])
-    each = in_pieces(net, losses, (x, y, keys))
+    each = in_pieces(net, losses, (*without_weight(weights, x, y), keys))
     return jnp.mean(each if weights is None else jnp.asarray(weights, each.dtype) * each)
 
 

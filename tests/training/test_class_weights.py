@@ -18,6 +18,24 @@ X, Y = RNG.normal(size=(23, 4)), RNG.choice(3, 23, p=[0.7, 0.2, 0.1])
 WEIGHTS = RNG.uniform(0, 3, 23)
 
 
+@pytest.mark.parametrize("loss", [nnjax.cross_entropy, nnjax.log_likelihood])
+def test_an_example_of_weight_0_has_no_part_whatever_it_holds(loss):
+    net = nnjax.mlp([4, 3], loss=loss)
+    params = random_params(net, 0)
+    x, y, weights = jnp.ones((3, 4)), jnp.array([0, 2, 1]), jnp.array([1.0, 2.0, 0.0])
+    expected = jax.value_and_grad(nnjax.loss, argnums=1)(net, params, x, y, weights=weights)
+
+    def same(found):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+
+    padding = y.at[2].set(-1)
+    bp = nnjax.backprop(net, params, x, padding, weights=weights)
+    same((bp.loss, bp.grads))
+    x = x.at[2].set(jnp.nan)
+    same(loss_and_gradient(net, params, x, padding, weights=weights))
+    same(jax.value_and_grad(nnjax.loss, argnums=1)(net, params, x, padding, weights=weights))
+
+
 @pytest.mark.parametrize("loss", [nnjax.cross_entropy, nnjax.log_likelihood, nnjax.quadratic])
 @pytest.mark.slow
 def test_the_gradient_of_the_weighted_loss(loss):
