@@ -26,6 +26,7 @@ from nnjax.sharding import automatic, replicated
 __all__ = [
     "FINITE",
     "LARGEST_SIZE",
+    "TINY",
     "Checked",
     "check_key",
     "checked",
@@ -43,6 +44,9 @@ __all__ = [
 
 FINITE = float(np.finfo(np.float32).max)
 """The largest number that is finite in the precision networks usually have."""
+
+TINY = float(np.finfo(np.float32).tiny)
+"""The smallest number greater than 0 that keeps all its digits in that precision."""
 
 LARGEST_SIZE = 2**31 - 1
 """The largest size that every array library can count."""

@@ -48,7 +48,7 @@ from nnjax import contractions
 from nnjax.activations import Sigmoid, Softmax
 from nnjax.backprop import Backprop, backprop
 from nnjax.backward import backward, require_plain_bp
-from nnjax.checks import FINITE, check_key, checked, require_scalar, require_size
+from nnjax.checks import FINITE, TINY, check_key, checked, require_scalar, require_size
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
 from nnjax.network import Network, Params, check_params, forward, one_dtype, require_network
@@ -253,7 +253,7 @@ def _kronecker_factors(f):
 
 
 def _precondition_arguments(factors, grads, damping):
-    require_scalar(damping, "damping", "a number greater than 0 and finite", 1e-300, FINITE)
+    require_scalar(damping, "damping", "a number of at least 1.2e-38 and finite", TINY, FINITE)
     if not _same_shapes(factors, grads):
         raise TypeError(
             f"grads is a {type(grads).__name__} that the factors do not fit; expected the gradient "
@@ -286,10 +286,10 @@ def precondition(factors: tuple[Any, ...], grads: Any, damping: chex.Numeric) ->
     Args:
         factors: from `kronecker_factors`.
         grads: the gradient, or anything shaped as the parameters.
-        damping: λ, greater than 0, in units of the Gauss-Newton matrix.
+        damping: λ, at least 1.2e-38, in units of the Gauss-Newton matrix.
 
     Raises:
-        ValueError: if damping is not positive.
+        ValueError: if damping is not such a number.
         TypeError: if grads are not shaped as the parameters that the factors belong to.
 
     Example:
@@ -343,7 +343,7 @@ def kfac_step(
         y: (n, n_out) targets, or (n,) integer classes.
         eta: the learning rate η, at least 0; about 1 where the damping is large enough.
         key: a random key, for the sampled labels and dropout.
-        damping: λ, greater than 0.
+        damping: λ, at least 1.2e-38.
 
     Raises:
         ValueError, TypeError: if an argument does not fit the network or is out of range.

@@ -48,7 +48,7 @@ import jax.numpy as jnp
 from nnjax import contractions
 from nnjax.backprop import Backprop, FeedbackPass
 from nnjax.backward import require_bp_of, require_plain_bp
-from nnjax.checks import FINITE, checked, require_real_array, require_scalar, require_size
+from nnjax.checks import FINITE, TINY, checked, require_real_array, require_scalar, require_size
 from nnjax.network import Network, Params, check_params, forward_layer, layer_keys, one_dtype
 from nnjax.pieces import at_least_float32, means_like
 from nnjax.sharding import like_examples, like_params
@@ -323,7 +323,7 @@ def _weighted_total(net, params, bp, weights):
 
 def _arguments_of_clipped_gradient(net, params, bp, clip_norm):
     _require_pass(net, params, bp)
-    require_scalar(clip_norm, "clip_norm", "a norm greater than 0 and finite", 1e-300, FINITE)
+    require_scalar(clip_norm, "clip_norm", "a norm of at least 1.2e-38 and finite", TINY, FINITE)
     return net, params, bp, clip_norm
 
 
@@ -341,7 +341,7 @@ def clipped_gradient(
     of one single example (an axis in front), whose norm is at most C already.
 
     Args:
-        clip_norm: C, a finite number greater than 0, or an array () of one.
+        clip_norm: C, a finite number of at least 1.2e-38, or an array () of one.
 
     Returns:
         A pytree like params.

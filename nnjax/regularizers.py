@@ -97,10 +97,11 @@ class L2(Regularizer):
 
     def penalty(self, params, n):
         squares = [jnp.sum(_wide(w) ** 2) for w in _weights(params)]
-        return sum(squares, super().penalty(params, n)) * (self.strength / (2 * n))
+        return sum(squares, super().penalty(params, n)) * plain_number(self.strength / (2 * n))
 
     def gradient(self, params, n):
-        return _of_weights(lambda w: (self.strength / n) * w, jnp.zeros_like, params)
+        rate = plain_number(self.strength / n)
+        return _of_weights(lambda w: rate * w, jnp.zeros_like, params)
 
 
 @jax.tree_util.register_static
@@ -133,10 +134,11 @@ class L1(Regularizer):
 
     def penalty(self, params, n):
         sums = [jnp.sum(absolute(_wide(w))) for w in _weights(params)]
-        return sum(sums, super().penalty(params, n)) * (self.strength / n)
+        return sum(sums, super().penalty(params, n)) * plain_number(self.strength / n)
 
     def gradient(self, params, n):
-        return _of_weights(lambda w: (self.strength / n) * jnp.sign(w), jnp.zeros_like, params)
+        rate = plain_number(self.strength / n)
+        return _of_weights(lambda w: rate * jnp.sign(w), jnp.zeros_like, params)
 
 
 @jax.tree_util.register_static

@@ -439,8 +439,10 @@ def test_bad_input():
         curvature.sampled_seeds(net, bp, jax.random.key(0), samples=0)
     with pytest.raises(TypeError, match="key is 0; expected a random key"):
         curvature.sampled_seeds(net, bp, 0)
-    with pytest.raises(ValueError, match=r"damping is 0; expected a number greater than 0"):
-        curvature.precondition((), (), 0)
+    with pytest.raises(
+        ValueError, match=r"damping is 1e-50; expected a number of at least 1\.2e-38"
+    ):
+        curvature.precondition((), (), 1e-50)  # 0 in float32
     factors = curvature.kronecker_factors(net, params, bp)
     for grads in (bp.grads[:1], bp.grads[::-1], None):
         with pytest.raises(TypeError, match="that the factors do not fit; expected the gradient"):

@@ -113,9 +113,9 @@ def test_the_dtype_of_the_parameters_is_kept(dtype):
 
 
 @pytest.mark.parametrize("kind", [L1, L2])
-def test_a_strength_of_numpy_leaves_the_dtype_as_it_is(kind):
+def test_numbers_of_numpy_leave_the_dtype_as_it_is(kind):
     params = (nnjax.Affine(jnp.ones((2, 2), jnp.bfloat16), jnp.ones(2, jnp.bfloat16)),)
-    gradient = kind(np.float64(5.0)).gradient(params, 10)
+    gradient = kind(np.float64(5.0)).gradient(params, np.int64(10))
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.bfloat16)}
 
 
