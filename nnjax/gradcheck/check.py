@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -111,7 +112,10 @@ def check_gradient(
         positions = checked_positions(argnums, args)
         argnums = positions[0] if isinstance(argnums, int) else positions
         claim = Claim(grad_f, time_limit)
-        function, untraceable, value = evaluable(f, args, positions, scalar_in)
+        owner = getattr(f, "__self__", None)
+        if owner is not None and owner is getattr(grad_f, "__self__", None) and f != grad_f:
+            claim.before = f  # which may keep what its gradient is computed from
+        function, untraceable, value = evaluable(_restoring(f), args, positions, scalar_in)
         if np.ndim(value) and _is_jacobian(claim, value, args):
             options = {"domain": domain, "time_limit": time_limit, "repeat": repeat}
             return check_vjp(f, grad_f, *args, **options)
@@ -315,6 +319,24 @@ class _Reader:
             yield "the value beside it", beside, np.asarray(value)
 
 
+def _restoring(f: Callable) -> Callable:
+    """Return a method as a function that leaves its object as it was, free of JAX's tracers."""
+    owner = getattr(f, "__self__", None)
+    if not hasattr(owner, "__dict__") or isinstance(owner, (type, ModuleType)):
+        return f
+
+    @functools.wraps(f)
+    def call(*args):
+        kept = dict(vars(owner))
+        try:
+            return f(*args)
+        finally:
+            vars(owner).clear()
+            vars(owner).update(kept)
+
+    return call
+
+
 def _moved(before, after):
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     return any(not np.array_equal(one, other, equal_nan=True) for one, other in pairs)
@@ -346,7 +368,12 @@ def _is_jacobian(claim, value, parameters):
 
 
 def _leaf_names(names, args, positions):
-    return [names[i] + path for i in positions for path in named_leaves(args[i])[0]]
+    return [
+        names[i] + path
+        for i in positions
+        for path, leaf in zip(*named_leaves(args[i]), strict=True)
+        if leaf is not None
+    ]
 
 
 def _batch(args, positions):

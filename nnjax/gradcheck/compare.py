@@ -19,6 +19,7 @@ LEAF_TOLERANCE = 1e-10
 ENTRY_TOLERANCE = 1e-9
 
 NO_REFERENCE = "right where autodiff is finite"
+NOT_REACHED = "beyond the reach of differences"
 
 
 class Misfit(Exception):
@@ -149,6 +150,8 @@ def _align(expected, claimed, path, leaves):
         for name in sorted(expected, key=str):
             _align(expected[name], claimed[name], f"{path}[{name!r}]", leaves)
     elif jax.tree_util.all_leaves([expected]):
+        if isinstance(claimed, (tuple, list)) and _stacks_to(claimed, np.shape(expected)):
+            claimed = np.stack([np.asarray(to_numpy(one)) for one in claimed])
         if isinstance(claimed, (tuple, list, dict)) and not _numbers(claimed):
             raise Misfit(
                 f"has another structure {where}: {_describe(claimed)} for an array of shape "
@@ -167,6 +170,12 @@ def _align(expected, claimed, path, leaves):
 def _numbers(tree):
     """Whether nested lists hold plain numbers only, so that they stand for one array."""
     return all(isinstance(leaf, (int, float, np.generic)) for leaf in jax.tree.leaves(tree))
+
+
+def _stacks_to(rows, shape):
+    """Whether a list of arrays is the rows of one array of this shape."""
+    same = all(getattr(row, "shape", None) == shape[1:] for row in rows)
+    return same and shape[:1] == (len(rows),)
 
 
 def _describe(node):

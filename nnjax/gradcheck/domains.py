@@ -216,7 +216,7 @@ def convention(points: Iterable[Any]) -> Finding | None:
     Args:
         points: points, with .parameters, .expected, .claimed_arrays, .noise, .wrong and .names.
     """
-    points = [point for point in points if point.wrong]
+    points = list(points)
     leaves = sorted({i for point in points for i in point.wrong})
     # One number beside arrays that are right may as well have a power left out.
     single = 1 == sum(np.size(points[0].expected[i]) for i in leaves) < len(points[0].names)

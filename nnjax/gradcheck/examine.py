@@ -14,6 +14,7 @@ from nnjax.gradcheck.arbiter import Arbiter
 from nnjax.gradcheck.compare import (
     LEAF_TOLERANCE,
     NO_REFERENCE,
+    NOT_REACHED,
     Leaf,
     Misfit,
     TookTooLong,
@@ -120,9 +121,17 @@ def examine(
             f"The function contains {rule}, so that finite differences do not apply and autodiff "
             "decides.",
         )
-    if any(leaf.verdict == NO_REFERENCE for leaf in worst) and all(
-        leaf.ok or leaf.verdict == NO_REFERENCE for leaf in worst
-    ):
+    open_ = {leaf.verdict for leaf in worst if not leaf.ok}
+    if open_ == {NOT_REACHED}:
+        named = ", ".join(leaf.path for leaf in worst if leaf.verdict == NOT_REACHED)
+        return report(
+            Verdict.INCONCLUSIVE,
+            f"Entries of {named} differ, but differences of the function are too rough to tell "
+            "which is right; give arguments of another size, or a function that JAX can trace. "
+            f"{first.problem.untraceable}",
+            worst,
+        )
+    if open_ == {NO_REFERENCE}:
         bad = next(leaf for leaf in worst if leaf.verdict == NO_REFERENCE)
         return report(
             Verdict.INCONCLUSIVE,
@@ -346,7 +355,7 @@ def _extent(points, worst) -> str:
 
 
 def _badness(leaf: Leaf):
-    order = {"right": 0, "convention": 1, NO_REFERENCE: 2, "wrong": 3}
+    order = {"right": 0, "convention": 1, NO_REFERENCE: 2, NOT_REACHED: 2, "wrong": 3}
     return order.get(leaf.verdict, 4), leaf.relative_error
 
 

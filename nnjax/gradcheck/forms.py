@@ -116,6 +116,7 @@ class Claim:
         self.printed, self.mutates, self.seconds = 0, False, 0.0
         self.learning_rate: float | None = None
         self.not_returned: list[str] = []
+        self.before: Callable = lambda *args: None  # called with the same arguments each time
         self._convert: Callable[[tuple], tuple] | None = None
 
     def __call__(self, *args: Any) -> Any:
@@ -151,6 +152,7 @@ class Claim:
         output, started = io.StringIO(), time.perf_counter()
         try:
             with contextlib.redirect_stdout(output), _time_limit(self.time_limit):
+                self.before(*handed)
                 result = jax.tree.map(_wait_for, self.function(*handed), is_leaf=_is_leaf)
         except _Alarm:
             raise TookTooLong(
@@ -286,6 +288,8 @@ def checked_positions(argnums: int | Sequence[int], args: tuple) -> tuple[int, .
     positions = tuple(i % len(args) for i in given)
     for i in positions:
         for path, leaf in zip(*named_leaves(args[i]), strict=True):
+            if leaf is None:  # as in a layer without biases, which has no gradient
+                continue
             dtype = getattr(leaf, "dtype", type(leaf).__name__)
             if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(
@@ -372,7 +376,7 @@ def _fit(parameters, reading):
         leaves = align(parameters, reading)
     except Misfit:
         return -0.5
-    expected = named_leaves(parameters)[1]
+    expected = jax.tree.leaves(parameters)
     fits = 0
     for leaf, one in zip(leaves, expected, strict=True):
         with contextlib.suppress(Misfit):

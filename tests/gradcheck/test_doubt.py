@@ -323,3 +323,107 @@ def test_a_small_entry_beside_a_large_one_counts(small):
     assert report.verdict == Verdict.WRONG
     assert report.leaves[0].wrong_entries == 1
     assert not report.findings
+
+
+def test_ties_that_count_once_for_each_are_wrong():
+    tied = np.array([1.0, 1.0, 0.5, 2.0, 2.0])
+    ways = {"RIGHT": lambda of: of / of.sum(), "WRONG": lambda of: 1.0 * of}
+    for verdict, way in ways.items():
+        report = check_gradient(jnp.max, lambda v, way=way: way(v == v.max()), tied)
+        assert report.verdict == verdict
+    first = check_gradient(jnp.max, lambda v: np.eye(5)[np.argmax(v)], tied)
+    assert first.verdict == Verdict.CONVENTION
+
+    image = np.array([[1, 1, 0, 2.0], [0, 1, 2, 1], [3, 0, 0.5, 0.5], [0, 0, 0.5, 0.1]])
+
+    def pooled(image):
+        return image.reshape(2, 2, 2, 2).max((1, 3))
+
+    def to_every_tie(image, g):
+        windows = image.reshape(2, 2, 2, 2)
+        of = windows == windows.max((1, 3), keepdims=True)
+        return (of * g[:, None, :, None]).reshape(4, 4)
+
+    assert check_vjp(pooled, to_every_tie, image).verdict == Verdict.WRONG
+
+
+def test_each_of_many_kinks_may_be_taken_from_either_side():
+    x = np.concatenate([np.zeros(40), W])
+    for at_zero in (0.0, 1.0):
+        report = check_gradient(
+            lambda x: jnp.sum(jnp.maximum(x, 0) * jnp.arange(1.0, 44)),
+            lambda x, s=at_zero: np.where(x == 0, s, x > 0) * np.arange(1.0, 44),
+            x,
+        )
+        assert report.verdict == Verdict.CONVENTION
+
+
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError])
+def test_a_function_may_want_the_whole_batch(error):
+    def f(w, x, y):
+        if x.shape != (6, 3):
+            raise error("the shape of x")
+        return jnp.mean((x @ w - y) ** 2)
+
+    report = check_gradient(f, lambda w, x, y: 2 * x.T @ (x @ w + y) / 6, W, X, Y)
+    assert report.verdict == Verdict.WRONG
+
+
+def test_parameters_may_be_none():
+    def f(params, x):
+        return jnp.sum((x @ params["w"]) ** 2)
+
+    def gradient(params, x):
+        return {"w": 2 * x.T @ (x @ params["w"]), "b": None}
+
+    params = {"w": W, "b": None}
+    assert check_gradient(f, gradient, params, X).verdict == Verdict.RIGHT
+    sign = check_gradient(f, lambda p, x: {"w": -gradient(p, x)["w"], "b": None}, params, X)
+    assert sign.findings[0].name == "sign"
+
+
+def test_rows_in_a_list_are_an_array():
+    def f(w):
+        return jnp.sum(w**2)
+
+    assert check_gradient(f, lambda w: [2 * row for row in w], X).verdict == Verdict.RIGHT
+    assert check_gradient(f, lambda w: [3 * row for row in w], X).verdict == Verdict.WRONG
+    numbers = check_gradient(lambda w: w[0] ** 2 + w[1] * w[2], lambda w: [2 * w[0], w[2], w[1]], W)
+    assert numbers.verdict == Verdict.RIGHT
+
+
+class Kept:
+    """A loss that keeps what its gradient is computed from, and a running mean."""
+
+    mean = 0.0
+
+    def loss(self, w, x, y):
+        self.x, self.residual = x, x @ w - y
+        self.mean = 0.9 * self.mean + 0.1 * (x @ w).mean()
+        return (self.residual**2).sum()
+
+    def gradient(self, w, x, y):
+        return 2 * self.x.T @ self.residual
+
+    def number(self, w, x, y):
+        return float(self.loss(w, x, y))
+
+
+def test_an_object_may_keep_what_its_gradient_needs():
+    kept = Kept()
+    for loss in (kept.loss, kept.number):
+        assert check_gradient(loss, kept.gradient, W, X, Y).verdict == Verdict.RIGHT
+        wrong = check_gradient(loss, lambda *args: 3 * Kept.gradient(kept, *args), W, X, Y)
+        assert not wrong.ok
+
+
+def test_what_differences_do_not_reach_is_not_right():
+    def f(w, x, y):
+        r = np.asarray(x, np.float32) @ np.asarray(w, np.float32) - np.asarray(y, np.float32)
+        return float((r**2).mean())
+
+    def one_sign_wrong(w, x, y):
+        return np.array([1, 1, -1]) * (2 * x.T @ (x @ w - y) / 6)
+
+    report = check_gradient(f, one_sign_wrong, W, X * np.array([1, 1, 1e-3]), Y)
+    assert report.verdict in (Verdict.INCONCLUSIVE, Verdict.WRONG)
