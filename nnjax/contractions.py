@@ -132,10 +132,8 @@ def instantiate(f: Factors) -> Any:
         x, d = inputs_and_errors(f)
         n_seeds, n, positions, _ = d.shape
         rows = jnp.moveaxis(d, 0, 2).reshape(n, positions, -1)  # (n, T, V·J)
-        wide = at_least_float32(d.dtype)
-        w = jnp.einsum("ntj,ntk->njk", rows, x, preferred_element_type=wide)
-        w = w.reshape(n, n_seeds, *f.params.w.shape)
-        return Affine(w=jnp.moveaxis(w, 1, 0), b=jnp.sum(d, axis=2, dtype=wide))
+        w = jnp.einsum("ntj,ntk->njk", rows, x).reshape(n, n_seeds, *f.params.w.shape)
+        return Affine(w=jnp.moveaxis(w, 1, 0), b=jnp.sum(d, axis=2))
     per_example = jax.vmap(gradient, in_axes=(None, None, 0, 0, 0))
     per_seed = jax.vmap(per_example, in_axes=(None, None, None, None, 0))
     return per_seed(f.layer, f.params, f.a, f.keys, f.deltas)

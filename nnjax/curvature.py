@@ -52,7 +52,7 @@ from nnjax.checks import FINITE, TINY, check_key, checked, require_scalar, requi
 from nnjax.layers.base import Affine, AffineLayer
 from nnjax.losses import CrossEntropy, LogLikelihood, Quadratic
 from nnjax.network import Network, Params, check_params, forward, one_dtype, require_network
-from nnjax.pieces import at_least_float32, means_like
+from nnjax.pieces import means_like, wide_product
 from nnjax.sharding import automatic, like_params
 
 __all__ = [
@@ -248,8 +248,7 @@ def _kronecker_factors(f):
     n, positions = x.shape[:2]
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).reshape(n * positions, -1)
     d = d.reshape(-1, d.shape[-1])
-    product = partial(jnp.matmul, preferred_element_type=at_least_float32(d.dtype))
-    return KroneckerFactors(a=product(x.T, x) / n, g=product(d.T, d) / (n * positions))
+    return KroneckerFactors(a=wide_product(x.T, x) / n, g=wide_product(d.T, d) / (n * positions))
 
 
 def _precondition_arguments(factors, grads, damping):

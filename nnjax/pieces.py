@@ -15,6 +15,7 @@ __all__ = [
     "map_in_pieces",
     "means_like",
     "sum_in_pieces",
+    "wide_product",
 ]
 
 UNROLL = 2  # small pieces side by side: while one waits for memory, another computes
@@ -113,6 +114,30 @@ def at_least_float32(dtype: Any) -> Any:
     """
     narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return jnp.dtype(jnp.float32) if narrow else jnp.dtype(dtype)
+
+
+def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return a @ b, added up in float32 at least and not rounded to fewer bits.
+
+    XLA has no product of two arrays in bfloat16 with a result in float32 within a loop on CPUs,
+    where it converts both anyway.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.pieces import wide_product
+        >>> ones = jnp.ones(70_000, jnp.float16)  # which ends at 65,504
+        >>> float(wide_product(ones, ones))
+        70000.0
+    """
+    wide = at_least_float32(a.dtype)
+    if a.dtype == wide:
+        return a @ b
+    return jax.lax.platform_dependent(
+        a,
+        b,
+        cpu=lambda a, b: a.astype(wide) @ b.astype(wide),
+        default=lambda a, b: jnp.matmul(a, b, preferred_element_type=wide),
+    )
 
 
 def means_like(params: Any, totals: Any, n: Any = None) -> Any:

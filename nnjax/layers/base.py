@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from nnjax.activations import Activation, identity
 from nnjax.initializers import Initializer, draw, split
 from nnjax.notation import Named
-from nnjax.pieces import at_least_float32
+from nnjax.pieces import at_least_float32, wide_product
 
 __all__ = ["Affine", "AffineLayer", "Layer", "Shape"]
 
@@ -147,8 +147,6 @@ class AffineLayer(Layer):
         x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, delta.shape[-1])
         wide = at_least_float32(delta.dtype)
         return Affine(
-            # BP4  ∂C/∂w_jk = a_k^{l-1} δ_j^l
-            w=jnp.matmul(delta.T, x, preferred_element_type=wide),
-            # BP3  ∂C/∂b_j  = δ_j^l
-            b=jnp.sum(delta, axis=0, dtype=wide),
+            w=wide_product(delta.T, x),  #             BP4  ∂C/∂w_jk = a_k^{l-1} δ_j^l
+            b=jnp.sum(delta, axis=0, dtype=wide),  #   BP3  ∂C/∂b_j  = δ_j^l
         )

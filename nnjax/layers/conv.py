@@ -43,7 +43,7 @@ from nnjax.layers.base import Affine, AffineLayer
 from nnjax.layers.products import Library, Patches, library, patches
 from nnjax.layers.rows import Geometry, places_per_row, widened
 from nnjax.layers.windows import Pair, extent, pair, require_image
-from nnjax.pieces import at_least_float32
+from nnjax.pieces import wide_product
 
 __all__ = ["Conv", "Geometry", "Library", "Patches", "library", "patches"]
 
@@ -229,8 +229,7 @@ def _sum_over_places(delta):
     """
     width, filters = delta.shape[-2:]
     rows = delta.reshape(-1, width * filters)
-    ones, wide = jnp.ones(rows.shape[0], rows.dtype), at_least_float32(rows.dtype)
-    sums = jnp.matmul(ones, rows, preferred_element_type=wide)
+    sums = wide_product(jnp.ones(rows.shape[0], rows.dtype), rows)
     return jnp.sum(sums.reshape(width, filters), axis=0)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from nnjax.layers.base import Shape
 from nnjax.layers.rows import Geometry, gathered, places_per_row, side_by_side, widened
 from nnjax.layers.windows import fold, overlap_add, unfold
-from nnjax.pieces import at_least_float32
+from nnjax.pieces import at_least_float32, wide_product
 
 __all__ = ["InOrder", "Library", "Patches", "in_order", "library", "patches"]
 
@@ -80,10 +80,9 @@ class Patches:
         wide = widened(geometry, n)
         x = self.unfold(a, wide)
         x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, n * filters)
-        product = partial(jnp.matmul, preferred_element_type=at_least_float32(delta.dtype))
         # The same product either way; with the fewer rows first it is faster.
         few = delta.shape[-1] <= x.shape[-1]
-        g = product(delta.T, x) if few else product(x.T, delta).T
+        g = wide_product(delta.T, x) if few else wide_product(x.T, delta).T
         g = g.reshape(n * filters, *wide.kernel, channels)
         return gathered(g, n, geometry.kernel[1], geometry.stride[1])
 
