@@ -106,7 +106,7 @@ def loss_and_gradient(
 
     With a feedback, its updates take the place of the gradient. With weights w_x (n,) the loss is
     the mean of w_x C_x: an example of weight 0 has no part in it, whatever its input and its target
-    are.
+    are; classes on the host are checked all the same.
 
     The numbers of `backprop`, up to rounding. Where layers need much memory beside their outputs,
     as convolutions do for patches, the mini-batch is worked through in pieces and the gradients

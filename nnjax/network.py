@@ -605,7 +605,8 @@ def loss(
     """Return C, the mean of the loss over the examples, a scalar, in float32 at least.
 
     With weights C = (1/n) Σ_x w_x C_x: they are not divided by their sum. An example of weight 0
-    has no part in it, whatever its input and its target are.
+    has no part in it, whatever its input and its target are; classes on the host are checked all
+    the same.
 
     `jax.grad(nnjax.loss, argnums=1)` is what `backprop` is proved equal to. A large data set is
     worked through in pieces.
