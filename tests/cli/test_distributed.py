@@ -150,8 +150,9 @@ def test_a_signal_stops_all_processes_together_and_they_continue_bit_for_bit(
         running[process].send_signal(number)
     said = [process.communicate(timeout=120)[1] for process in running]
     assert [process.returncode for process in running] == [128 + number] * 2
+    what = "progress" if command[0] == "sweep" else "parameters"
     assert re.fullmatch(
-        rf"nnjax: Terminated after epoch [23]; parameters saved in {stopped}\n", said[0]
+        rf"nnjax: Terminated after epoch [23]; {what} saved in {stopped}\n", said[0]
     )
     assert said[1] == "nnjax: Terminated\n"
     together(command[0], "--resume", str(stopped))
