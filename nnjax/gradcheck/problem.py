@@ -373,11 +373,12 @@ class Point:
         claimed = np.concatenate([np.ravel(self.claimed_arrays[i]) for i in wrong])
         centre = sides.mean(axis=0)
         _, sizes, directions = np.linalg.svd(sides - centre, full_matrices=False)
-        directions = directions[sizes > 1e-3 * max(norm(claimed - centre), sizes[0])]
+        off = claimed - centre
+        small = 1e-3 * max(norm(off), sizes[0])  # of what moves smoothly
+        directions = directions[sizes > small]
         if len(directions) > len(sides) // 2 - 2:  # opposite sides are mirror images
             return True
-        off = claimed - centre
-        return norm(off - directions.T @ (directions @ off)) <= 1e-3 * norm(off)
+        return norm(off - directions.T @ (directions @ off)) <= small
 
     @cached_property
     def noise(self) -> list[np.ndarray]:

@@ -347,6 +347,16 @@ def test_ties_that_count_once_for_each_are_wrong():
     assert check_vjp(pooled, to_every_tie, image).verdict == Verdict.WRONG
 
 
+@pytest.mark.parametrize("at_zero", [0.0, 1.0, -1.0])
+def test_the_middle_of_a_kink_is_among_its_sides(at_zero):
+    report = check_gradient(
+        lambda w: jnp.sum(w**2) + 0.1 * jnp.sum(jnp.abs(w)),
+        lambda w: 2 * w + 0.1 * np.where(w == 0, at_zero, np.sign(w)),
+        np.array([0.0, 1.0, 0.0, -1.0]),
+    )
+    assert report.ok
+
+
 def test_each_of_many_kinks_may_be_taken_from_either_side():
     x = np.concatenate([np.zeros(40), W])
     for at_zero in (0.0, 1.0):
