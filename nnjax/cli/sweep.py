@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from nnjax.network import Network
 from nnjax.tasks import METRICS, Metric, Regression, Task, task_of
 from nnjax.training import EarlyStopping, Many, checkpoint, many_epochs
 from nnjax.training.grid import Grid
-from nnjax.training.many_result import DIVERGED, RUNNING
+from nnjax.training.many_result import RUNNING
 from nnjax.training.processes import decided_by_the_first
 from nnjax.training.run import Run, plain_json
 from nnjax.training.search import ask, tell
@@ -385,7 +385,7 @@ def _shown(sweep: Sweep) -> Iterator[Callable[..., None]]:
             number = 0 if before is None else len(before.grid.trials)
             text = f"Trials {number + len(many.grid.trials)}/{sweep.search}  {text}"
             every = many if before is None else before.followed_by(many)
-        if not np.all(every.status == DIVERGED):
+        with suppress(ValueError):  # none is best where too many networks have diverged
             best = every.best(sweep.measure)
             text += f"  best {_words(best.measure)} {_figure(best.measure, np.median(best.values))}"
             settings = _chosen(every, best.settings, sweep)

@@ -269,14 +269,18 @@ class Many:
             measure: a name in `history`; None: `measure`.
 
         Raises:
-            ValueError: if it was not measured, or every network diverged that was not dropped.
+            ValueError: if it was not measured, or at least half of the networks diverged of every
+                setting that was not dropped.
         """
         measure = measure or self.measure
         values = self.final(measure)
         ranks = np.where(self.dropped, -np.inf, self.ranked(values, measure))
         if not np.any(ranks > -np.inf):
             kept = " that successive halving kept" if np.any(self.dropped) else ""
-            raise ValueError(f"every network{kept} diverged; try smaller learning rates")
+            who = f"every network{kept}"
+            if not np.all(self.diverged | (self.status == DROPPED)):
+                who = f"at least half of the networks{kept} of every setting"
+            raise ValueError(f"{who} diverged; try smaller learning rates")
         at = np.unravel_index(np.argmax(ranks), ranks.shape)
         axes = zip(at, self.grid.axes.items(), strict=True)
         settings = {name: along[i] for i, (name, along) in axes}

@@ -179,6 +179,17 @@ def test_settings_that_get_worse_are_not_displaced_by_those_that_were_dropped():
         many.best()
 
 
+def test_no_setting_is_best_where_half_of_the_networks_of_each_diverged():
+    grid = {"rate": [0.1, 0.2]}
+    many = train_many(PLAIN, DATA, grid, seeds=2, epochs=1, batch_size=23)
+    (group,) = many.groups
+    status = np.array(group.status)
+    status[0] = DIVERGED  # of the first seed
+    many = dataclasses.replace(many, groups=(group._replace(status=status),))
+    with pytest.raises(ValueError, match="at least half of the networks of every setting diverged"):
+        many.best()
+
+
 def test_of_two_settings_that_diverged_the_one_that_still_trains_is_kept():
     """One of its two networks diverged, and so its median is as bad as that of the other."""
     grid, common = {"rate": [1e9, 0.1]}, {"epochs": 4, "batch_size": 23, "refine": 2}
