@@ -423,9 +423,9 @@ def report(args: argparse.Namespace) -> None:
     for result in results:
         print(f"\n{result}")
         tested = {"": result.test, ", outputs averaged": result.test_averaged}
-        for how, accuracies in tested.items() if record.goal is not None else ():
-            reached = sum(accuracy >= record.goal for accuracy in accuracies)
-            if accuracies:
+        for how, accuracies in tested.items():
+            if accuracies and record.goal is not None:
+                reached = sum(np.array(accuracies) >= record.goal)
                 print(f"  {record.goal:.2%} of the test images reached from {reached} seeds{how}")
     if args.json is not None:
         content = {"machine": machine, "record": args.record}
