@@ -52,7 +52,7 @@ def _not_covered(names: Sequence[str], positions: Sequence[int], args: tuple) ->
         for i, (name, argument) in enumerate(zip(names, args, strict=True))
         if i not in positions and _is_floating(argument)
     ]
-    return ", ".join([NOT_COVERED, *(f"other values of {' and '.join(fixed)}" for _ in fixed[:1])])
+    return f"{NOT_COVERED}, other values of {' and '.join(fixed)}" if fixed else NOT_COVERED
 
 
 def check_gradient(
@@ -439,9 +439,7 @@ def _examine_pass(title, forward, pull_back, called, args, domain, time_limit, r
         given = entries(args, claim(weights, *args)[1])
         if len(given) == len(positions) and any(one is not None for one in given):
             asked = tuple(i for i, one in zip(positions, given, strict=True) if one is not None)
-            left = [names[i] for i in positions if i not in asked]
-            if left:
-                claim.not_returned = left
+            claim.not_returned = [names[i] for i in positions if i not in asked]
             positions = asked
     problem = Problem(
         weighted,
@@ -513,10 +511,9 @@ def _placed(problem: Problem, args: tuple, said: Any) -> tuple[Problem, list[Poi
         if found and any(point.wrong for point in points):
             # On the set itself the whole array may be right, or right by another convention.
             whole = {i: one._replace(along=lambda g, value: g) for i, one in found.items()}
-            on_it = replace(problem, domains=whole)
+            on_it = replace(problem, domains=whole, noticed=True)
             others = list(_around(on_it, args))
             if not any(point.wrong for point in others) or convention(others) is not None:
-                on_it.noticed = True
                 return on_it, others
     return problem, points
 

@@ -174,10 +174,10 @@ def _smoothed(widest, size):
     Entries of very different size round each in proportion to their own; where terms cancel they
     round as the leaf does.
     """
-    by_leaf = _root_mean_square(widest)
-    relative = np.divide(widest, size, out=np.full(size.shape, np.inf), where=size > 0)
-    by_size = _root_mean_square(relative[size > 0]) * size
-    return np.where(size > 0, np.minimum(by_leaf, by_size), by_leaf)
+    by_leaf, some = _root_mean_square(widest), size > 0
+    with np.errstate(all="ignore"):  # the smallest of sizes make infinite quotients
+        by_size = _root_mean_square(widest[some] / size[some]) * size
+    return np.where(some, np.fmin(by_leaf, by_size), by_leaf)
 
 
 def _root_mean_square(array):

@@ -18,7 +18,7 @@ def scaled(points: Sequence[Any]) -> Finding | None:
     """Return the factor by which a whole gradient is off, where it is a matter of convention.
 
     That is a ½ of a function that squares something, and sum or mean over the examples of a batch:
-    which of both f is, it is asked, example by example.
+    which of both f is, it is asked, of the two halves of the batch.
     """
     factors = _factors(points)
     if factors is None or not np.allclose(factors, factors[0], rtol=1e-9):
