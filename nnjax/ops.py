@@ -109,9 +109,8 @@ def _pull_back(layer, w, x, delta):
     size = _at_once(layer, x)
     pull_back = jax.vmap(partial(layer.pull_back, params))
     gradient = sum_in_pieces(lambda xs: layer.gradients(*xs).w, (x, delta), size, UNROLL)
-    return gradient.astype(w.dtype), map_in_pieces(
-        lambda xs: pull_back(*xs), (x, delta), size, UNROLL
-    )
+    back = map_in_pieces(lambda xs: pull_back(*xs), (x, delta), size, UNROLL)
+    return gradient.astype(w.dtype), back
 
 
 def _at_once(layer, x, limit=None):

@@ -121,8 +121,8 @@ def examine(
             f"The function contains {rule}, so that finite differences do not apply and autodiff "
             "decides.",
         )
-    open_ = {leaf.verdict for leaf in worst if not leaf.ok}
-    if open_ == {NOT_REACHED}:
+    unsettled = {leaf.verdict for leaf in worst if not leaf.ok}
+    if unsettled == {NOT_REACHED}:
         named = ", ".join(leaf.path for leaf in worst if leaf.verdict == NOT_REACHED)
         return report(
             Verdict.INCONCLUSIVE,
@@ -131,7 +131,7 @@ def examine(
             f"{first.problem.untraceable}",
             worst,
         )
-    if open_ == {NO_REFERENCE}:
+    if unsettled == {NO_REFERENCE}:
         bad = next(leaf for leaf in worst if leaf.verdict == NO_REFERENCE)
         return report(
             Verdict.INCONCLUSIVE,

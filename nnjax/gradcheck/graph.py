@@ -244,7 +244,7 @@ class Graph:
                 power = equation.params.get("y", 0.5) if "pow" in equation.name else 1
                 if (
                     divides
-                    or equation.name in ("log", "log2", "sqrt", "rsqrt", "cbrt")
+                    or equation.name in ("log", "sqrt", "rsqrt", "cbrt")
                     or (j == 0 and (power < 0 or power != int(power)))
                 ):
                     return True
