@@ -186,9 +186,13 @@ LAYERS_OF_SUMS = {
 
 
 @pytest.mark.parametrize(
-    "layers", ["dense", "conv", pytest.param("groups", marks=pytest.mark.slow), "layernorm"]
+    ("layers", "n", "target"),
+    [
+        pytest.param(layers, n, target, marks=[pytest.mark.slow] * (layers not in quick))
+        for n, target, quick in ((1000, 100.0, ["conv"]), (70_000, 0.5, ["dense", "layernorm"]))
+        for layers in LAYERS_OF_SUMS
+    ],
 )
-@pytest.mark.parametrize(("n", "target"), [(1000, 100.0), (70_000, 0.5)], ids=["sum", "n"])
 def test_sums_over_examples_and_their_number_exceed_float16(layers, n, target):
     """Which ends at 65,504; the means, about -100 and -0.5, are small."""
     net = nnjax.Network(*LAYERS_OF_SUMS[layers], nnjax.quadratic)

@@ -290,7 +290,7 @@ def test_precondition_stands_dead_layers():
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(direction))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.bfloat16, marks=pytest.mark.slow), jnp.float16])
 def test_kfac_in_16_bits(dtype):
     """Its factors are float32: in float16 that of these inputs would be infinite."""
     net = nnjax.mlp([3, 2], loss=nnjax.log_likelihood)

@@ -109,7 +109,7 @@ def test_a_convolution_exports_for_any_number_of_images():
         np.testing.assert_allclose(a, b)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float16"])
 def test_a_gradient_of_a_gradient_in_16_bits(dtype):
     x, w = jnp.ones((2, 5, 5, 1), dtype), jnp.ones((1, 3, 3, 1), dtype)
 

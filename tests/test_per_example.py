@@ -87,7 +87,8 @@ SLOW = (
 )
 CASES = [
     *(pytest.param((name, 5), marks=[pytest.mark.slow] * (name in SLOW)) for name in NETS),
-    ("conv, many positions", 1),
+    ("dense, one layer", 1),
+    pytest.param(("conv, many positions", 1), marks=pytest.mark.slow),
 ]
 
 

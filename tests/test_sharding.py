@@ -88,7 +88,7 @@ images = rng.normal(size=(8, 6, 6, 2)).astype(np.float32)
 w = rng.normal(size=(16, 3, 3, 2)).astype(np.float32)
 expected = jax.grad(loss, (0, 1))(images, w)
 nnjax.network._PATCH_NUMBERS = 1  # no more than two images at once on one device
-for name in ("Explicit", "Auto"):
+for name in KINDS:
     with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(AxisType[name],))):
         on_devices = jax.device_put(images, P("data")), jax.device_put(w, P())
         grad = jax.jit(jax.grad(loss, (0, 1)))
@@ -118,7 +118,7 @@ with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,)
 
 OPERATIONS_IN_A_SHARD_MAP = """
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-for channels in (1, 16):  # by patches, and in part by the library
+for channels in CHANNELS:
     images = rng.integers(-2, 3, (8, 6, 6, channels)).astype(np.float32)  # all sums are exact
     w = rng.integers(-2, 3, (16, 3, 3, channels)).astype(np.float32)
     def loss(w, x):
@@ -182,17 +182,22 @@ def test_everything_works_under_a_mesh():
     run(UNDER_A_MESH, NETS=["dense4"], KINDS=["Explicit"], FULL=False)
 
 
-def test_operations_work_under_a_mesh_and_keep_to_their_devices():
-    run(OPERATIONS_UNDER_A_MESH)
+@pytest.mark.parametrize("kind", ["Explicit", pytest.param("Auto", marks=pytest.mark.slow)])
+def test_operations_work_under_a_mesh_and_keep_to_their_devices(kind):
+    run(OPERATIONS_UNDER_A_MESH, KINDS=[kind])
 
 
 def test_products_with_the_gauss_newton_matrix_work_under_a_mesh():
     run(CURVATURE_UNDER_A_MESH)
 
 
-def test_operations_have_a_gradient_in_a_shard_map():
+@pytest.mark.parametrize(
+    "channels",
+    [pytest.param(1, id="patches", marks=pytest.mark.slow), pytest.param(16, id="library")],
+)
+def test_operations_have_a_gradient_in_a_shard_map(channels):
     """Where kernels are shared, and where images are: both gradients are sums over the devices."""
-    run(OPERATIONS_IN_A_SHARD_MAP)
+    run(OPERATIONS_IN_A_SHARD_MAP, CHANNELS=[channels])
 
 
 def test_every_device_holds_its_share_of_the_examples():

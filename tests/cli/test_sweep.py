@@ -50,8 +50,14 @@ def test_the_folder_holds_the_results_and_is_a_run_of_the_best_network(sweep, ca
     ("task", "options", "measure"),
     [
         ("regression", ["--target", "price", "--standardize"], "rmse"),
-        ("binary", ["--target", "colour", "--task", "binary"], "accuracy"),
-        ("multilabel", ["--target", "red", "big", "--task", "multilabel"], "label_accuracy"),
+        pytest.param(
+            *("binary", ["--target", "colour", "--task", "binary"], "accuracy"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("multilabel", ["--target", "red", "big", "--task", "multilabel"], "label_accuracy"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_best_run_is_of_the_task_of_the_sweep(task, options, measure, tmp_path, capsys):

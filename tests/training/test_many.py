@@ -299,6 +299,7 @@ def test_a_mesh_without_devices_of_this_process_is_refused(monkeypatch):
         processes.own_devices(mesh)
 
 
+@pytest.mark.slow
 def test_a_list_of_settings_takes_the_place_of_all_combinations():
     trials = [{"rate": 0.1, "l2": 2.0}, {"rate": 0.3}, {"rate": 0.2, "l2": 0.5}]
     common = {"seeds": [4], "epochs": 1, "batch_size": 5, "key": KEY}
