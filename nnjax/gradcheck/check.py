@@ -25,6 +25,7 @@ from nnjax.gradcheck.forms import (
     checked_positions,
     is_scalar,
     name_of,
+    named_rate,
     parameter_names,
     read_gradient,
     read_step,
@@ -76,7 +77,8 @@ def check_gradient(
         grad_f: grad_f(*args) -> ∂f/∂args[argnums], in the structure of that argument (a tuple, if
             argnums is one), of JAX, NumPy or PyTorch arrays; or (value, gradient) in either order,
             a dict such as {"dw": ...}, a flat tuple; or nothing, if it takes a step of gradient
-            descent in place: the step is then what is checked.
+            descent in place: the step is then what is checked, with its learning rate where it is
+            named (an argument, an attribute or a variable such as lr, eta or learning_rate).
         *args: example arguments, pytrees of arrays; integer arrays and other objects are passed on
             as they are.
         argnums: which of them the gradient is for.
@@ -294,7 +296,8 @@ class _Reader:
             if _moved(parameters, after):
                 problem = Problem(self.function, self, self.argnums, untraceable=self.untraceable)
                 expected = problem.at("", args).expected
-                gradient, self.claim.learning_rate = read_step(parameters, after, expected)
+                known = named_rate(self.claim.function, args)
+                gradient, self.claim.learning_rate = read_step(parameters, after, expected, known)
                 return gradient
         return self._read(result, parameters, args)
 

@@ -32,6 +32,8 @@ from nnjax.gradcheck.report import GradientReport, Verdict
 
 __all__ = ["examine"]
 
+PENALTIES = "L2 term", "L1 term"
+
 
 def examine(
     subject: str,
@@ -266,11 +268,9 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
     unknown = line.factor is not None and f"factor {abs(line.factor):.6g}" in line.name
     if exact and all(f.name.startswith("scaled") for f in named) and not unknown:
         return tuple(placed)  # which says where the number comes from
-    term = f" ({line.name})" if exact else ""  # what became of it, such as of a penalty
     return tuple(
         replace(
-            finding,
-            name=finding.name + term * finding.name.startswith(("L2 term", "L1 term")),
+            _of_penalty(finding, line) if exact else finding,
             file=line.file,
             line=line.line,
             column=line.column,
@@ -281,6 +281,18 @@ def _merged(named: Sequence[Finding], placed: Sequence[Finding]) -> tuple[Findin
         )
         for finding in named
     )
+
+
+def _of_penalty(finding: Finding, line: Finding) -> Finding:
+    """Return the finding with what became of the term of a penalty, if it is of one."""
+    if not finding.name.startswith(PENALTIES) or line.name.startswith(PENALTIES):
+        return finding
+    if not line.factor:
+        return replace(finding, name=f"{finding.name} ({line.name})")
+    # The term is there, times another number: what is added or missing is only a part of it.
+    penalty = next(name for name in PENALTIES if finding.name.startswith(name))
+    name = f"{penalty} ({line.name})"
+    return replace(line, name=name, residual=finding.residual, leaves=finding.leaves)
 
 
 def _telling(finding: Finding) -> bool:
@@ -310,6 +322,12 @@ def _agreement(points, worst) -> str:
             f"({max(off, 1e-15):.0e}).{elsewhere} {problem.untraceable}"
         )
     small = [leaf for leaf in worst if leaf.relative_error > LEAF_TOLERANCE]
+    if small and problem.in_float32(points[0].args):
+        size = max(leaf.relative_error for leaf in small)
+        return (
+            f"Agrees with autodiff to {size:.0e} in every array{on}, as far as float32 reaches, in "
+            f"which the function calculates.{elsewhere}"
+        )
     size = max((leaf.relative_error for leaf in worst if leaf not in small), default=0.0)
     closely = f"Agrees with autodiff {f'to {size:.0e}' if size else 'exactly'}"
     if not small:

@@ -45,6 +45,7 @@ __all__ = [
     "Caller",
     "Claim",
     "Form",
+    "LearningRate",
     "Returned",
     "as_numpy",
     "as_torch",
@@ -53,6 +54,7 @@ __all__ = [
     "is_array",
     "is_scalar",
     "name_of",
+    "named_rate",
     "parameter_names",
     "raised",
     "read_gradient",
@@ -105,6 +107,13 @@ class Returned(NamedTuple):
     arguments: tuple
 
 
+class LearningRate(NamedTuple):
+    """Of a step in place: its value, and what the function calls it, "" if the step told it."""
+
+    value: float
+    name: str = ""
+
+
 class Claim:
     """Somebody's own function, called with care: copies go in, what it prints stays out.
 
@@ -121,7 +130,7 @@ class Claim:
         require_number(time_limit, "time_limit", "a positive number of seconds", 1e-9, 1e9)
         self.function, self.time_limit = function, time_limit
         self.printed, self.mutates, self.seconds = 0, False, 0.0
-        self.learning_rate: float | None = None
+        self.learning_rate: LearningRate | None = None
         self.not_returned: list[str] = []
         self.before: Callable = lambda *args: None  # called with the same arguments each time
         self._convert: Callable[[tuple], tuple] | None = None
@@ -151,8 +160,9 @@ class Claim:
         raise next((one for one in complaints if not one.of_jax), complaints[0])
 
     def in_place(self, *args: Any) -> Returned:
-        """As `call`, with NumPy arrays, which the function can change."""
-        return self._call(as_numpy(args))
+        """As `call`, with arrays that the function can change: NumPy's, or PyTorch's if it takes
+        only those."""
+        return self._call((as_torch if self._convert is as_torch else as_numpy)(args))
 
     def _call(self, args):
         handed = jax.tree.map(lambda leaf: leaf.copy() if _mutable(leaf) else leaf, args)
@@ -191,9 +201,16 @@ class Claim:
         if self.mutates and self.learning_rate is None:
             said.append("the function changes its arguments in place (it was given copies)")
         if self.learning_rate is not None:
+            rate, name = self.learning_rate
+            whence = (
+                f"its {name}"
+                if name
+                else "what most entries tell; a wrong factor of the whole step is not seen unless "
+                "the function names its learning rate, as in lr=0.1"
+            )
             said.append(
                 "it takes a step in place, which is read as −η times the gradient, "
-                f"η = {self.learning_rate:.6g}"
+                f"η = {rate:.6g} ({whence})"
             )
         if self.seconds > 5:
             said.append(f"one call of the function takes {self.seconds:.1f} s")
@@ -433,10 +450,43 @@ def _renamed(result, names):
         yield tuple(found) if len(found) > 1 else found[0]
 
 
-def read_step(before: Any, after: Any, expected: Sequence[np.ndarray]) -> tuple[Any, float]:
+# What people call a learning rate; where a function has several of them, the first counts.
+RATE_NAMES = ("learning_rate", "learningRate", "lr", "eta", "η", "step_size", "rate", "alpha", "α")
+
+
+def named_rate(function: Callable, args: tuple) -> LearningRate | None:
+    """Return the learning rate that a function takes, or reads from its object or around it.
+
+    Example:
+        >>> named_rate(lambda w, x, lr=0.1: None, (1.0, 2.0))
+        LearningRate(value=0.1, name='lr')
+    """
+    named: dict[str, Any] = {}
+    inner = function
+    while hasattr(inner, "func"):  # functools.partial
+        inner = inner.func
+    with contextlib.suppress(TypeError, ValueError):
+        around = inspect.getclosurevars(inner)
+        named |= around.globals | around.nonlocals
+    named |= getattr(getattr(inner, "__self__", None), "__dict__", {})
+    with contextlib.suppress(TypeError, ValueError):
+        bound = inspect.signature(function).bind(*args)
+        bound.apply_defaults()
+        named |= bound.arguments
+    for name in RATE_NAMES:
+        value = named.get(name)
+        if is_scalar(value) and not isinstance(value, bool) and 0 < float(value) < np.inf:
+            return LearningRate(float(value), name)
+    return None
+
+
+def read_step(
+    before: Any, after: Any, expected: Sequence[np.ndarray], known: LearningRate | None = None
+) -> tuple[Any, LearningRate]:
     """Return the gradient that a step in place has followed, and its learning rate.
 
-    The step is read as θ − η ∂f/∂θ with one η for everything: the one that most entries tell.
+    The step is read as θ − η ∂f/∂θ with one η for everything: the one that is known; if none is,
+    the one that most entries tell.
 
     Raises:
         Misfit: if nothing has moved.
@@ -445,6 +495,9 @@ def read_step(before: Any, after: Any, expected: Sequence[np.ndarray]) -> tuple[
         np.asarray(one) - to_numpy(other)
         for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     ]
+    structure = jax.tree.structure(before)
+    if known is not None and any(np.any(m) for m in moved):
+        return jax.tree.unflatten(structure, [m / known.value for m in moved]), known
     with np.errstate(all="ignore"):
         rates = np.concatenate([(m / g).ravel() for m, g in zip(moved, expected, strict=True)])
     rates = np.sort(rates[np.isfinite(rates) & (rates > 0)])
@@ -456,7 +509,7 @@ def read_step(before: Any, after: Any, expected: Sequence[np.ndarray]) -> tuple[
     widths = rates[half - 1 :] / rates[: rates.size - half + 1]
     start = int(np.argmin(widths))
     rate = float(np.median(rates[start : start + half]))
-    return jax.tree.unflatten(jax.tree.structure(before), [m / rate for m in moved]), rate
+    return jax.tree.unflatten(structure, [m / rate for m in moved]), LearningRate(rate)
 
 
 # The backpropagation of a network.

@@ -121,8 +121,9 @@ def rounding_noise(function: Callable, args: tuple) -> Callable[..., list[np.nda
     """Return noise(*args): how far rounding alone moves every output of `function`, leaf by leaf.
 
     The largest change seen in three runs in which every floating-point operation errs by up to one
-    unit in the last place, smoothed over each leaf, times a safety factor of 30: another right
-    way to calculate the same rounds otherwise, and not more than this.
+    unit in the last place (of float32, where the function calculates so), smoothed over each leaf,
+    times a safety factor of 30: another right way to calculate the same rounds otherwise, and not
+    more than this.
 
     Args:
         function: traceable by JAX, returning a pytree of arrays.
@@ -137,10 +138,10 @@ def rounding_noise(function: Callable, args: tuple) -> Callable[..., list[np.nda
         True
     """
     program = jax.make_jaxpr(function)(*args)
-    shapes: list[tuple[int, ...]] = []
+    kinds: list[tuple[tuple[int, ...], Any]] = []
 
     def record(value):
-        shapes.append(value.shape)
+        kinds.append((value.shape, value.dtype))
         return value
 
     jax.eval_shape(
@@ -154,10 +155,14 @@ def rounding_noise(function: Callable, args: tuple) -> Callable[..., list[np.nda
 
     def noise(*args):
         leaves, rng = jax.tree.leaves(args), np.random.default_rng(0)
-        right = disturbed([np.ones(shape) for shape in shapes], *leaves)
+        right = disturbed([np.ones(shape, dtype) for shape, dtype in kinds], *leaves)
         spread = [np.zeros(out.shape) for out in right]
         for _ in range(3):
-            outputs = disturbed([1 + EPS * rng.uniform(-1, 1, shape) for shape in shapes], *leaves)
+            ulps = [
+                (1 + float(jnp.finfo(dtype).eps) * rng.uniform(-1, 1, shape)).astype(dtype)
+                for shape, dtype in kinds
+            ]
+            outputs = disturbed(ulps, *leaves)
             for widest, out, exact in zip(spread, outputs, right, strict=True):
                 np.maximum(widest, np.abs(np.asarray(out) - np.asarray(exact)), out=widest)
         return [
@@ -205,13 +210,20 @@ def _run(jaxpr, consts, args, disturb):
             primitive = equation.primitive
             bound = primitive.bind(*inputs, **equation.params)
             outputs = bound if primitive.multiple_results else [bound]
-            if primitive.name not in EXACT:
-                outputs = [
-                    disturb(out) if getattr(out, "dtype", None) == np.float64 else out
-                    for out in outputs
-                ]
+            if primitive.name not in EXACT or _narrows(inputs, outputs):
+                outputs = [disturb(out) if _is_floating(out) else out for out in outputs]
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _is_floating(value):
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _narrows(inputs, outputs):
+    """Return whether numbers become shorter, as in float32: that rounds, too."""
+    floats = [[v.dtype.itemsize for v in vs if _is_floating(v)] for vs in (inputs, outputs)]
+    return bool(floats[0] and floats[1]) and min(floats[1]) < max(floats[0])
 
 
 def program_within(equation: Any) -> tuple[Any, Sequence[Any]] | None:

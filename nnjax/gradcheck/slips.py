@@ -339,8 +339,9 @@ class _Slips:
         for text, function in OTHERS.items():
             for name, value, more in ((self.u, "argument", 0.0), (self.v, "result", 0.1)):
                 change = times(lambda e, f=function, value=value: f(getattr(e, value)))
+                formula = text.format(v=name)
                 words: dict[str, Any] = {
-                    "formula": text.format(v=name),
+                    "formula": f"({formula})" if text.startswith("1 ") else formula,
                     "words": text.format(v=f"`{name}`"),
                 }
                 yield self.slip("function", change, more, **words)

@@ -449,3 +449,50 @@ def test_what_differences_do_not_reach_is_not_right():
 def test_the_rounding_expected_of_an_entry_is_a_number_whatever_its_size():
     noise = _smoothed(np.full(3, 1e-16), np.array([1.0, 1e-310, 0.0]))
     assert np.isfinite(noise).all()
+
+
+def in_single(w, x):
+    """Calculates in float32, whatever it is given."""
+    return jnp.mean(jnp.tanh(x.astype(jnp.float32) @ w.astype(jnp.float32)) ** 2)
+
+
+def test_a_function_in_float32_is_checked_as_far_as_that_reaches():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 3))
+
+    def gradient(w, x, slope=lambda a: 1 - a**2):
+        a = np.tanh(x @ w)
+        return 2 * x.T @ (a * slope(a)) / a.size
+
+    w = rng.normal(size=(3, 4))
+    report = check_gradient(in_single, gradient, w, x)
+    assert report.ok
+    assert "as far as float32 reaches, in which the function calculates" in report.reason
+    report = check_gradient(in_single, lambda w, x: gradient(w, x, lambda a: 1 - a), w, x)
+    assert report.verdict == Verdict.WRONG
+    assert report.findings[0].name == "another function's derivative"
+    assert " · (1 − jnp.tanh(" in report.findings[0].have
+    report = check_gradient(in_single, lambda w, x: 1.0001 * gradient(w, x), w, x)
+    assert report.verdict == Verdict.WRONG
+
+
+@pytest.mark.parametrize(
+    ("times", "name"),
+    [
+        (1.0, "L2 term (counted 10 times)"),
+        (0.05, "L2 term (factor 1/2)"),
+        (-0.1, "L2 term (sign)"),
+        (0.0, "L2 term missing (left out)"),
+    ],
+)
+def test_a_penalty_that_is_there_with_another_factor_is_not_missing(times, name):
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(3, 4)), rng.normal(size=(6, 3))
+
+    def penalized(w, x):
+        return ((x @ w) ** 2).mean() + 0.5 * 0.1 * (w**2).sum()
+
+    def gradient(w, x):
+        return 2 * x.T @ (x @ w) / (6 * 4) + times * w
+
+    assert [found.name for found in check_gradient(penalized, gradient, w, x).findings] == [name]

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,66 @@ def test_a_step_in_place_is_the_claim():
     assert not check_gradient(loss, wrong, W, X, Y).ok
     still = check_gradient(loss, lambda w, x, y: None, W, X, Y)
     assert still.verdict == Verdict.WRONG
+
+
+def takes_twice_the_step(w, x, y, *, lr=0.1):
+    w -= 2 * lr * gradient(w, x, y)
+
+
+class Trainer:
+    def __init__(self):
+        self.eta = 0.2
+
+    def climbs(self, w, x, y):
+        w += self.eta * gradient(w, x, y)
+
+
+alpha = 0.3
+
+
+def reads_its_rate_around_it(w, x, y):
+    w -= alpha * gradient(w, x, y) / len(x)
+
+
+@pytest.mark.parametrize(
+    ("step", "finding", "rate"),
+    [
+        (takes_twice_the_step, "factor 2", "η = 0.1 (its lr)"),
+        (partial(takes_twice_the_step, lr=0.5), "factor 2", "η = 0.5 (its lr)"),
+        (Trainer().climbs, "sign", "η = 0.2 (its eta)"),
+        (reads_its_rate_around_it, "mean twice (factor 1/n)", "η = 0.3 (its alpha)"),
+    ],
+    ids=["default", "partial", "attribute", "global"],
+)
+def test_a_step_is_held_against_the_learning_rate_that_is_named(step, finding, rate):
+    report = check_gradient(loss, step, W, X, Y)
+    assert report.verdict != Verdict.RIGHT
+    assert report.findings[0].name == finding
+    assert any(rate in remark for remark in report.remarks)
+
+
+def test_a_learning_rate_without_a_name_is_told_by_the_step():
+    def step(w, x, y):
+        w -= 0.2 * gradient(w, x, y)
+
+    report = check_gradient(loss, step, W, X, Y)
+    assert report.verdict == Verdict.RIGHT
+    assert any("a wrong factor of the whole step is not seen" in said for said in report.remarks)
+
+
+def test_a_step_of_pytorch():
+    torch = pytest.importorskip("torch")
+
+    def mean_square(w, x, y):
+        return ((x @ w - y) ** 2).mean()
+
+    def step(w, x, y, lr=0.1, factor=1.0):
+        optimizer = torch.optim.SGD([w], lr=lr)
+        (factor * mean_square(w, x, y)).backward()
+        optimizer.step()
+
+    assert check_gradient(mean_square, step, W, X, Y).verdict == Verdict.RIGHT
+    assert not check_gradient(mean_square, partial(step, factor=3.0), W, X, Y).ok
 
 
 # Forward and backward passes.
