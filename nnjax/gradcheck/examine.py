@@ -212,10 +212,10 @@ def _why(
             leaves=tuple(missing),
         )
         return (found,), None
-    unsummed = _not_summed(points)
+    found = diagnose(points, candidates(points))
+    unsummed = None if found.findings else _not_summed(points)
     if unsummed is not None:
         return (unsummed,), None
-    found = diagnose(points, candidates(points))
     nearest = found.nearest if found.nearest and _telling(found.nearest) else None
     return _merged(found.findings, explain(points)), nearest
 

@@ -496,3 +496,21 @@ def test_a_penalty_that_is_there_with_another_factor_is_not_missing(times, name)
         return 2 * x.T @ (x @ w) / (6 * 4) + times * w
 
     assert [found.name for found in check_gradient(penalized, gradient, w, x).findings] == [name]
+
+
+def test_kinks_that_random_directions_cross_together_are_told_apart():
+    """At this w the first eight directions cross |w₁| and the tie of w₀ and w₄ as one."""
+
+    def kinked(w):
+        return jnp.sum(jnp.abs(w)) + jnp.max(w)
+
+    def gradient(w):
+        return np.sign(w) + np.eye(len(w))[np.argmax(w)]
+
+    w = np.array([1.0, 0.0, -1.0, -1.0, 1.0])
+    assert check_gradient(kinked, gradient, w).verdict == Verdict.CONVENTION
+
+    def both(w):
+        return np.sign(w) + (np.asarray(w) == np.max(w))
+
+    assert check_gradient(kinked, both, w).verdict == Verdict.WRONG
