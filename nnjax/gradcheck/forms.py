@@ -467,14 +467,14 @@ def named_rate(function: Callable, args: tuple) -> LearningRate | None:
         inner = inner.func
     with contextlib.suppress(TypeError, ValueError):
         around = inspect.getclosurevars(inner)
-        named |= around.globals | around.nonlocals
+        named |= {**around.globals, **around.nonlocals}
     named |= getattr(getattr(inner, "__self__", None), "__dict__", {})
     with contextlib.suppress(TypeError, ValueError):
         bound = inspect.signature(function).bind(*args)
         bound.apply_defaults()
         named |= bound.arguments
     for name in RATE_NAMES:
-        value = named.get(name)
+        value: Any = named.get(name)
         if is_scalar(value) and not isinstance(value, bool) and 0 < float(value) < np.inf:
             return LearningRate(float(value), name)
     return None
