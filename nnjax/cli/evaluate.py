@@ -11,6 +11,7 @@ import tyro
 
 from nnjax.cli.console import busy, show
 from nnjax.cli.loaded import LoadedRun, load_run
+from nnjax.data.tables import column_names
 from nnjax.tasks import METRICS, Multilabel, Regression
 
 __all__ = ["Evaluate"]
@@ -28,7 +29,8 @@ class Evaluate:
     parameters at the end of the run."""
     data: str | None = None
     """A data set, by name or path (default: the one that the run was trained on). A table has the
-    features of the run in any order; other columns are ignored."""
+    features of the run in any order, and its target: the one column that is left over, whatever it
+    is called; of several it is found as nnjax train finds it, and the others are ignored."""
     data_dir: Path | None = None
     """Folder with the files of mnist or fashion-mnist."""
     part: Literal["train", "validation", "test"] = "test"
@@ -44,6 +46,9 @@ class Evaluate:
             if self.data.endswith((".csv", ".tsv")):
                 columns = loaded.config.task in ("regression", "multilabel")  # and no classes
                 target = loaded.config.target or (loaded.classes if columns else ())
+                others = [name for name in column_names(self.data) if name not in loaded.features]
+                if not target and len(others) == 1:
+                    target = tuple(others)
             config = replace(
                 loaded.config, data=self.data, data_dir=None, train_size=None, target=target
             )

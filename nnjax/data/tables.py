@@ -22,6 +22,7 @@ from nnjax.data.dataset import Dataset, checked_dataset, guessed_task, require_d
 
 __all__ = [
     "Table",
+    "column_names",
     "encode",
     "read_csv",
     "read_rows",
@@ -246,6 +247,24 @@ def read_rows(
         )
     columns = [names.index(name) for name in features]
     return _numbers(path, names, rows, columns).astype(np.float32), tuple(rows)
+
+
+def column_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the columns of a CSV file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a table with named columns.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "new.csv")
+        ...     _ = path.write_text("id,width,length\\n7,3.5,5.0\\n")
+        ...     column_names(path)
+        ['id', 'width', 'length']
+    """
+    return _rows(path)[0]
 
 
 def _rows(path: str | os.PathLike[str]) -> tuple[list[str], dict[int, list[str]]]:

@@ -104,6 +104,22 @@ def test_the_columns_of_other_data_are_found_by_name(here, capsys):
     assert "run was trained on size, age, area; bring the" in capsys.readouterr().err
 
 
+def test_the_classes_of_other_data_are_the_column_that_is_left_over(here, capsys):
+    kind = np.where(RED, "red", "blue")
+    write("kinds.csv", **features(), kind=kind)
+    assert main(["train", "--data", "kinds.csv", *SMALL, "--epochs", "1", "--out", "run"]) == 0
+    columns = features()
+    area = columns.pop("area")
+    capsys.readouterr()
+    told = []
+    for name in ("kind", "colour"):  # the last column is a feature
+        write("moved.csv", **{name: kind}, **columns, area=area)
+        assert main(["evaluate", "run", "--data", "moved.csv"]) == 0
+        told.append(capsys.readouterr().out)
+    assert main(["evaluate", "run"]) == 0
+    assert told == [capsys.readouterr().out] * 2
+
+
 def test_outputs_that_are_not_finite_are_said(here, capsys, monkeypatch):
     write("kinds.csv", **features(), kind=np.where(RED, "red", "blue"))
     assert main(["train", "--data", "kinds.csv", *SMALL, "--epochs", "1", "--out", "run"]) == 0
