@@ -8,7 +8,8 @@ GPU. On CPUs, for float32 and without groups,
                pass whose BP4 takes patches, which are the same
     BP2        the library where kernels move by one, there are hardly more inputs than outputs
                ("same" padding, or a kernel that is small beside the image), and at least 16
-               channels; else patches
+               channels, or fewer in long windows of many large images (`_long_windows`); else
+               patches
     BP4        the library where kernels of 7x7 or wider move by one and there are at least 16
                channels; else patches
 
@@ -17,8 +18,8 @@ weights of its own: XLA has no quick convolution for these on CPUs. Of BP2 the l
 full correlation, H·W places, where patches have oh·ow. For BP4, in which the examples are what is
 summed over, the axes have to be reordered first (`InOrder`): within a loop XLA is tens of times
 slower in other orders. Where `NNJAX_CONVOLUTIONS` asks for oneDNN (`nnjax.layers.onednn`), it
-computes all that is float32 and without groups, but for BP2 with fewer than 8 channels and for the
-forward pass at few places.
+computes all that is float32 and without groups, but for BP2 with fewer than 8 channels, which goes
+as without it, and for the forward pass at few places.
 
 Processor time of the library over that of patches, within a loop, on two cores: forward 0.25 to
 0.97 (1.25 for 1x1 with stride 2), and on the clock 1.2 to 8 for at most 16 maps of fewer than 6
@@ -62,6 +63,8 @@ __all__ = [
 ]
 
 _CHANNELS = 16  # fewer results at every place are a product that the library is slow at
+_LONG_WINDOW, _MAPS, _SOME_CHANNELS = 100, 32, 3  # BP2 of fewer channels by the library: at least
+_LARGE_IMAGE, _MANY_PLACES = 24 * 24, 8192  # so many, below which it uses one thread or is slow
 _CHANNELS_OF_ONEDNN = 8  # it computes as many at a time, and pads where there are fewer
 _FEW_MAPS, _FEW_CHANNELS = 16, 5  # no more of both are a forward pass that the library is slow at
 _WIDE = 7  # kernels of this size have so many patches that the library is ahead for BP4
@@ -137,25 +140,32 @@ def _possible(geometry, *dtypes):
     return onednn if asked_for() else library
 
 
-def back_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
-    """Return what computes BP2 on CPUs, given the shape (H, W, C) of an image that comes in.
+def back_on_cpu(w_shape: Shape, in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
+    """Return what computes BP2 on CPUs, given weights (J, kh, kw, C / G), images (..., H, W, C).
+
+    Args:
+        w_shape: of the weights.
+        in_shape: of the images that come in.
+        geometry: where the windows lie.
+        dtypes: of the weights and of the errors.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from nnjax.layers.ways import Geometry, back_on_cpu
         >>> same = Geometry((3, 3), (1, 1), ((1, 1), (1, 1)))
-        >>> type(back_on_cpu((32, 32, 64), same, jnp.float32)).__name__
+        >>> type(back_on_cpu((64, 3, 3, 64), (32, 32, 64), same, jnp.float32)).__name__
         'Library'
         >>> valid = Geometry((5, 5), (1, 1), ((0, 0), (0, 0)))  # of 144 inputs, 64 outputs
-        >>> type(back_on_cpu((12, 12, 20), valid, jnp.float32)).__name__
+        >>> type(back_on_cpu((40, 5, 5, 20), (12, 12, 20), valid, jnp.float32)).__name__
         'Patches'
     """
     way = _possible(geometry, *dtypes)
-    if way is onednn:
-        return onednn if in_shape[-1] >= _CHANNELS_OF_ONEDNN else patches
+    if way is patches or (way is onednn and in_shape[-1] >= _CHANNELS_OF_ONEDNN):
+        return way
     inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
-    quick = way is library and _may_be_quick_back(in_shape, geometry)
-    return library if quick and inputs <= _INPUTS * outputs else patches
+    if not _moves_by_one(geometry) or inputs > _INPUTS * outputs:
+        return patches
+    return library if in_shape[-1] >= _CHANNELS or _long_windows(w_shape, in_shape) else patches
 
 
 def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
@@ -173,13 +183,26 @@ def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
     way = _possible(geometry, *dtypes)
     if way is not library:
         return way
-    quick = _may_be_quick_back(in_shape, geometry) and min(geometry.kernel) >= _WIDE
-    return in_order if quick else patches
+    quick = _moves_by_one(geometry) and in_shape[-1] >= _CHANNELS
+    return in_order if quick and min(geometry.kernel) >= _WIDE else patches
 
 
-def _may_be_quick_back(in_shape, geometry):
-    """Whether the library may be ahead of patches in BP2 and BP4."""
-    return geometry.stride == geometry.dilation == (1, 1) and in_shape[-1] >= _CHANNELS
+def _moves_by_one(geometry):
+    return geometry.stride == geometry.dilation == (1, 1)
+
+
+def _long_windows(w_shape, in_shape):
+    """Whether patches are so long, and images so many and large, that few channels will do."""
+    maps, *window = w_shape
+    places = math.prod(in_shape[:-1])  # of all images: no int in `jax.export`
+    return (
+        maps >= _MAPS
+        and in_shape[-1] >= _SOME_CHANNELS
+        and math.prod(window) >= _LONG_WINDOW
+        and math.prod(in_shape[-3:-1]) >= _LARGE_IMAGE
+        and isinstance(places, int)
+        and places >= _MANY_PLACES
+    )
 
 
 def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
@@ -241,7 +264,8 @@ def pull_back(w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometr
     def product(way, w, delta):
         return way.pull_back(w, delta, in_shape, geometry)
 
-    way = back_on_cpu(in_shape, geometry, w.dtype, delta.dtype)
+    images = *delta.shape[:-3], *in_shape[-3:]
+    way = back_on_cpu(w.shape, images, geometry, w.dtype, delta.dtype)
     return _computed(product, way, w, delta, images_alone=True)
 
 

@@ -41,11 +41,11 @@ def test_the_ways_where_onednn_is_asked_for(asked_for):
     for channels, back in ((8, onednn), (7, patches)):
         shape, w_shape = (9, 9, channels), (6, 3, 2, channels)
         assert ways.forward_on_cpu(w_shape, PLAIN, jnp.float32) == ways.FewPlaces(onednn)
-        assert ways.back_on_cpu(shape, PLAIN, jnp.float32) is back
+        assert ways.back_on_cpu(w_shape, shape, PLAIN, jnp.float32) is back
         assert ways.weights_on_cpu(shape, PLAIN, jnp.float32) is onednn
         for geometry, dtype in ((PLAIN, jnp.float64), (PLAIN._replace(groups=2), jnp.float32)):
             assert ways.forward_on_cpu(w_shape, geometry, dtype) is patches
-            assert ways.back_on_cpu(shape, geometry, dtype) is patches
+            assert ways.back_on_cpu(w_shape, shape, geometry, dtype) is patches
             assert ways.weights_on_cpu(shape, geometry, dtype) is patches
 
 

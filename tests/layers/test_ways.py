@@ -60,10 +60,45 @@ WIDE = Geometry((7, 7), (1, 1), ((3, 3), (3, 3)))
     ],
 )
 def test_the_ways_back_on_cpus(geometry, in_shape, back, weights):
-    assert ways.back_on_cpu(in_shape, geometry, jnp.float32) is back
+    w_shape = (20, *geometry.kernel, in_shape[-1])
+    assert ways.back_on_cpu(w_shape, in_shape, geometry, jnp.float32) is back
     assert ways.weights_on_cpu(in_shape, geometry, jnp.float32) is weights
-    assert ways.back_on_cpu(in_shape, geometry, jnp.float64) is patches
+    assert ways.back_on_cpu(w_shape, in_shape, geometry, jnp.float64) is patches
     assert ways.weights_on_cpu(in_shape, geometry, jnp.float64) is patches
+
+
+@pytest.mark.parametrize("asked_for", ["", "onednn"])
+def test_few_channels_go_back_by_the_library_in_long_windows_of_many_large_images(
+    asked_for, monkeypatch
+):
+    monkeypatch.setenv("NNJAX_CONVOLUTIONS", asked_for)
+
+    def way(n=8, size=32, maps=32, channels=3, geometry=WIDE):
+        w_shape = maps, *geometry.kernel, channels
+        return ways.back_on_cpu(w_shape, (n, size, size, channels), geometry, jnp.float32)
+
+    assert way() is library
+    assert way(n=15, size=24, channels=7) is library
+    assert way(n=7) is way(n=100, size=23) is way(maps=31) is way(channels=2) is patches
+    assert way(geometry=SAME, channels=7) is patches  # 63 numbers
+    assert way(geometry=WIDE._replace(stride=(2, 2))) is patches
+    assert way(geometry=WIDE._replace(margins=((0, 0), (0, 0)))) is patches
+
+    delta = normal(0, 8, 32, 32, 32).astype("float32")
+    w = normal(1, 32, 7, 7, 3).astype("float32")
+
+    def back(delta):
+        return ways.pull_back(w, delta, (32, 32, 3), WIDE)
+
+    assert convolutions(back, delta) == 1
+    assert convolutions(back, delta[:7]) == 0
+    errors = relative_errors(jax.jit(back)(delta), patches.pull_back(w, delta, (32, 32, 3), WIDE))
+    assert float(errors) <= 1e-5
+    n = jax.export.symbolic_shape("n")[0]
+    program = jax.export.export(jax.jit(back))(
+        jax.ShapeDtypeStruct((n, *delta.shape[1:]), "float32")
+    )
+    assert "stablehlo.convolution" not in str(program.mlir_module())
 
 
 def test_the_products_back_are_those_of_the_library():
