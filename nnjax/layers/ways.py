@@ -8,7 +8,7 @@ GPU. On CPUs, for float32 and without groups,
                pass whose BP4 takes patches, which are the same
     BP2        the library where kernels move by one, there are hardly more inputs than outputs
                ("same" padding, or a kernel that is small beside the image), and at least 16
-               channels, or fewer in long windows of many large images (`_long_windows`); else
+               channels; `ManyImages` for fewer channels in long windows on large images; else
                patches
     BP4        the library where kernels of 7x7 or wider move by one and there are at least 16
                channels; else patches
@@ -53,6 +53,7 @@ from nnjax.layers.rows import Geometry
 
 __all__ = [
     "FewPlaces",
+    "ManyImages",
     "back_on_cpu",
     "correlate",
     "forward_on_cpu",
@@ -63,8 +64,8 @@ __all__ = [
 ]
 
 _CHANNELS = 16  # fewer results at every place are a product that the library is slow at
-_LONG_WINDOW, _MAPS, _SOME_CHANNELS = 100, 32, 3  # BP2 of fewer channels by the library: at least
-_LARGE_IMAGE, _MANY_PLACES = 24 * 24, 8192  # so many, below which it uses one thread or is slow
+# With fewer channels it is ahead in BP2, where there are no fewer than these:
+_SOME_CHANNELS, _LONG_WINDOW, _MAPS, _LARGE_IMAGE, _MANY_PLACES = 3, 100, 32, 24 * 24, 8192
 _CHANNELS_OF_ONEDNN = 8  # it computes as many at a time, and pads where there are fewer
 _FEW_MAPS, _FEW_CHANNELS = 16, 5  # no more of both are a forward pass that the library is slow at
 _WIDE = 7  # kernels of this size have so many patches that the library is ahead for BP4
@@ -103,8 +104,37 @@ class FewPlaces:
         return (patches if few else self.other).correlate(w, a, geometry)
 
 
+class ManyImages:
+    """BP2 by the library where all images together have many places, and else by patches.
+
+    Of long windows on few channels, the library takes down to 0.4 times as long as patches; but for
+    a few images it uses one thread.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnjax.layers.products import library
+        >>> from nnjax.layers.ways import Geometry, ManyImages
+        >>> geometry = Geometry((3, 3), (1, 1), ((1, 1), (1, 1)))
+        >>> w, delta = jnp.ones((20, 3, 3, 2)), jnp.ones((1, 8, 8, 20))
+        >>> a = ManyImages().pull_back(w, delta, (8, 8, 2), geometry)
+        >>> bool(jnp.allclose(a, library.pull_back(w, delta, (8, 8, 2), geometry)))
+        True
+    """
+
+    def pull_back(
+        self, w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometry
+    ) -> jax.Array:
+        """Return ∂C/∂a (..., H, W, C), given δ (..., oh, ow, J)."""
+        places = math.prod((*delta.shape[:-3], *in_shape[-3:-1]))
+        many = isinstance(places, int) and places >= _MANY_PLACES  # it is no int in `jax.export`
+        return (library if many else patches).pull_back(w, delta, in_shape, geometry)
+
+
+many_images = ManyImages()
+
+
 Product = Callable[[Any, jax.Array, jax.Array], jax.Array]  # f(way, u, v)
-Way = FewPlaces | Library | OneDNN | Patches
+Way = FewPlaces | Library | ManyImages | OneDNN | Patches
 
 
 def forward_on_cpu(w_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
@@ -141,11 +171,11 @@ def _possible(geometry, *dtypes):
 
 
 def back_on_cpu(w_shape: Shape, in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
-    """Return what computes BP2 on CPUs, given weights (J, kh, kw, C / G), images (..., H, W, C).
+    """Return what computes BP2 on CPUs, given weights of shape (J, kh, kw, C / G).
 
     Args:
         w_shape: of the weights.
-        in_shape: of the images that come in.
+        in_shape: (H, W, C), of an image that comes in.
         geometry: where the windows lie.
         dtypes: of the weights and of the errors.
 
@@ -165,7 +195,11 @@ def back_on_cpu(w_shape: Shape, in_shape: Shape, geometry: Geometry, *dtypes: An
     inputs, outputs = math.prod(in_shape[-3:-1]), math.prod(geometry.places(in_shape))
     if not _moves_by_one(geometry) or inputs > _INPUTS * outputs:
         return patches
-    return library if in_shape[-1] >= _CHANNELS or _long_windows(w_shape, in_shape) else patches
+    if in_shape[-1] >= _CHANNELS:
+        return library
+    maps, *window = w_shape
+    long = in_shape[-1] >= _SOME_CHANNELS and math.prod(window) >= _LONG_WINDOW
+    return many_images if long and maps >= _MAPS and inputs >= _LARGE_IMAGE else patches
 
 
 def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
@@ -189,20 +223,6 @@ def weights_on_cpu(in_shape: Shape, geometry: Geometry, *dtypes: Any) -> Way:
 
 def _moves_by_one(geometry):
     return geometry.stride == geometry.dilation == (1, 1)
-
-
-def _long_windows(w_shape, in_shape):
-    """Whether patches are so long, and images so many and large, that few channels will do."""
-    maps, *window = w_shape
-    places = math.prod(in_shape[:-1])  # of all images: no int in `jax.export`
-    return (
-        maps >= _MAPS
-        and in_shape[-1] >= _SOME_CHANNELS
-        and math.prod(window) >= _LONG_WINDOW
-        and math.prod(in_shape[-3:-1]) >= _LARGE_IMAGE
-        and isinstance(places, int)
-        and places >= _MANY_PLACES
-    )
 
 
 def correlate(w: jax.Array, a: jax.Array, geometry: Geometry) -> jax.Array:
@@ -264,8 +284,7 @@ def pull_back(w: jax.Array, delta: jax.Array, in_shape: Shape, geometry: Geometr
     def product(way, w, delta):
         return way.pull_back(w, delta, in_shape, geometry)
 
-    images = *delta.shape[:-3], *in_shape[-3:]
-    way = back_on_cpu(w.shape, images, geometry, w.dtype, delta.dtype)
+    way = back_on_cpu(w.shape, in_shape, geometry, w.dtype, delta.dtype)
     return _computed(product, way, w, delta, images_alone=True)
 
 
