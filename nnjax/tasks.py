@@ -338,10 +338,7 @@ def task_of(net: Network, y: Any = None) -> Task:
         >>> task_of(nnjax.mlp([4, 1], output=nnjax.identity, loss=nnjax.quadratic)).name
         'regression'
     """
-    if not hasattr(net, "layers"):  # networks are known only above this module
-        raise TypeError(
-            f"net is {net!r:.100}; expected a Network, such as nnjax.mlp([784, 30, 10])"
-        )
+    _require_layers(net)
     output, several = net.layers[-1].activation, net.n_out > 1
     if isinstance(output, Softmax) or isinstance(net.loss, LogLikelihood):
         return Classification()
@@ -366,6 +363,9 @@ def takes_numbers(net: Network) -> bool:
 
     So they are of an identity output, unless the loss is one of probabilities.
 
+    Raises:
+        TypeError: if it is not a network.
+
     Example:
         >>> import nnjax, optax
         >>> from nnjax.tasks import takes_numbers
@@ -375,8 +375,16 @@ def takes_numbers(net: Network) -> bool:
         >>> takes_numbers(nnjax.mlp([4, 1]))
         False
     """
+    _require_layers(net)
     probabilities = isinstance(net.loss, CrossEntropy | LogLikelihood)
     return isinstance(net.layers[-1].activation, Identity) and not probabilities
+
+
+def _require_layers(net: Any) -> None:
+    if not hasattr(net, "layers"):  # networks are known only above this module
+        raise TypeError(
+            f"net is {net!r:.100}; expected a Network, such as nnjax.mlp([784, 30, 10])"
+        )
 
 
 def _rows(y: Any) -> str:

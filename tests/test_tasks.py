@@ -10,7 +10,14 @@ from sklearn.metrics import multilabel_confusion_matrix
 
 import nnjax
 from nnjax.evaluation import evaluate_classes, evaluate_labels
-from nnjax.tasks import Classification, Multilabel, Regression, require_task, task_of
+from nnjax.tasks import (
+    Classification,
+    Multilabel,
+    Regression,
+    require_task,
+    takes_numbers,
+    task_of,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 5)).astype(np.float32)
@@ -144,8 +151,9 @@ def test_several_labels_against_scikit_learn():
         evaluate_labels(NET, PARAMS, X, CLASSES)
     with pytest.raises(ValueError, match=r"y is None; expected zeros and ones, \(40"):
         evaluate_labels(NET, PARAMS, X, None)
-    with pytest.raises(TypeError, match=r"net is 'text'; expected a Network, such as nnjax\.mlp"):
-        task_of("text")
+    for function in (task_of, takes_numbers):
+        with pytest.raises(TypeError, match=r"net is 'text'; expected a Network, such as nnjax"):
+            function("text")
 
 
 def test_what_is_not_finite_has_no_label():
