@@ -152,7 +152,7 @@ def test_several_labels_against_scikit_learn():
     with pytest.raises(ValueError, match=r"y is None; expected zeros and ones, \(40"):
         evaluate_labels(NET, PARAMS, X, None)
     for function in (task_of, takes_numbers):
-        with pytest.raises(TypeError, match=r"net is 'text'; expected a Network, such as nnjax"):
+        with pytest.raises(TypeError, match=r"'text'; expected a Network, such as nnjax\.mlp"):
             function("text")
 
 

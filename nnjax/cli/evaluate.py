@@ -46,9 +46,9 @@ class Evaluate:
             if self.data.endswith((".csv", ".tsv")):
                 columns = loaded.config.task in ("regression", "multilabel")  # and no classes
                 target = loaded.config.target or (loaded.classes if columns else ())
-                others = [name for name in column_names(self.data) if name not in loaded.features]
-                if not target and len(others) == 1:
-                    target = tuple(others)
+                if not target:
+                    others = set(column_names(self.data)) - set(loaded.features)
+                    target = tuple(others) if len(others) == 1 else ()
             config = replace(
                 loaded.config, data=self.data, data_dir=None, train_size=None, target=target
             )

@@ -78,9 +78,10 @@ def test_kinks():
         assert report.ok, report
 
 
-def test_saturated_neurons():
+@pytest.mark.parametrize("trials", [12, pytest.param(40, marks=pytest.mark.slow)])
+def test_saturated_neurons(trials):
     rng = np.random.default_rng(1)
-    for trial in range(12):
+    for trial in range(trials):
         w = rng.normal(size=5) * 10.0 ** (trial % 4)
         report = check_gradient(saturated, saturated_gradient, w, rng.normal(size=(3, 5)))
         assert report.ok, report
